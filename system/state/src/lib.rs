@@ -1,1 +1,21 @@
-//! cairn-state
+//! The store: all desired and observed state of the cloud, as revisioned key-value records.
+//!
+//! What lives here: the key-value model ([`kv`]), its engine on redb ([`engine`]), typed records with
+//! migrations and indexes ([`record`]), optimistic transactions on a snapshot ([`tx`]), and what an agent
+//! needs to follow the store ([`mirror`], [`reconcile`]).
+//!
+//! It knows no service: a key is a string, a value is bytes. It opens no socket (that is `cairn-wire`).
+//! It must never acknowledge a transaction that is not on stable media.
+
+pub mod engine;
+pub mod kv;
+pub mod mirror;
+pub mod reconcile;
+pub mod record;
+pub mod tx;
+
+pub use engine::LocalStore;
+pub use kv::{Compare, Entry, Event, Op, Revision, Store, StoreError, Txn, TxnOutcome, WatchStream};
+pub use mirror::Mirror;
+pub use record::{Index, Record, StoreExt};
+pub use tx::{Abort, Tx};
