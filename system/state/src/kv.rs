@@ -170,6 +170,17 @@ pub enum StoreError {
     /// A transaction kept losing to others and was given up.
     #[error("too many conflicting writers, try again")]
     Contention,
+    /// A key or a transaction exceeds what the store takes.
+    #[error("too large for the store: {0}")]
+    TooLarge(String),
+    /// The store's file is of a newer release.
+    #[error("the store's file has format {found}, this release knows up to {known}: start the newer release")]
+    TooNew {
+        /// The format of the file.
+        found: u64,
+        /// The newest format known here.
+        known: u64,
+    },
 }
 
 /// A stream of changes; it ends with an error when the watcher must start anew.

@@ -2,7 +2,7 @@
 //!
 //! What lives here: the key-value model ([`kv`]), its engine on redb ([`engine`]), typed records with
 //! migrations and indexes ([`record`]), optimistic transactions on a snapshot ([`tx`]), and what an agent
-//! needs to follow the store ([`mirror`], [`reconcile`]).
+//! needs to follow the store and to report ([`mirror`], [`reconcile`], [`report`]).
 //!
 //! It knows no service: a key is a string, a value is bytes. It opens no socket (that is `cairn-wire`).
 //! It must never acknowledge a transaction that is not on stable media.
@@ -12,10 +12,16 @@ pub mod kv;
 pub mod mirror;
 pub mod reconcile;
 pub mod record;
+pub mod report;
 pub mod tx;
 
-pub use engine::LocalStore;
-pub use kv::{Compare, Entry, Event, Op, Revision, Store, StoreError, Txn, TxnOutcome, WatchStream};
+pub use engine::{Limits, LocalStore, Snapshot};
+pub use kv::{
+    Compare, Entry, Event, LeaseId, Op, Range, Revision, SharedStore, Store, StoreError, Txn, TxnOutcome,
+    WatchStream,
+};
 pub use mirror::Mirror;
+pub use reconcile::{Fault, Reconciler, ReconcilerStatus};
 pub use record::{Index, Record, StoreExt};
+pub use report::{Reporter, RoleStatus};
 pub use tx::{Abort, Tx};
