@@ -1,0 +1,41 @@
+//! What the tests of the store share.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use cairn_state::{Limits, LocalStore, Op, StoreError, Txn, TxnOutcome};
+
+/// A transaction that puts one key.
+pub fn put(key: &str, value: &str) -> Txn {
+    let value = value.to_owned().into();
+    Txn { compares: vec![], ops: vec![Op::Put { key: key.into(), value, lease: None }] }
+}
+
+/// A transaction that removes one key.
+pub fn delete(key: &str) -> Txn {
+    Txn { compares: vec![], ops: vec![Op::Delete { key: key.into() }] }
+}
+
+/// The revision of a transaction that must have been done.
+pub fn revision(outcome: Result<TxnOutcome, StoreError>) -> u64 {
+    match outcome {
+        Ok(TxnOutcome::Committed(revision)) => revision.0,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+/// The sizes of a store that forgets soon.
+pub fn limits(history_revisions: u64, feed_commits: usize) -> Limits {
+    Limits { cache_bytes: 1 << 20, history_revisions, feed_commits }
+}
+
+/// A store in memory that forgets soon.
+pub fn small(history_revisions: u64, feed_commits: usize) -> LocalStore {
+    LocalStore::with_backend(redb::backends::InMemoryBackend::new(), limits(history_revisions, feed_commits))
+        .unwrap()
+}
+
+/// What the future gives; it must not take long.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+}
