@@ -1,1 +1,7 @@
-//! cairn-shards
+//! The storage engine: volumes on data disks, served to guests by vhost-user-blk.
+//!
+//! Two sides. The controller's side is [`model`] (the records) and [`volumes`] (what services call inside their
+//! own transactions). The node's side runs in the storage process.
+
+pub mod model;
+pub mod volumes;

@@ -1,0 +1,120 @@
+//! What the controller does with volumes: small functions that take the open transaction, for the services that
+//! own volumes (images, block storage, servers' root disks).
+//!
+//! They change [`VolumeSpec`]s alone, and each change raises the generation. They never touch a disk: the
+//! storage agent sees the change and acts. [`purge_if_gone`] is the one place that removes an agent's record,
+//! after the agent is done with it.
+
+use cairn_state::{Abort, Record, StoreError, Tx, record};
+
+use crate::model::{Export, Phase, VolumeSpec, VolumeStatus};
+
+/// Asks for a new volume. Its generation is set here. Refused with [`Abort::Taken`] if the id is in use, a
+/// tombstone included.
+pub fn create(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
+    if tx.get::<VolumeSpec>(&spec.id)?.is_some() {
+        let (value, holder) = (spec.id.clone(), spec.id);
+        return Err(Abort::Taken { kind: VolumeSpec::KIND, index: "id", value, holder });
+    }
+    spec.generation = 1;
+    tx.put(&spec)
+}
+
+/// Gives `owner` on `node` the use of the volume; answers the epoch under which it will be served. Whoever had
+/// it before is cut off. Asking again for the same owner and node changes nothing.
+pub fn export(tx: &mut Tx, id: &str, node: &str, owner: &str) -> Result<u64, Abort> {
+    let mut spec = require(tx, id)?;
+    if let Some(now) = &spec.export
+        && now.node == node
+        && now.owner == owner
+    {
+        return Ok(now.epoch);
+    }
+    // Generations of a spec never repeat, which is all that an epoch has to promise.
+    let epoch = spec.generation + 1;
+    spec.export = Some(Export { node: node.into(), owner: owner.into(), epoch });
+    put_next(tx, spec)?;
+    Ok(epoch)
+}
+
+/// Takes the use of the volume away from whoever has it. A volume that is not there is left alone.
+pub fn unexport(tx: &mut Tx, id: &str) -> Result<(), Abort> {
+    match tx.get::<VolumeSpec>(id)? {
+        Some(mut spec) if spec.export.take().is_some() => put_next(tx, spec),
+        _ => Ok(()),
+    }
+}
+
+/// Grows the volume to `size` bytes; a smaller size changes nothing, since volumes never shrink.
+pub fn resize(tx: &mut Tx, id: &str, size: u64) -> Result<(), Abort> {
+    let mut spec = require(tx, id)?;
+    if size <= spec.size {
+        return Ok(());
+    }
+    spec.size = size;
+    put_next(tx, spec)
+}
+
+/// Asks for the volume's end: it is taken from its owner and destroyed. A volume that is not there (any more),
+/// or is ending already, is left alone.
+pub fn delete(tx: &mut Tx, id: &str) -> Result<(), Abort> {
+    match tx.get::<VolumeSpec>(id)? {
+        Some(mut spec) if !spec.deleted => {
+            spec.deleted = true;
+            spec.export = None;
+            put_next(tx, spec)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks for the end of data that may or may not be on `node` without a spec: an image whose import was cut off
+/// after its data was stored and before its record was committed. If there is a spec, this is [`delete`].
+pub fn abandon(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
+    if tx.get::<VolumeSpec>(id)?.is_some() {
+        return delete(tx, id);
+    }
+    tx.put(&VolumeSpec {
+        id: id.into(),
+        size: 0,
+        node: node.into(),
+        source: None,
+        read_only: true,
+        export: None,
+        deleted: true,
+        generation: 1,
+    })
+}
+
+/// Removes the volume's records once its agent reported it destroyed. True if nothing of it is left.
+pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
+    let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(true) };
+    let gone = status(tx, id)?.is_some_and(|s| s.phase == Phase::Gone && s.generation >= spec.generation);
+    if !spec.deleted || !gone {
+        return Ok(false);
+    }
+    tx.delete::<VolumeSpec>(id)?;
+    tx.delete::<VolumeStatus>(id)?;
+    Ok(true)
+}
+
+/// What the agent last said of the volume.
+pub fn status(tx: &mut Tx, id: &str) -> Result<Option<VolumeStatus>, Abort> {
+    tx.get::<VolumeStatus>(id)
+}
+
+/// The spec of a volume that must be there; its absence is a fault of the caller's records, not of a user.
+fn require(tx: &mut Tx, id: &str) -> Result<VolumeSpec, Abort> {
+    match tx.get::<VolumeSpec>(id)? {
+        Some(spec) if !spec.deleted => Ok(spec),
+        found => {
+            let why = if found.is_some() { "the volume is being deleted" } else { "there is no such volume" };
+            Err(StoreError::Decode { key: record::key::<VolumeSpec>(id), why: why.into() }.into())
+        }
+    }
+}
+
+fn put_next(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
+    spec.generation += 1;
+    tx.put(&spec)
+}
