@@ -7,6 +7,7 @@
 //! It knows no service: a key is a string, a value is bytes. It opens no socket (that is `cairn-wire`).
 //! It must never acknowledge a transaction that is not on stable media.
 
+pub mod agent;
 pub mod engine;
 pub mod kv;
 pub mod mirror;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod tx;
 
+pub use agent::AgentArgs;
 pub use engine::{Limits, LocalStore, Snapshot};
 pub use kv::{
     Compare, Entry, Event, LeaseId, Op, Range, Revision, SharedStore, Store, StoreError, Txn, TxnOutcome,

@@ -3,6 +3,7 @@
 //!
 //! It drives; what a pass does is the reconciler's. A pass must be idempotent and may be stopped anywhere.
 
+pub use crate::agent::AgentArgs;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
