@@ -129,7 +129,8 @@ async fn what_changes_nothing_has_no_revision() {
     assert_eq!(revision(store.commit(delete("absent")).await), 1);
     let both = Txn { ops: [put("t", "x").ops, delete("t").ops].concat(), compares: vec![] };
     assert_eq!(revision(store.commit(both).await), 1, "put and removed at once was never there");
-    let absent = Txn { compares: vec![cairn_state::Compare::Modified("k".into(), Revision(0))], ..put("k", "2") };
+    let absent =
+        Txn { compares: vec![cairn_state::Compare::Modified("k".into(), Revision(0))], ..put("k", "2") };
     assert_eq!(store.commit(absent).await, Ok(TxnOutcome::Conflict));
     assert!(matches!(store.commit(put("", "x")).await, Err(StoreError::TooLarge(_))));
 }
