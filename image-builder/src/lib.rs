@@ -1,1 +1,20 @@
-//! image-builder
+//! Builds the Cairn image and everything around it: the userland tree, the guests, the ISO, and the
+//! emulated machine and network that the ISO is tried in.
+//!
+//! It writes under `target/` of the workspace and nowhere else, except for the host packages that
+//! [`host`] installs and the network namespace that [`lan`] makes and removes. It must never depend on
+//! a crate that needs a library of the host, as it is the program that installs those libraries.
+
+pub mod apt;
+pub mod chroot;
+pub mod exec;
+pub mod guests;
+pub mod host;
+pub mod initrd;
+pub mod mkosi;
+pub mod paths;
+pub mod root_tree;
+pub mod stage;
+
+pub use paths::Paths;
+pub use stage::Stages;
