@@ -14,6 +14,9 @@ use crate::record::{self, Index, Record};
 
 /// How often a transaction is tried before [`StoreError::Contention`].
 const TRIES_MAX: usize = 64;
+/// How often a transaction is tried beside all others; from then on, those that keep losing (they change the
+/// same record) are tried one after the other.
+const TRIES_FREE: usize = 3;
 
 /// Why a read or write inside a transaction could not be done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -200,7 +203,11 @@ impl LocalStore {
         F: FnMut(&mut Tx) -> Result<T, E>,
         E: From<Abort>,
     {
-        for _ in 0..TRIES_MAX {
+        let mut line = None;
+        for tried in 0..TRIES_MAX {
+            if tried == TRIES_FREE {
+                line = Some(self.stand_in_line().await);
+            }
             let mut tx = Tx::new(self.snapshot().map_err(Abort::from)?);
             let value = body(&mut tx)?;
             let txn = tx.into_txn();
@@ -211,6 +218,7 @@ impl LocalStore {
                 return Ok(value);
             }
         }
+        drop(line);
         Err(Abort::from(StoreError::Contention).into())
     }
 

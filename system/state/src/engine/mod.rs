@@ -64,6 +64,8 @@ struct Inner {
     feed: broadcast::Sender<Arc<Batch>>,
     failure: watch::Receiver<Option<StoreError>>,
     thread: Option<JoinHandle<()>>,
+    /// Held by a transaction that has lost to others too often, see [`LocalStore::transact`].
+    last_in_line: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Inner {
@@ -79,10 +81,14 @@ impl Drop for Inner {
 }
 
 impl LocalStore {
-    /// Opens (or creates) the store in this file. Only one process can have it open.
+    /// Opens (or creates) the store in this file. Only one process can have it open. A crash before this has
+    /// returned for the first time leaves no file.
     pub fn open(path: &Path) -> Result<LocalStore, StoreError> {
         let limits = Limits::default();
-        let db = Database::builder().set_cache_size(limits.cache_bytes).create(path).map_err(failed)?;
+        if !path.exists() {
+            create(path, limits).map_err(|e| StoreError::Storage(format!("{}: {e}", path.display())))?;
+        }
+        let db = Database::builder().set_cache_size(limits.cache_bytes).open(path).map_err(failed)?;
         LocalStore::on(db, limits)
     }
 
@@ -119,7 +125,9 @@ impl LocalStore {
             .map_err(|e| StoreError::Storage(format!("no thread for the writer: {e}")))?;
         let places = Arc::new(Semaphore::new(QUEUE_MAX));
         let (queue, thread) = (Some(queue), Some(thread));
-        Ok(LocalStore { inner: Arc::new(Inner { db, queue, places, leases, feed, failure, thread }) })
+        let last_in_line = tokio::sync::Mutex::default();
+        let inner = Inner { db, queue, places, leases, feed, failure, thread, last_in_line };
+        Ok(LocalStore { inner: Arc::new(inner) })
     }
 
     /// A view of the newest committed state.
@@ -147,6 +155,11 @@ impl LocalStore {
         }
     }
 
+    /// Waits until no other transaction that has lost too often is being tried.
+    pub(crate) async fn stand_in_line(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.last_in_line.lock().await
+    }
+
     async fn ask(&self, command: Command) -> Result<Reply, StoreError> {
         let place = self.inner.places.clone().acquire_owned().await.map_err(|_| gone())?;
         let (reply, answer) = oneshot::channel();
@@ -154,6 +167,23 @@ impl LocalStore {
         queue.send(Request { command, reply, _place: place }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+/// Makes an empty store beside, and renames it to where it belongs once it is whole.
+fn create(path: &Path, limits: Limits) -> Result<(), Box<dyn std::error::Error>> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    if beside.exists() {
+        std::fs::remove_file(beside)?;
+    }
+    let db = Database::builder().set_cache_size(limits.cache_bytes).create(beside)?;
+    layout::prepare(&db)?;
+    db.close()?;
+    std::fs::File::open(beside)?.sync_all()?;
+    std::fs::rename(beside, path)?;
+    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(std::fs::File::open(directory)?.sync_all()?)
 }
 
 fn gone() -> StoreError {

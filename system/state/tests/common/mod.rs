@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cairn_state::{Limits, LocalStore, Op, StoreError, Txn, TxnOutcome};
+use cairn_state::{Index, Limits, LocalStore, Op, Record, StoreError, Txn, TxnOutcome};
+use serde::{Deserialize, Serialize};
 
 /// A transaction that puts one key.
 pub fn put(key: &str, value: &str) -> Txn {
@@ -38,4 +39,30 @@ pub fn small(history_revisions: u64, feed_commits: usize) -> LocalStore {
 /// What the future gives; it must not take long.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+}
+
+/// A record with a unique and a shared index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    pub id: String,
+    pub name: String,
+    pub colour: String,
+}
+
+impl Named {
+    pub fn new(id: &str, name: &str, colour: &str) -> Named {
+        Named { id: id.into(), name: name.into(), colour: colour.into() }
+    }
+}
+
+impl Record for Named {
+    const KIND: &'static str = "test/named";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![Index::unique("name", &self.name), Index::multi("colour", &self.colour)]
+    }
 }
