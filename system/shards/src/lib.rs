@@ -3,5 +3,11 @@
 //! Two sides. The controller's side is [`model`] (the records) and [`volumes`] (what services call inside their
 //! own transactions). The node's side runs in the storage process.
 
+pub mod disk;
+pub mod format;
+mod fsio;
 pub mod model;
+pub mod pool;
+mod sys;
+pub mod volume;
 pub mod volumes;

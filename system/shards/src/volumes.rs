@@ -40,7 +40,7 @@ pub fn export(tx: &mut Tx, id: &str, node: &str, owner: &str) -> Result<u64, Abo
 /// Takes the use of the volume away from whoever has it. A volume that is not there is left alone.
 pub fn unexport(tx: &mut Tx, id: &str) -> Result<(), Abort> {
     match tx.get::<VolumeSpec>(id)? {
-        Some(mut spec) if spec.export.take().is_some() => put_next(tx, spec),
+        Some(spec) if spec.export.is_some() => put_next(tx, VolumeSpec { export: None, ..spec }),
         _ => Ok(()),
     }
 }

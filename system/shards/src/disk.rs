@@ -1,0 +1,209 @@
+//! One data disk: a mounted file system with our marker, and the directories of volumes on it.
+//!
+//! It moves whole volume directories: staging → volumes → trash, each move durable. It must never touch a
+//! directory without a valid marker of this cloud, nor remove anything from `volumes` but by [`Disk::destroy`].
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use crate::format::{self, Marker};
+use crate::fsio;
+
+/// A data disk in use by this process, and by no other.
+pub struct Disk {
+    id: String,
+    path: PathBuf,
+    /// The marker file, locked as long as the disk is in use.
+    _marker: File,
+    health: Mutex<Result<(), String>>,
+}
+
+/// Why a directory is not used as a data disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has no marker: it isn't ours.
+    #[error("it has no marker {}", format::MARKER)]
+    Unmarked,
+    /// It has a marker, but may not or cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl Disk {
+    /// Takes the disk mounted at `path` into use, and clears what an earlier process left in staging.
+    pub fn open(path: &Path, cloud: Option<&str>) -> Result<Disk, Refusal> {
+        let unusable = |e: io::Error| Refusal::Unusable(e.to_string());
+        let marker_path = path.join(format::MARKER);
+        let bytes = match fsio::read_small(&marker_path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Refusal::Unmarked),
+            read => read.map_err(unusable)?,
+        };
+        let marker = Marker::parse(&bytes, cloud).map_err(Refusal::Unusable)?;
+        let file = File::open(marker_path).map_err(unusable)?;
+        fsio::lock(&file).map_err(unusable)?;
+        let disk = Disk { id: marker.disk, path: path.into(), _marker: file, health: Mutex::new(Ok(())) };
+        disk.prepare().map_err(unusable)?;
+        Ok(disk)
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        for name in [format::VOLUMES, format::STAGING, format::TRASH] {
+            match fs::create_dir(self.path.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        fsio::sync_dir(&self.path)?;
+        empty(&self.path.join(format::STAGING))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the marker is still where it was found: false once the disk is unmounted.
+    pub fn is_present(&self) -> bool {
+        self.path.join(format::MARKER).exists()
+    }
+
+    /// The directory of a volume, whether it is there or not.
+    pub fn volume(&self, id: &str) -> PathBuf {
+        self.path.join(format::VOLUMES).join(id)
+    }
+
+    /// Whether the volume is on this disk.
+    pub fn holds(&self, id: &str) -> bool {
+        format::is_id(id) && self.volume(id).is_dir()
+    }
+
+    /// The ids of the volumes on it, in order.
+    pub fn volumes(&self) -> io::Result<Vec<String>> {
+        names(&self.path.join(format::VOLUMES))
+    }
+
+    /// What is being built on it.
+    pub fn staged(&self) -> io::Result<Vec<String>> {
+        names(&self.path.join(format::STAGING))
+    }
+
+    /// What was destroyed and still takes room.
+    pub fn trashed(&self) -> io::Result<Vec<String>> {
+        names(&self.path.join(format::TRASH))
+    }
+
+    /// Bytes in all, and bytes free.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        fsio::space(&self.path)
+    }
+
+    /// What the last probe found.
+    pub fn health(&self) -> Result<(), String> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets what [`Disk::health`] answers.
+    pub fn set_health(&self, health: Result<(), String>) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Writes and syncs a small file, to see whether the disk still can. A full disk is not a sick one.
+    pub fn probe(&self) -> io::Result<()> {
+        match fsio::replace(&self.path, format::PROBE, Uuid::new_v4().to_string().as_bytes()) {
+            Err(e) if fsio::is_full(&e) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Begins to build something on this disk.
+    pub fn stage(self: &Arc<Disk>, id: &str) -> io::Result<Staging> {
+        let path = self.path.join(format::STAGING).join(format!("{id}.{}", Uuid::new_v4().simple()));
+        fs::create_dir(&path)?;
+        Ok(Staging { disk: self.clone(), path })
+    }
+
+    /// Takes a volume away, durably; its bytes are freed by [`Disk::empty_trash`].
+    pub fn destroy(&self, id: &str) -> io::Result<()> {
+        let to = self.path.join(format::TRASH).join(format!("{id}.{}", Uuid::new_v4().simple()));
+        fs::rename(self.volume(id), to)?;
+        fsio::sync_dir(&self.path.join(format::TRASH))?;
+        fsio::sync_dir(&self.path.join(format::VOLUMES))
+    }
+
+    /// Frees what was destroyed. May take long.
+    pub fn empty_trash(&self) -> io::Result<()> {
+        empty(&self.path.join(format::TRASH))
+    }
+}
+
+/// A volume directory that is being built. It vanishes when dropped, unless it was published.
+pub struct Staging {
+    disk: Arc<Disk>,
+    path: PathBuf,
+}
+
+impl Staging {
+    /// Where to build it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The disk it is on.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Makes it the volume `id`, durably, with all that was written into it. Fails if that volume exists.
+    pub fn publish(self, id: &str) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        fsio::sync_dir(&self.path)?;
+        let to = self.disk.volume(id);
+        if to.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(&self.path, &to)?;
+        fsio::sync_dir(&self.disk.path.join(format::VOLUMES))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), error = %e, "staging was not cleared");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}

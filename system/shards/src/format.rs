@@ -1,0 +1,181 @@
+//! What a data disk looks like: every path, and every byte of the files that are ours. `FORMAT.md` in this crate
+//! says the same for a reader without the code; a change here is a change there, with a new format number.
+//!
+//! Pure: names, types and checks, no I/O. Nothing else in the crate may spell these names.
+
+use serde::{Deserialize, Serialize};
+
+/// The marker that makes a directory a data disk.
+pub const MARKER: &str = "cairn-disk.json";
+/// The format of disks that this release reads and writes.
+pub const DISK_FORMAT: u32 = 1;
+/// The format of volume manifests that this release reads and writes.
+pub const VOLUME_FORMAT: u32 = 1;
+/// Where volumes live, each in a directory named by its id.
+pub const VOLUMES: &str = "volumes";
+/// Where volumes are built before they are moved to [`VOLUMES`]. What is found here at start is unacknowledged.
+pub const STAGING: &str = "staging";
+/// Where destroyed volumes wait for their bytes to be freed. What is found here was reported gone.
+pub const TRASH: &str = "trash";
+/// The manifest of a volume, in its directory.
+pub const MANIFEST: &str = "manifest.json";
+/// The upload an image was made from, in its directory, where it isn't the segments themselves.
+pub const ORIGINAL: &str = "original";
+/// The file that the health probe writes, in the disk's directory.
+pub const PROBE: &str = ".probe";
+/// The size of a segment of a new volume, in bytes.
+pub const SEGMENT_SIZE: u64 = 1 << 30;
+/// The unit in which guests address volumes, in bytes.
+pub const SECTOR: u64 = 512;
+
+/// The marker file of a data disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// [`DISK_FORMAT`].
+    pub format: u32,
+    /// The disk's id.
+    pub disk: String,
+    /// The cloud it belongs to.
+    pub cloud: String,
+}
+
+impl Marker {
+    /// Reads a marker; an error says why the disk is not ours to touch.
+    pub fn parse(bytes: &[u8], cloud: Option<&str>) -> Result<Marker, String> {
+        let marker: Marker =
+            serde_json::from_slice(bytes).map_err(|e| format!("its marker is not valid: {e}"))?;
+        if marker.format != DISK_FORMAT {
+            return Err(format!("it has disk format {}, this release knows {DISK_FORMAT}", marker.format));
+        }
+        if cloud.is_some_and(|ours| ours != marker.cloud) {
+            return Err(format!("it belongs to the cloud {}", marker.cloud));
+        }
+        if !is_id(&marker.disk) {
+            return Err("its marker names no valid disk id".into());
+        }
+        Ok(marker)
+    }
+}
+
+/// The manifest of a volume: all that is known of it beside its segments. Replaced whole, never edited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`VOLUME_FORMAT`].
+    pub format: u32,
+    /// The volume's id, equal to the name of its directory.
+    pub id: String,
+    /// Its size in bytes, a multiple of [`SECTOR`].
+    pub size: u64,
+    /// The bytes each segment covers, the last one perhaps fewer.
+    pub segment_size: u64,
+    /// The volume it was cloned from.
+    pub source: Option<String>,
+    /// Whether it may never be written.
+    pub read_only: bool,
+    /// Set if it is an image: what was uploaded.
+    pub image: Option<ImageSource>,
+}
+
+/// What an image was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// `raw`, `qcow2` or `iso`, as it was declared at the upload.
+    pub disk_format: String,
+    /// The bytes uploaded.
+    pub size: u64,
+    /// Their MD5, in hex.
+    pub md5: String,
+    /// Their SHA-512, in hex.
+    pub sha512: String,
+    /// Whether they are kept in the file [`ORIGINAL`]; else the first `size` bytes of the volume are they.
+    pub original_kept: bool,
+}
+
+impl Manifest {
+    /// The manifest of a new volume, its size rounded up to whole sectors.
+    pub fn new(id: &str, size: u64, read_only: bool) -> Manifest {
+        Manifest {
+            format: VOLUME_FORMAT,
+            id: id.into(),
+            size: whole_sectors(size),
+            segment_size: SEGMENT_SIZE,
+            source: None,
+            read_only,
+            image: None,
+        }
+    }
+
+    /// Reads the manifest found in the directory called `id`.
+    pub fn parse(bytes: &[u8], id: &str) -> Result<Manifest, String> {
+        let m: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
+        if m.format != VOLUME_FORMAT {
+            return Err(format!("volume format {}, this release knows {VOLUME_FORMAT}", m.format));
+        }
+        if m.id != id {
+            return Err(format!("the manifest of {} lies in the directory of {id}", m.id));
+        }
+        if m.segment_size == 0 || m.segment_size % SECTOR != 0 || m.size % SECTOR != 0 {
+            return Err("sizes that are not whole sectors".into());
+        }
+        Ok(m)
+    }
+
+    /// How many segments the volume has.
+    pub fn segments(&self) -> usize {
+        self.size.div_ceil(self.segment_size) as usize
+    }
+}
+
+/// Rounds up to whole sectors (and down where that would overflow).
+pub fn whole_sectors(size: u64) -> u64 {
+    size.checked_next_multiple_of(SECTOR).unwrap_or(size - size % SECTOR)
+}
+
+/// The name of a segment's file.
+pub fn segment_name(index: usize) -> String {
+    format!("seg-{index:08}")
+}
+
+/// Whether a text may name a volume or disk: it becomes a file name, so only what UUIDs are made of.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_or_newer_disk_is_refused() {
+        let ours = br#"{"format":1,"disk":"d1","cloud":"c1"}"#;
+        assert!(Marker::parse(ours, Some("c1")).is_ok());
+        assert!(Marker::parse(ours, None).is_ok());
+        assert!(Marker::parse(ours, Some("c2")).unwrap_err().contains("c1"));
+        assert!(Marker::parse(br#"{"format":2,"disk":"d1","cloud":"c1"}"#, None).is_err());
+        assert!(Marker::parse(br#"{"format":1,"disk":"../x","cloud":"c1"}"#, None).is_err());
+        assert!(Marker::parse(b"", None).is_err());
+    }
+
+    #[test]
+    fn the_first_release_stays_readable() {
+        let text = include_bytes!("../tests/fixtures/manifest-1.json");
+        let m = Manifest::parse(text, "6f9c0f2e-6c55-4f0e-9d0b-0e8f4c3b2a10").unwrap();
+        assert_eq!((m.size, m.segments(), m.read_only), (3 << 30, 3, true));
+        assert!(Manifest::parse(text, "another").is_err());
+    }
+
+    #[test]
+    fn sizes_are_whole_sectors() {
+        assert_eq!(Manifest::new("a", 1, false).size, 512);
+        assert_eq!(Manifest::new("a", 1024, false).size, 1024);
+        assert_eq!(Manifest::new("a", (1 << 30) + 1, false).segments(), 2);
+        assert_eq!(Manifest::new("a", 0, false).segments(), 0);
+    }
+
+    #[test]
+    fn ids_cannot_leave_their_directory() {
+        for bad in ["", ".", "..", "a/b", "a\0", "x y", "ü"] {
+            assert!(!is_id(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! All data disks of this node, and the volumes on them: finding, opening, making, cloning, destroying.
+//!
+//! It decides on which disk something is made. It blocks; async callers go through `spawn_blocking`. It knows no
+//! store and no guest. Of each volume at most one [`Volume`] is open, so that flushes know of all writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::disk::{Disk, Refusal, Staging};
+use crate::format::{self, Manifest};
+use crate::fsio;
+use crate::volume::{self, Volume};
+
+/// The data disks of a node.
+pub struct Pool {
+    disks_dir: PathBuf,
+    cloud: Option<String>,
+    disks: Mutex<BTreeMap<String, Arc<Disk>>>,
+    refused: Mutex<BTreeMap<String, String>>,
+    open: Mutex<HashMap<String, Weak<Volume>>>,
+}
+
+/// What is wanted of a new volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Its id.
+    pub id: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether it may only be read.
+    pub read_only: bool,
+    /// The volume it is a clone of.
+    pub source: Option<String>,
+}
+
+impl Pool {
+    /// The disks mounted below `disks_dir`, of this cloud alone if one is named. Nothing is touched yet.
+    pub fn new(disks_dir: &Path, cloud: Option<String>) -> Pool {
+        Pool {
+            disks_dir: disks_dir.into(),
+            cloud,
+            disks: Mutex::default(),
+            refused: Mutex::default(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// Takes new disks into use and lets go of those that are gone.
+    pub fn scan(&self) -> io::Result<()> {
+        guard(&self.disks).retain(|_, disk| disk.is_present());
+        let mut refused = BTreeMap::new();
+        let entries = match std::fs::read_dir(&self.disks_dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+            if guard(&self.disks).values().any(|d| d.path() == path) {
+                continue;
+            }
+            match Disk::open(&path, self.cloud.as_deref()) {
+                Ok(disk) => {
+                    tracing::info!(disk = disk.id(), path = %path.display(), "a data disk is in use");
+                    guard(&self.disks).insert(disk.id().into(), Arc::new(disk));
+                }
+                Err(Refusal::Unmarked) => {}
+                Err(e) => drop(refused.insert(path.display().to_string(), e.to_string())),
+            }
+        }
+        *guard(&self.refused) = refused;
+        Ok(())
+    }
+
+    /// The disks in use.
+    pub fn disks(&self) -> Vec<Arc<Disk>> {
+        guard(&self.disks).values().cloned().collect()
+    }
+
+    /// Directories that have a marker and yet are not used, with the reason.
+    pub fn refused(&self) -> BTreeMap<String, String> {
+        guard(&self.refused).clone()
+    }
+
+    /// The disk that holds a volume.
+    pub fn find(&self, id: &str) -> Option<Arc<Disk>> {
+        self.disks().into_iter().find(|d| d.holds(id))
+    }
+
+    /// The healthy disk with the most room.
+    pub fn roomiest(&self) -> io::Result<Arc<Disk>> {
+        let healthy = self.disks().into_iter().filter(|d| d.health().is_ok());
+        let roomiest = healthy.max_by_key(|d| d.space().map_or(0, |(_, free)| free));
+        roomiest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no healthy data disk"))
+    }
+
+    /// Opens a volume, or hands out the one that is open.
+    pub fn open(&self, id: &str) -> io::Result<Arc<Volume>> {
+        let mut open = guard(&self.open);
+        if let Some(volume) = open.get(id).and_then(Weak::upgrade) {
+            return Ok(volume);
+        }
+        let disk = self.find(id).ok_or_else(|| not_found(id))?;
+        let volume = Arc::new(Volume::open(&disk.volume(id))?);
+        open.retain(|_, v| v.strong_count() > 0);
+        open.insert(id.into(), Arc::downgrade(&volume));
+        Ok(volume)
+    }
+
+    /// Makes a volume; it is durable when this returns. A clone lies on its source's disk, where it costs nothing
+    /// if the file system can share blocks. Answers the disk.
+    pub fn create(&self, new: &NewVolume) -> io::Result<Arc<Disk>> {
+        check_id(&new.id)?;
+        if self.find(&new.id).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mut manifest = Manifest::new(&new.id, new.size, new.read_only);
+        let staging = match &new.source {
+            None => self.roomiest()?.stage(&new.id)?,
+            Some(source) => self.stage_clone(source, &mut manifest)?,
+        };
+        volume::write_manifest(staging.path(), &manifest)?;
+        let disk = staging.disk().clone();
+        staging.publish(&new.id)?;
+        Ok(disk)
+    }
+
+    /// Builds a copy of a volume as it is at one moment, without its manifest (which is completed here).
+    pub fn stage_clone(&self, source: &str, manifest: &mut Manifest) -> io::Result<Staging> {
+        let from = self.open(source)?;
+        if from.size() > manifest.size {
+            let text = format!("the source has {} bytes, the clone {}", from.size(), manifest.size);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let home = self.find(source).filter(|d| d.health().is_ok());
+        let staging = home.map_or_else(|| self.roomiest(), Ok)?.stage(&manifest.id)?;
+        manifest.source = Some(source.into());
+        manifest.segment_size = from.manifest().segment_size;
+        let _frozen = from.freeze();
+        for (index, path) in from.files()? {
+            let to = File::create_new(staging.path().join(format::segment_name(index)))?;
+            fsio::clone_file(&File::open(path)?, &to)?;
+        }
+        Ok(staging)
+    }
+
+    /// Takes a volume away, durably. One that is not there is left alone.
+    pub fn destroy(&self, id: &str) -> io::Result<()> {
+        check_id(id)?;
+        guard(&self.open).remove(id);
+        match self.find(id) {
+            Some(disk) => disk.destroy(id),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses what may not be a file name.
+pub fn check_id(id: &str) -> io::Result<()> {
+    if format::is_id(id) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "that is not a volume id"))
+}
+
+fn not_found(id: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no disk in use holds the volume {id}"))
+}
+
+// The maps are whole after a panic: each change is one call.
+fn guard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Pieces, Sink, Source};
+
+    pub(crate) fn pool(disks: &[&str]) -> (tempfile::TempDir, Pool) {
+        let dir = tempfile::tempdir().unwrap();
+        for disk in disks {
+            let path = dir.path().join(disk);
+            std::fs::create_dir(&path).unwrap();
+            let marker = format!(r#"{{"format":1,"disk":"{disk}","cloud":"c1"}}"#);
+            std::fs::write(path.join(format::MARKER), marker).unwrap();
+        }
+        let pool = Pool::new(dir.path(), Some("c1".into()));
+        pool.scan().unwrap();
+        (dir, pool)
+    }
+
+    fn new(id: &str, size: u64, source: Option<&str>) -> NewVolume {
+        NewVolume { id: id.into(), size, read_only: false, source: source.map(Into::into) }
+    }
+
+    fn write(volume: &Volume, at: u64, bytes: &[u8]) {
+        let mut from = Pieces::<Source>::default();
+        from.push_bytes(bytes);
+        volume.write(at, bytes.len() as u64, &mut from).unwrap();
+    }
+
+    fn read(volume: &Volume, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![1; len];
+        let mut to = Pieces::<Sink>::default();
+        to.push_slice(&mut bytes);
+        volume.read(at, len as u64, &mut to).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_clone_is_a_copy_of_its_own() {
+        let (_dir, pool) = pool(&["d1"]);
+        pool.create(&new("a", 1 << 20, None)).unwrap();
+        let a = pool.open("a").unwrap();
+        write(&a, 4096, b"before");
+        pool.create(&new("b", 3 << 30, Some("a"))).unwrap();
+        write(&a, 4096, b"after!");
+        let b = pool.open("b").unwrap();
+        assert_eq!(read(&b, 4096, 6), b"before");
+        assert_eq!(read(&b, (2 << 30) + 1, 6), [0; 6]);
+        assert_eq!(b.manifest().source.as_deref(), Some("a"));
+        assert!(pool.create(&new("c", 512, Some("a"))).is_err(), "a clone is never smaller");
+        assert!(pool.create(&new("b", 512, None)).is_err(), "an id is used once");
+        assert!(pool.disks()[0].staged().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_marked_disks_of_this_cloud_are_touched() {
+        let (dir, first) = pool(&["d1"]);
+        drop(first);
+        for (name, marker) in [("foreign", r#"{"format":1,"disk":"d2","cloud":"c2"}"#), ("broken", "{")] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join(format::MARKER), marker).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("unmarked")).unwrap();
+        let pool = Pool::new(dir.path(), Some("c1".into()));
+        pool.scan().unwrap();
+        assert_eq!(pool.disks().len(), 1);
+        assert_eq!(pool.refused().len(), 2);
+        assert_eq!(std::fs::read_dir(dir.path().join("unmarked")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path().join("foreign")).unwrap().count(), 1);
+
+        let second = Pool::new(dir.path(), None);
+        second.scan().unwrap();
+        assert!(second.refused().values().any(|why| why.contains("another process")));
+    }
+
+    #[test]
+    fn what_was_never_published_is_gone_after_a_restart() {
+        let (dir, first) = pool(&["d1"]);
+        first.create(&new("a", 512, None)).unwrap();
+        let staging = dir.path().join("d1").join(format::STAGING);
+        std::fs::create_dir(staging.join("half.1")).unwrap();
+        std::fs::write(staging.join("half.1").join("seg-00000000"), b"x").unwrap();
+        first.destroy("a").unwrap();
+        assert_eq!(first.disks()[0].trashed().unwrap().len(), 1);
+        drop(first);
+        let second = Pool::new(dir.path(), None);
+        second.scan().unwrap();
+        let disk = &second.disks()[0];
+        assert!(disk.staged().unwrap().is_empty());
+        disk.empty_trash().unwrap();
+        assert!(disk.trashed().unwrap().is_empty() && second.find("a").is_none());
+    }
+}

@@ -1,0 +1,295 @@
+//! The system calls that have no safe wrapper: shared copies of files, and vectored I/O on guest memory.
+//!
+//! The only `unsafe` code of the crate beside the closing of event descriptors in [`crate::blk`]. Allowed here
+//! because guest memory is shared with a running guest, so it can never be a Rust slice.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsRawFd;
+
+use vm_memory::VolatileSlice;
+use vm_memory::bitmap::BitmapSlice;
+
+/// `FICLONE` and `FICLONERANGE` of ioctl_ficlonerange(2).
+const FICLONE: libc::Ioctl = 0x4004_9409u32 as libc::Ioctl;
+const FICLONERANGE: libc::Ioctl = 0x4020_940du32 as libc::Ioctl;
+/// The most pieces that one call takes.
+const PIECES_MAX: usize = 1024;
+
+#[repr(C)]
+struct CloneRange {
+    src_fd: i64,
+    src_offset: u64,
+    src_length: u64,
+    dest_offset: u64,
+}
+
+/// Makes `to` share all blocks of `from`.
+pub fn reflink(from: &File, to: &File) -> io::Result<()> {
+    // SAFETY: both descriptors are open for the length of the call, which touches no memory of ours.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) })
+}
+
+/// Makes the beginning of `to` share `len` bytes of `from` from `offset` on.
+pub fn reflink_range(from: &File, offset: u64, len: u64, to: &File) -> io::Result<()> {
+    let range =
+        CloneRange { src_fd: from.as_raw_fd().into(), src_offset: offset, src_length: len, dest_offset: 0 };
+    // SAFETY: the kernel only reads `range`, which has the layout it expects and outlives the call.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), FICLONERANGE, &raw const range) })
+}
+
+/// Copies some of `len` bytes inside the kernel; answers how many, 0 at the end of `from`.
+pub fn copy_range(from: &File, offset: u64, len: u64, to: &File, to_offset: u64) -> io::Result<u64> {
+    let (mut from_at, mut to_at) = (offset as i64, to_offset as i64);
+    // SAFETY: the kernel reads and writes the two offsets, which outlive the call.
+    let n = unsafe {
+        libc::copy_file_range(from.as_raw_fd(), &mut from_at, to.as_raw_fd(), &mut to_at, len as usize, 0)
+    };
+    u64::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Memory that may be written: where a read puts its data.
+pub enum Sink {}
+/// Memory that may be read: what a write stores.
+pub enum Source {}
+
+/// Pieces of memory, in order, that live for `'m`; consumed from the front. `K` says what may be done to them.
+pub struct Pieces<'m, K> {
+    all: Vec<libc::iovec>,
+    /// The first piece not yet consumed.
+    front: usize,
+    _memory: PhantomData<(&'m mut [u8], K)>,
+}
+
+// SAFETY: pieces point to memory that is valid from any thread for 'm (slices, or mappings of guest memory).
+unsafe impl<K> Send for Pieces<'_, K> {}
+
+impl<K> Default for Pieces<'_, K> {
+    fn default() -> Self {
+        Pieces { all: Vec::new(), front: 0, _memory: PhantomData }
+    }
+}
+
+impl<'m, K> Pieces<'m, K> {
+    /// Empties the list and keeps its room, for memory of another lifetime.
+    pub fn recycle<'n>(mut self) -> Pieces<'n, K> {
+        self.all.clear();
+        Pieces { all: self.all, front: 0, _memory: PhantomData }
+    }
+
+    /// Appends a part of a guest's memory.
+    pub fn push_guest<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) {
+        self.push(slice.ptr_guard_mut().as_ptr(), slice.len());
+    }
+
+    fn push(&mut self, base: *mut u8, len: usize) {
+        if len > 0 {
+            self.all.push(libc::iovec { iov_base: base.cast(), iov_len: len });
+        }
+    }
+
+    /// The bytes not yet consumed.
+    pub fn len(&self) -> u64 {
+        self.all[self.front..].iter().map(|p| p.iov_len as u64).sum()
+    }
+
+    /// Whether all is consumed.
+    pub fn is_empty(&self) -> bool {
+        self.front == self.all.len()
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        while n > 0 && self.front < self.all.len() {
+            let piece = &mut self.all[self.front];
+            let step = n.min(piece.iov_len);
+            // SAFETY: step is within the piece.
+            piece.iov_base = unsafe { piece.iov_base.cast::<u8>().add(step) }.cast();
+            piece.iov_len -= step;
+            n -= step;
+            if piece.iov_len == 0 {
+                self.front += 1;
+            }
+        }
+    }
+
+    /// Calls `f` with the pieces that make up at most `len` bytes at the front, then consumes what it used.
+    fn with_front(&mut self, len: u64, f: impl FnOnce(&[libc::iovec]) -> isize) -> io::Result<usize> {
+        let (mut end, mut sum) = (self.front, 0u64);
+        while end < self.all.len() && end - self.front < PIECES_MAX && sum < len {
+            sum += self.all[end].iov_len as u64;
+            end += 1;
+        }
+        let excess = sum.saturating_sub(len) as usize;
+        if end > self.front {
+            self.all[end - 1].iov_len -= excess;
+        }
+        let done = f(&self.all[self.front..end]);
+        let error = io::Error::last_os_error();
+        if end > self.front {
+            self.all[end - 1].iov_len += excess;
+        }
+        let done = usize::try_from(done).map_err(|_| error)?;
+        self.advance(done);
+        Ok(done)
+    }
+}
+
+impl<'m> Pieces<'m, Sink> {
+    /// Appends memory of ours.
+    pub fn push_slice(&mut self, slice: &'m mut [u8]) {
+        self.push(slice.as_mut_ptr(), slice.len());
+    }
+
+    /// Reads `len` bytes at `offset` of a file into the front; what the file lacks is zeroes.
+    pub fn fill_from(&mut self, file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+        while len > 0 {
+            let n = self.with_front(len, |v| {
+                // SAFETY: the pieces are writable for 'm, which self carries.
+                unsafe { libc::preadv(file.as_raw_fd(), v.as_ptr(), v.len() as i32, offset as i64) }
+            });
+            match n {
+                Ok(0) => return self.fill_zeroes(len),
+                Ok(n) => (offset, len) = (offset + n as u64, len - n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes zeroes into `len` bytes at the front.
+    pub fn fill_zeroes(&mut self, mut len: u64) -> io::Result<()> {
+        while len > 0 {
+            let Some(piece) = self.all.get(self.front) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let n = (piece.iov_len as u64).min(len) as usize;
+            // SAFETY: n is within the piece, which is writable for 'm.
+            unsafe { std::ptr::write_bytes(piece.iov_base.cast::<u8>(), 0, n) };
+            self.advance(n);
+            len -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the front; false if there is too little room.
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
+        if self.len() < bytes.len() as u64 {
+            return false;
+        }
+        for byte in bytes {
+            // SAFETY: at least one byte is left, as counted above.
+            unsafe { self.all[self.front].iov_base.cast::<u8>().write_volatile(*byte) };
+            self.advance(1);
+        }
+        true
+    }
+
+    /// Takes the last byte off the end.
+    pub fn split_last_byte(&mut self) -> Option<Byte<'m>> {
+        let last = self.all[self.front..].last_mut()?;
+        last.iov_len -= 1;
+        // SAFETY: the piece had at least one byte, and iov_len is now the offset of its last one.
+        let at = unsafe { last.iov_base.cast::<u8>().add(last.iov_len) };
+        if last.iov_len == 0 {
+            self.all.pop();
+        }
+        Some(Byte { at, _memory: PhantomData })
+    }
+}
+
+/// One writable byte of a guest's memory.
+pub struct Byte<'m> {
+    at: *mut u8,
+    _memory: PhantomData<&'m mut u8>,
+}
+
+impl Byte<'_> {
+    /// Writes it.
+    pub fn set(&self, value: u8) {
+        // SAFETY: the byte is writable for as long as self lives.
+        unsafe { self.at.write_volatile(value) };
+    }
+}
+
+impl<'m> Pieces<'m, Source> {
+    /// Appends memory of ours.
+    pub fn push_bytes(&mut self, bytes: &'m [u8]) {
+        self.push(bytes.as_ptr().cast_mut(), bytes.len());
+    }
+
+    /// Writes `len` bytes of the front at `offset` of a file.
+    pub fn store_to(&mut self, file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+        while len > 0 {
+            let n = self.with_front(len, |v| {
+                // SAFETY: the pieces are readable for 'm, which self carries.
+                unsafe { libc::pwritev(file.as_raw_fd(), v.as_ptr(), v.len() as i32, offset as i64) }
+            });
+            match n {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => (offset, len) = (offset + n as u64, len - n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies bytes out of the front; false (and nothing consumed) if there are too few.
+    pub fn take(&mut self, bytes: &mut [u8]) -> bool {
+        if self.len() < bytes.len() as u64 {
+            return false;
+        }
+        for byte in bytes {
+            // SAFETY: at least one byte is left, as counted above.
+            *byte = unsafe { self.all[self.front].iov_base.cast::<u8>().read_volatile() };
+            self.advance(1);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cross_their_borders() {
+        let file = tempfile::tempfile().unwrap();
+        let (a, b) = (*b"hello", *b", world");
+        let mut source = Pieces::<Source>::default();
+        source.push_bytes(&a);
+        source.push_bytes(&b);
+        let mut head = [0; 2];
+        assert!(source.take(&mut head) && &head == b"he");
+        source.store_to(&file, 0, 5).unwrap();
+        source.store_to(&file, 100, 5).unwrap();
+        assert!(source.is_empty());
+
+        let (mut x, mut y) = ([1; 3], [1; 6]);
+        let mut sink = Pieces::<Sink>::default();
+        sink.push_slice(&mut x);
+        sink.push_slice(&mut y);
+        let last = sink.split_last_byte().unwrap();
+        sink.fill_from(&file, 102, 8).unwrap();
+        last.set(b'!');
+        assert_eq!((&x, &y), (b"rld", b"\0\0\0\0\0!"));
+    }
+
+    #[test]
+    fn nothing_is_taken_from_too_little() {
+        let mut source = Pieces::<Source>::default();
+        source.push_bytes(b"abc");
+        assert!(!source.take(&mut [0; 4]));
+        assert_eq!(source.len(), 3);
+        let mut sink = Pieces::<Sink>::default();
+        assert!(sink.split_last_byte().is_none());
+        assert!(sink.fill_zeroes(1).is_err());
+    }
+}
