@@ -1,6 +1,9 @@
 //! What the tests of the store share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod disk;
+pub mod model;
+
 use std::time::Duration;
 
 use cairn_state::{Index, Limits, LocalStore, Op, Record, StoreError, Txn, TxnOutcome};
