@@ -3,6 +3,7 @@
 //! Two sides. The controller's side is [`model`] (the records) and [`volumes`] (what services call inside their
 //! own transactions). The node's side runs in the storage process.
 
+pub mod blk;
 pub mod disk;
 pub mod format;
 mod fsio;

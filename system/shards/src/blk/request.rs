@@ -1,0 +1,230 @@
+//! One request of a guest: taken apart, checked, done on the volume, answered.
+//!
+//! It touches the guest's memory only through what the descriptors name and the memory map allows. It must
+//! never read or write beyond either, whatever the descriptors say.
+
+use std::io;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+use virtio_queue::DescriptorChain;
+use vm_memory::GuestMemoryBackend;
+use vm_memory::bitmap::Bitmap;
+
+use super::GuestMap;
+use super::config::{ID_BYTES, RANGE_SECTORS_MAX, RANGES_MAX};
+use crate::format::SECTOR;
+use crate::fsio;
+use crate::sys::{Byte, Pieces, Sink, Source};
+use crate::volume::Volume;
+
+/// A chain of descriptors in a guest's memory.
+pub type Chain<'m> = DescriptorChain<&'m GuestMap>;
+
+/// Room for the pieces of a request, used again for the next.
+#[derive(Default)]
+pub struct Room {
+    source: Pieces<'static, Source>,
+    sink: Pieces<'static, Sink>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is answered; so many bytes of the guest's memory were written.
+    Done(u32),
+    /// The disk is full. Nothing was answered; the request must be done again later.
+    Full,
+}
+
+/// A request that was taken apart.
+pub struct Request<'m> {
+    kind: u32,
+    sector: u64,
+    source: Pieces<'m, Source>,
+    sink: Pieces<'m, Sink>,
+    status: Byte<'m>,
+}
+
+impl<'m> Request<'m> {
+    /// Takes a chain apart; `None` if it has no room for an answer or leaves the guest's memory.
+    pub fn parse(chain: Chain<'m>, memory: &'m GuestMap, room: &mut Room) -> Option<Request<'m>> {
+        let mut source = std::mem::take(&mut room.source).recycle();
+        let mut sink = std::mem::take(&mut room.sink).recycle();
+        let whole = collect(chain, memory, &mut source, &mut sink);
+        let (status, mut head) = (sink.split_last_byte(), [0; 16]);
+        match (whole, status, source.take(&mut head)) {
+            (Some(()), Some(status), true) => {
+                let kind = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+                let sector = le64(&head[8..]);
+                Some(Request { kind, sector, source, sink, status })
+            }
+            _ => {
+                *room = Room { source: source.recycle(), sink: sink.recycle() };
+                None
+            }
+        }
+    }
+
+    /// Whether it may take so long that completions before it should be told first.
+    pub fn is_slow(&self) -> bool {
+        self.kind == VIRTIO_BLK_T_FLUSH
+    }
+
+    /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
+    pub fn run(mut self, volume: &Volume, id: &str, writeback: bool, room: &mut Room) -> Outcome {
+        let result = self.execute(volume, id, writeback);
+        let outcome = match result {
+            Err(Refused::Disk(e)) if fsio::is_full(&e) => Outcome::Full,
+            Ok(written) => self.answer(VIRTIO_BLK_S_OK, written),
+            Err(Refused::Unsupported) => self.answer(VIRTIO_BLK_S_UNSUPP, 0),
+            Err(Refused::Invalid) => self.answer(VIRTIO_BLK_S_IOERR, 0),
+            Err(Refused::Disk(e)) => {
+                tracing::error!(volume = id, error = %e, kind = self.kind, "a guest's request failed");
+                self.answer(VIRTIO_BLK_S_IOERR, 0)
+            }
+        };
+        *room = Room { source: self.source.recycle(), sink: self.sink.recycle() };
+        outcome
+    }
+
+    fn answer(&self, status: u32, written: u32) -> Outcome {
+        self.status.set(status as u8);
+        Outcome::Done(written + 1)
+    }
+
+    fn execute(&mut self, volume: &Volume, id: &str, writeback: bool) -> Result<u32, Refused> {
+        match self.kind {
+            VIRTIO_BLK_T_IN => {
+                let (offset, len) = range(volume, self.sector, self.sink.len())?;
+                volume.read(offset, len, &mut self.sink)?;
+                Ok(u32::try_from(len).unwrap_or(u32::MAX - 1))
+            }
+            VIRTIO_BLK_T_OUT => {
+                writable(volume)?;
+                let (offset, len) = range(volume, self.sector, self.source.len())?;
+                volume.write(offset, len, &mut self.source)?;
+                sync(volume, writeback)
+            }
+            VIRTIO_BLK_T_FLUSH => sync(volume, false),
+            VIRTIO_BLK_T_GET_ID => Ok(self.put_id(id)),
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
+                writable(volume)?;
+                self.clear_ranges(volume)?;
+                sync(volume, writeback)
+            }
+            _ => Err(Refused::Unsupported),
+        }
+    }
+
+    fn put_id(&mut self, id: &str) -> u32 {
+        let mut bytes = [0; ID_BYTES];
+        let len = id.len().min(ID_BYTES);
+        bytes[..len].copy_from_slice(&id.as_bytes()[..len]);
+        let room = self.sink.len().min(ID_BYTES as u64) as usize;
+        self.sink.put(&bytes[..room]);
+        room as u32
+    }
+
+    fn clear_ranges(&mut self, volume: &Volume) -> Result<(), Refused> {
+        let count = self.source.len() / 16;
+        if count == 0 || count > u64::from(RANGES_MAX) || self.source.len() % 16 != 0 {
+            return Err(Refused::Invalid);
+        }
+        let mut bytes = [0; 16];
+        while self.source.take(&mut bytes) {
+            self.clear_range(volume, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn clear_range(&self, volume: &Volume, bytes: &[u8; 16]) -> Result<(), Refused> {
+        let sectors = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        let flags = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+        let zeroes = self.kind == VIRTIO_BLK_T_WRITE_ZEROES;
+        let unmap = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+        if flags & !VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0 || (unmap && !zeroes) {
+            return Err(Refused::Unsupported);
+        }
+        if sectors > RANGE_SECTORS_MAX {
+            return Err(Refused::Invalid);
+        }
+        let (offset, len) = range(volume, le64(bytes), u64::from(sectors) * SECTOR)?;
+        match zeroes {
+            true => volume.write_zeroes(offset, len, unmap)?,
+            false => volume.discard(offset, len)?,
+        }
+        Ok(())
+    }
+}
+
+/// Tells the bitmap of a migrating guest that the memory a request may have written has changed.
+pub fn mark_dirty(chain: Chain<'_>, memory: &GuestMap) {
+    for descriptor in chain.writable() {
+        for slice in memory.get_slices(descriptor.addr(), descriptor.len() as usize).flatten() {
+            slice.bitmap().mark_dirty(0, slice.len());
+        }
+    }
+}
+
+/// Why a request was not done.
+enum Refused {
+    /// The guest asked for what no driver should.
+    Invalid,
+    /// A kind of request that was not offered.
+    Unsupported,
+    /// The disk failed, or the guest's memory did under the kernel's hands.
+    Disk(io::Error),
+}
+
+impl From<io::Error> for Refused {
+    fn from(e: io::Error) -> Refused {
+        Refused::Disk(e)
+    }
+}
+
+fn collect<'m>(
+    chain: Chain<'m>,
+    memory: &'m GuestMap,
+    source: &mut Pieces<'m, Source>,
+    sink: &mut Pieces<'m, Sink>,
+) -> Option<()> {
+    for descriptor in chain {
+        for slice in memory.get_slices(descriptor.addr(), descriptor.len() as usize) {
+            let slice = slice.ok()?;
+            match descriptor.is_write_only() {
+                true => sink.push_guest(&slice),
+                false => source.push_guest(&slice),
+            }
+        }
+    }
+    Some(())
+}
+
+fn range(volume: &Volume, sector: u64, len: u64) -> Result<(u64, u64), Refused> {
+    let offset = sector.checked_mul(SECTOR).ok_or(Refused::Invalid)?;
+    let fits = offset.checked_add(len).is_some_and(|end| end <= volume.size());
+    if len % SECTOR != 0 || !fits {
+        return Err(Refused::Invalid);
+    }
+    Ok((offset, len))
+}
+
+fn writable(volume: &Volume) -> Result<(), Refused> {
+    if volume.read_only() { Err(Refused::Invalid) } else { Ok(()) }
+}
+
+fn sync(volume: &Volume, writeback: bool) -> Result<u32, Refused> {
+    if !writeback {
+        // A full disk cannot hold up a flush: room was taken when the data was written.
+        volume.flush().map_err(|e| Refused::Disk(io::Error::other(e)))?;
+    }
+    Ok(0)
+}
+
+fn le64(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |n, b| n << 8 | u64::from(*b))
+}

@@ -1,0 +1,236 @@
+//! The socket of an exported volume, and the connections to it, one at a time.
+//!
+//! It owns the socket's path and a thread. QEMU comes back each second after a broken connection, so the thread
+//! accepts until the export is stopped, whatever a connection did. `unsafe` only to close descriptors that the
+//! library leaves open.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::Listener;
+use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
+use vm_memory::GuestMemoryAtomic;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::device::{Device, TIMER_EVENT, WORKERS};
+use super::{GuestMap, GuestMemory};
+use crate::volume::Volume;
+
+/// How long the thread rests after a connection that could not be set up.
+const SETUP_REST: Duration = Duration::from_millis(200);
+
+/// How sockets are made.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// The directory of the sockets.
+    pub dir: PathBuf,
+    /// The group that may connect, beside the process's own user.
+    pub gid: Option<u32>,
+}
+
+impl ServeOptions {
+    /// Makes the directory, closed to all but our user and the group.
+    pub fn prepare(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        own(&self.dir, 0o750, self.gid)
+    }
+
+    /// The socket of a volume.
+    pub fn socket(&self, id: &str) -> PathBuf {
+        self.dir.join(format!("{id}.sock"))
+    }
+}
+
+/// A volume that is being served. Dropping it ends the service.
+pub struct Export {
+    id: String,
+    epoch: u64,
+    socket: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stopping: AtomicBool,
+    wake: EventFd,
+    /// The connection there is now.
+    current: Mutex<Option<(Arc<Device>, ShutdownHandle)>>,
+}
+
+impl Export {
+    /// Serves the volume under this epoch. When this returns, the socket is there and is listened on.
+    pub fn start(id: &str, epoch: u64, volume: Arc<Volume>, options: &ServeOptions) -> io::Result<Export> {
+        let socket = options.socket(id);
+        let listener = bind(&socket, options.gid)?;
+        let shared = Arc::new(Shared {
+            stopping: AtomicBool::new(false),
+            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+            current: Mutex::default(),
+        });
+        let (thread_shared, thread_id) = (shared.clone(), id.to_owned());
+        let thread = std::thread::Builder::new()
+            .name(format!("blk-{}", id.get(..8).unwrap_or(id)))
+            .spawn(move || serve(&thread_id, listener, &volume, &thread_shared))?;
+        Ok(Export { id: id.into(), epoch, socket, shared, thread: Some(thread) })
+    }
+
+    /// The epoch served.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Whether a front-end is connected.
+    pub fn is_connected(&self) -> bool {
+        guard(&self.shared.current).is_some()
+    }
+
+    /// Whether the thread still serves.
+    pub fn is_serving(&self) -> bool {
+        self.thread.as_ref().is_some_and(|t| !t.is_finished())
+    }
+
+    /// Removes the socket and cuts the connection. Answers whether all has ended within `patience`: until then
+    /// a request may still be on its way to the disk, and the volume must not be given to another.
+    pub fn stop(&mut self, patience: Duration) -> bool {
+        self.signal();
+        let deadline = Instant::now() + patience;
+        while self.is_serving() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        !self.is_serving()
+    }
+
+    fn signal(&self) {
+        // Only the first time: later the path may belong to a newer export.
+        if !self.shared.stopping.swap(true, SeqCst) {
+            let _ = fs::remove_file(&self.socket);
+        }
+        let _ = self.shared.wake.write(1);
+        if let Some((device, connection)) = &*guard(&self.shared.current) {
+            device.stop();
+            connection.shutdown();
+        }
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        self.signal();
+        tracing::debug!(volume = self.id, epoch = self.epoch, "an export ends");
+    }
+}
+
+fn bind(socket: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
+    // Made beside and renamed, so that nobody finds it absent, closed, or left over from a killed process.
+    let beside = socket.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&beside)?;
+    own(&beside, 0o660, gid)?;
+    fs::rename(&beside, socket)?;
+    Ok(listener)
+}
+
+fn own(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<()> {
+    if gid.is_some() {
+        std::os::unix::fs::chown(path, None, gid)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn serve(id: &str, listener: UnixListener, volume: &Arc<Volume>, shared: &Shared) {
+    let mut listener = Listener::from(listener);
+    while !shared.stopping.load(SeqCst) {
+        let served = wait(&listener, &shared.wake).and_then(|ready| match ready {
+            true => connection(id, &mut listener, volume, shared),
+            false => Ok(()),
+        });
+        if let Err(e) = served {
+            tracing::warn!(volume = id, error = %e, "a connection could not be served");
+            std::thread::sleep(SETUP_REST);
+        }
+    }
+}
+
+/// Waits for a connection (true) or the end (false).
+fn wait(listener: &Listener, wake: &EventFd) -> io::Result<bool> {
+    let epoll = Epoll::new()?;
+    for (fd, data) in [(listener.as_raw_fd(), 1), (wake.as_raw_fd(), 0)] {
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
+    }
+    let mut events = [EpollEvent::default(); 2];
+    loop {
+        match epoll.wait(-1, &mut events) {
+            Ok(n) => return Ok(events[..n].iter().all(|e| e.data() == 1)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn connection(id: &str, listener: &mut Listener, volume: &Arc<Volume>, shared: &Shared) -> io::Result<()> {
+    let memory: GuestMemory = GuestMemoryAtomic::new(GuestMap::new());
+    let device = Arc::new(Device::new(id, volume.clone(), memory.clone())?);
+    let ended = converse(id, listener, &device, memory, shared);
+    *guard(&shared.current) = None;
+    for fd in device.take_exits() {
+        // SAFETY: the library leaked this descriptor when it registered it; its users, the workers, were joined
+        // when the daemon was dropped in `converse`, so this is the only owner.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    // Whoever comes next finds on media what this one wrote; an error here is told to the next flush.
+    if let Err(e) = volume.flush() {
+        tracing::error!(volume = id, error = %e, "a volume was not synced when its guest left");
+    }
+    ended
+}
+
+fn converse(
+    id: &str,
+    listener: &mut Listener,
+    device: &Arc<Device>,
+    memory: GuestMemory,
+    shared: &Shared,
+) -> io::Result<()> {
+    let name = format!("vub-{}", id.get(..8).unwrap_or(id));
+    let mut daemon = VhostUserDaemon::new(name, device.clone(), memory).map_err(other)?;
+    for (worker, handler) in daemon.get_epoll_handlers().iter().enumerate().take(WORKERS) {
+        handler.register_listener(device.timer(worker), EventSet::IN, u64::from(TIMER_EVENT))?;
+    }
+    daemon.start(listener).map_err(other)?;
+    *guard(&shared.current) = daemon.shutdown_handle().map(|handle| (device.clone(), handle));
+    if shared.stopping.load(SeqCst) {
+        device.stop();
+        daemon.request_shutdown();
+    }
+    tracing::info!(volume = id, "a front-end connected");
+    let end = daemon.wait();
+    tracing::info!(volume = id, end = ?end.err(), "a front-end left");
+    Ok(())
+}
+
+fn other(e: vhost_user_backend::Error) -> io::Error {
+    io::Error::other(e.to_string())
+}
+
+// What these locks guard is whole after a panic.
+fn guard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
