@@ -109,7 +109,9 @@ impl Lan {
     pub fn plug_namespace(&self, namespace: &str, interface: &str) -> Result<()> {
         let port = port_name(namespace);
         if self.inside(&["link", "show", &port]).is_err() {
-            self.inside(&["link", "add", &port, "type", "veth", "peer", "name", interface, "netns", namespace])?;
+            self.inside(&[
+                "link", "add", &port, "type", "veth", "peer", "name", interface, "netns", namespace,
+            ])?;
         }
         ip(&["-netns", namespace, "link", "set", interface, "up"])?;
         self.inside(&["link", "set", &port, "master", BRIDGE, "up"])

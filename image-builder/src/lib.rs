@@ -7,10 +7,12 @@
 
 pub mod apt;
 pub mod chroot;
+pub mod cloud;
 pub mod exec;
 pub mod guests;
 pub mod host;
 pub mod initrd;
+pub mod lan;
 pub mod mkosi;
 pub mod paths;
 pub mod root_tree;
