@@ -1,0 +1,410 @@
+//! Compares each guest of this node with its server, and sets jobs to work on the differences.
+//!
+//! A pass never waits for a job: libvirt may take its time over one guest, and the others must not suffer. At most
+//! one job is at work on a guest, and only a few in all. What a pass sees, it reports.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use cairn_network::model::{Phase as PortPhase, PortStatus, tap_name};
+use cairn_shards::model::{Phase, VolumeSpec, VolumeStatus};
+use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, StoreExt};
+use tokio::sync::{Semaphore, watch};
+
+use super::console::Logs;
+use super::domain_xml::{self, Disk, Guest, Nic, Platform};
+use super::guest::{Memory, ports_of, volumes_of};
+use super::libvirt::{DomainSeen, Libvirt};
+use super::observe::{self, DomainState};
+use super::plan::{Action, Plan, Seen, plan};
+use crate::model::{Firmware, InstanceStatus, Server};
+
+/// How many jobs may be at work at once.
+const JOBS_MAX: usize = 4;
+/// How long libvirt may take to list its domains before the pass is given up.
+const LIST_MAX: Duration = Duration::from_secs(20);
+/// In every so many passes, everything is looked at again, changed or not.
+const LOOK_CLOSELY_EVERY: u64 = 15;
+
+/// What the agent follows of the store.
+pub struct Mirrors {
+    /// Servers.
+    pub servers: Mirror<Server>,
+    /// Volumes as they should be: who may use them.
+    pub specs: Mirror<VolumeSpec>,
+    /// Volumes as they are: where they are served.
+    pub volumes: Mirror<VolumeStatus>,
+    /// Ports as they are.
+    pub ports: Mirror<PortStatus>,
+    /// What this agent said before it was started.
+    pub past: Mirror<InstanceStatus>,
+}
+
+/// A job that ended.
+struct Finish {
+    server_id: String,
+    action: Action,
+    boot_seq: u64,
+    result: Result<(), String>,
+    last: bool,
+}
+
+/// The reconciler of guests.
+pub struct Guests {
+    node: String,
+    run_dir: PathBuf,
+    store: cairn_state::SharedStore,
+    reporter: cairn_state::Reporter,
+    libvirt: Arc<Libvirt>,
+    logs: Logs,
+    mirrors: Mirrors,
+    platform: watch::Receiver<Option<Platform>>,
+    memory: HashMap<String, Memory>,
+    jobs: Arc<Semaphore>,
+    finishes: Arc<Mutex<Vec<Finish>>>,
+    finished: Arc<watch::Sender<u64>>,
+    passes: u64,
+}
+
+impl Guests {
+    /// The reconciler; `finished` is what wakes it when a job ends.
+    pub fn new(
+        args: AgentArgs,
+        libvirt: Arc<Libvirt>,
+        logs: Logs,
+        mirrors: Mirrors,
+        platform: watch::Receiver<Option<Platform>>,
+        finished: watch::Sender<u64>,
+    ) -> Guests {
+        Guests {
+            node: args.node,
+            run_dir: args.run_dir,
+            store: args.store,
+            reporter: args.reporter,
+            libvirt,
+            logs,
+            mirrors,
+            platform,
+            memory: HashMap::new(),
+            jobs: Arc::new(Semaphore::new(JOBS_MAX)),
+            finishes: Arc::default(),
+            finished: Arc::new(finished),
+            passes: 0,
+        }
+    }
+
+    /// Notes how jobs ended.
+    fn take_finishes(&mut self) {
+        let ended = std::mem::take(&mut *self.finishes.lock().unwrap_or_else(PoisonError::into_inner));
+        let now = Instant::now();
+        for finish in ended {
+            let Some(memory) = self.memory.get_mut(&finish.server_id) else { continue };
+            memory.finished(&finish.action, finish.boot_seq, finish.result, now);
+            memory.busy &= !finish.last;
+        }
+    }
+
+    /// The domains of this node, by server.
+    async fn domains(&self) -> Result<BTreeMap<String, DomainState>, Fault> {
+        let libvirt = self.libvirt.clone();
+        let listed =
+            tokio::time::timeout(LIST_MAX, tokio::task::spawn_blocking(move || libvirt.domains())).await;
+        match listed {
+            Ok(Ok(Ok(seen))) => {
+                Ok(seen.into_iter().map(|DomainSeen { server_id, state }| (server_id, state)).collect())
+            }
+            Ok(Ok(Err(e))) => Err(Fault::new("libvirt", e)),
+            Ok(Err(e)) => Err(Fault::new("libvirt", e)),
+            Err(_) => Err(Fault::new("libvirt", "it does not answer")),
+        }
+    }
+
+    /// One guest: look, decide, set to work, report.
+    async fn guest(&mut self, server: &Arc<Server>, state: DomainState) -> Result<(), Fault> {
+        let closely = self.passes % LOOK_CLOSELY_EVERY == 0;
+        self.remember(server);
+        let Some(memory) = self.memory.get(&server.id) else { return Ok(()) };
+        if memory.busy {
+            return Ok(());
+        }
+        // Without knowing what was done before, an order to boot again must not be carried out twice.
+        if memory.told.is_none() && !self.mirrors.past.synced() && state.active() {
+            return Ok(());
+        }
+        if state.active() && (closely || memory.looked_at != Some(server.generation)) {
+            self.look(server).await?;
+        }
+        let decided = self.decide(server, state);
+        let now = Instant::now();
+        let memory = self.memory.entry(server.id.clone()).or_default();
+        memory.boots_done = decided.boots_done;
+        if memory.may_act(server, &decided, now) {
+            memory.busy = true;
+            self.set_to_work(server, &decided);
+        }
+        self.tell(server, state, &decided).await
+    }
+
+    fn remember(&mut self, server: &Server) {
+        if !self.memory.contains_key(&server.id) {
+            let past = self.mirrors.past.get(&server.id).filter(|p| p.node == self.node);
+            let memory = past.map(|p| Memory::from_past(&p)).unwrap_or_default();
+            self.memory.insert(server.id.clone(), memory);
+        }
+    }
+
+    /// Looks at the devices of an active guest.
+    async fn look(&mut self, server: &Server) -> Result<(), Fault> {
+        let (libvirt, id) = (self.libvirt.clone(), server.id.clone());
+        let xml = tokio::task::spawn_blocking(move || libvirt.xml(&id)).await;
+        let subject = || format!("server {}", server.id);
+        let xml = xml.map_err(|e| Fault::new(subject(), e))?.map_err(|e| Fault::new(subject(), e))?;
+        if let Some(memory) = self.memory.get_mut(&server.id) {
+            memory.devices = observe::devices(&xml);
+            memory.looked_at = Some(server.generation);
+        }
+        let (logs, id) = (self.logs.clone(), server.id.clone());
+        let bounded = tokio::task::spawn_blocking(move || logs.bound(&id)).await;
+        if let Ok(Err(error)) = bounded {
+            tracing::warn!(server = server.id, %error, "its console log could not be cut");
+        }
+        Ok(())
+    }
+
+    fn decide(&self, server: &Server, state: DomainState) -> Plan {
+        let memory = &self.memory[&server.id];
+        plan(
+            server,
+            &Seen {
+                state,
+                devices: (memory.looked_at == Some(server.generation)).then_some(&memory.devices),
+                boots_done: memory.boots_done,
+                asked_ago: memory.asked_ago(Instant::now()),
+                volume_lacks: &|id| self.volume_lacks(server, id),
+                port_lacks: &|id| self.port_lacks(id),
+                socket_of: &|id| self.socket_of(id),
+                tap_of: &tap_name,
+            },
+        )
+    }
+
+    fn socket_of(&self, volume_id: &str) -> String {
+        let told = self.mirrors.volumes.get(volume_id).and_then(|v| v.socket.clone());
+        let usual = || self.run_dir.join("storage").join(format!("{volume_id}.sock"));
+        told.unwrap_or_else(|| usual().to_string_lossy().into_owned())
+    }
+
+    /// What a volume lacks before this server's guest may have it.
+    fn volume_lacks(&self, server: &Server, id: &str) -> Option<String> {
+        let Some(spec) = self.mirrors.specs.get(id) else {
+            return Some(format!("volume {id} is not known yet"));
+        };
+        let Some(export) = spec.export.as_ref().filter(|e| e.owner == server.id && e.node == self.node)
+        else {
+            return Some(format!("volume {id} is not given to this server"));
+        };
+        let Some(status) = self.mirrors.volumes.get(id) else {
+            return Some(format!("volume {id} is being made"));
+        };
+        if status.phase == Phase::Failed {
+            let why = status.error.as_deref().unwrap_or("no reason given");
+            return Some(format!("volume {id} failed: {why}"));
+        }
+        let served = status.socket.is_some() && status.epoch == export.epoch && status.node == self.node;
+        (!served).then(|| format!("volume {id} is not served yet"))
+    }
+
+    fn port_lacks(&self, id: &str) -> Option<String> {
+        match self.mirrors.ports.get(id) {
+            Some(port) if port.host == self.node && port.phase == PortPhase::Ready && port.tap.is_some() => {
+                None
+            }
+            Some(port) if port.phase == PortPhase::Failed => {
+                Some(format!("port {id} failed: {}", port.error.as_deref().unwrap_or("no reason given")))
+            }
+            _ => Some(format!("port {id} is not plugged yet")),
+        }
+    }
+
+    /// Carries a plan out on a thread of its own.
+    fn set_to_work(&self, server: &Arc<Server>, plan: &Plan) {
+        let platform = self.platform.borrow().clone();
+        let calls: Vec<_> =
+            plan.actions.iter().map(|a| (a.clone(), self.call(server, a, platform.as_ref()))).collect();
+        let (libvirt, logs, jobs) = (self.libvirt.clone(), self.logs.clone(), self.jobs.clone());
+        let (finishes, finished) = (self.finishes.clone(), self.finished.clone());
+        let (id, boot_seq) = (server.id.clone(), server.boot.seq);
+        tokio::spawn(async move {
+            let permit = jobs.acquire_owned().await;
+            let subject = id.clone();
+            let work = tokio::task::spawn_blocking(move || carry_out(&libvirt, &logs, &id, boot_seq, calls));
+            let ended = work.await.unwrap_or_else(|panic| vec![broken(subject, boot_seq, &panic)]);
+            finishes.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
+            drop(permit);
+            finished.send_modify(|n| *n += 1);
+        });
+    }
+
+    /// What an action says to libvirt.
+    fn call(&self, server: &Server, action: &Action, platform: Option<&Platform>) -> Call {
+        match action {
+            Action::Start => match platform {
+                Some(platform) => Call::Start(domain_xml::domain(&self.guest_of(server), platform)),
+                None => Call::Not("the hypervisor is not known yet"),
+            },
+            Action::AskShutdown => Call::AskShutdown,
+            Action::Destroy => Call::Destroy,
+            Action::Undefine => Call::Undefine,
+            Action::Pause => Call::Pause,
+            Action::Resume => Call::Resume,
+            Action::Attach(id) => {
+                self.disk_of(server, id).map_or(GONE, |d| Call::Attach(domain_xml::disk(&d)))
+            }
+            Action::Detach(id) => {
+                self.disk_of(server, id).map_or(GONE, |d| Call::Detach(domain_xml::disk(&d)))
+            }
+            Action::Plug(id) => nic_of(server, id).map_or(GONE, |n| Call::Attach(domain_xml::nic(&n))),
+            Action::Unplug(id) => nic_of(server, id).map_or(GONE, |n| Call::Detach(domain_xml::nic(&n))),
+        }
+    }
+
+    fn disk_of(&self, server: &Server, volume_id: &str) -> Option<Disk> {
+        let volume = server.volume(volume_id)?;
+        Some(Disk {
+            socket: self.socket_of(volume_id),
+            device: volume.device.trim_start_matches("/dev/").to_owned(),
+            boot: volume.boot,
+        })
+    }
+
+    fn guest_of(&self, server: &Server) -> Guest {
+        let volumes = server.volumes.iter().filter(|v| !v.detaching);
+        let ports = server.ports.iter().filter(|p| !p.detaching);
+        Guest {
+            id: server.id.clone(),
+            vcpus: server.flavor.vcpus,
+            memory_mb: server.flavor.ram_mb,
+            uefi: server.firmware == Firmware::Uefi,
+            disks: volumes.filter_map(|v| self.disk_of(server, &v.volume_id)).collect(),
+            nics: ports.filter_map(|p| nic_of(server, &p.port_id)).collect(),
+            console_log: self.logs.path(&server.id).to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Writes what there is to say of a guest, if it is news.
+    async fn tell(&mut self, server: &Server, state: DomainState, decided: &Plan) -> Result<(), Fault> {
+        let memory = &self.memory[&server.id];
+        let mut status = memory.status(&self.node, server, state, decided);
+        let devices = state.active().then_some(&memory.devices);
+        status.volumes_attached = volumes_of(server, devices, &|id| self.socket_of(id));
+        status.ports_plugged = ports_of(server, devices, &tap_name);
+        if memory.told.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let written = self.store.put_record(&status).await;
+        written.map_err(|e| Fault::new(format!("server {}", server.id), e))?;
+        if let Some(memory) = self.memory.get_mut(&server.id) {
+            memory.told = Some(status);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Reconciler for Guests {
+    fn name(&self) -> &'static str {
+        "guests"
+    }
+
+    async fn pass(&mut self) -> Vec<Fault> {
+        self.take_finishes();
+        self.passes += 1;
+        let mut domains = match self.domains().await {
+            Ok(domains) => domains,
+            Err(fault) => return vec![fault],
+        };
+        let servers = self.mirrors.servers.all();
+        let ours: Vec<_> = servers.iter().filter(|s| s.host.as_deref() == Some(&self.node)).collect();
+        self.memory.retain(|id, m| m.busy || ours.iter().any(|s| &s.id == id));
+        let mut faults = Vec::new();
+        for server in ours {
+            let state = domains.remove(&server.id).unwrap_or(DomainState::Absent);
+            faults.extend(self.guest(server, state).await.err());
+        }
+        // Never destroyed, since a store that lost its records must not cost anybody a guest; only shown.
+        let orphans: Vec<_> = domains.into_keys().collect();
+        self.reporter.set_fact("orphan_guests", serde_json::json!(orphans));
+        faults
+    }
+}
+
+fn nic_of(server: &Server, port_id: &str) -> Option<Nic> {
+    let port = server.ports.iter().find(|p| p.port_id == port_id)?;
+    Some(Nic { tap: tap_name(port_id), mac: port.mac.clone(), mtu: port.mtu })
+}
+
+/// A call to libvirt, ready to be made.
+enum Call {
+    Start(String),
+    AskShutdown,
+    Destroy,
+    Undefine,
+    Pause,
+    Resume,
+    Attach(String),
+    Detach(String),
+    Not(&'static str),
+}
+
+const GONE: Call = Call::Not("it is no longer the server's");
+
+/// The end of a job that panicked.
+fn broken(server_id: String, boot_seq: u64, panic: &tokio::task::JoinError) -> Finish {
+    let result = Err(format!("the job panicked: {panic}"));
+    Finish { server_id, action: Action::Start, boot_seq, result, last: true }
+}
+
+/// Makes the calls in order, up to the first that fails.
+fn carry_out(
+    libvirt: &Libvirt,
+    logs: &Logs,
+    id: &str,
+    boot_seq: u64,
+    calls: Vec<(Action, Call)>,
+) -> Vec<Finish> {
+    let mut ended = Vec::new();
+    for (action, call) in calls {
+        tracing::info!(server = id, ?action, "acting on a guest");
+        let result = make(libvirt, logs, id, call);
+        let failed = result.is_err();
+        ended.push(Finish { server_id: id.to_owned(), action, boot_seq, result, last: false });
+        if failed {
+            break;
+        }
+    }
+    if let Some(last) = ended.last_mut() {
+        last.last = true;
+    }
+    ended
+}
+
+fn make(libvirt: &Libvirt, logs: &Logs, id: &str, call: Call) -> Result<(), String> {
+    let made = match call {
+        Call::Start(xml) => libvirt.start(&xml),
+        Call::AskShutdown => libvirt.ask_shutdown(id),
+        Call::Destroy => libvirt.destroy(id),
+        Call::Undefine => {
+            libvirt.undefine(id).map_err(|e| e.to_string())?;
+            return logs.remove(id).map_err(|e| format!("its console log could not be removed: {e}"));
+        }
+        Call::Pause => libvirt.pause(id),
+        Call::Resume => libvirt.resume(id),
+        Call::Attach(xml) => libvirt.attach(id, &xml),
+        Call::Detach(xml) => libvirt.detach(id, &xml),
+        Call::Not(why) => return Err(why.into()),
+    };
+    made.map_err(|e| e.to_string())
+}
