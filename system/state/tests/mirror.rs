@@ -1,4 +1,5 @@
 //! Mirrors: fresh, complete, and never less because something is wrong.
+#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
 mod common;
 

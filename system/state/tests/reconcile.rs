@@ -1,4 +1,5 @@
 //! The reconcile loop: when it runs, what it survives, what it reports.
+#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
 
 mod common;
 

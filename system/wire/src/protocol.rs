@@ -145,3 +145,7 @@ pub(crate) fn event_bytes(event: &Event) -> usize {
         Event::Delete { key, .. } => key.len() + 40,
     }
 }
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

@@ -75,7 +75,9 @@ impl Writer {
     /// Serves the queue until all who could send are gone.
     pub(super) fn run(self, queue: Receiver<Request>) {
         loop {
-            let wait = self.leases.next_in().unwrap_or(IDLE);
+            // After a failure leases no longer end: only requests are left to be refused.
+            let lease = if self.failure.borrow().is_none() { self.leases.next_in() } else { None };
+            let wait = lease.unwrap_or(IDLE);
             let first = match queue.recv_timeout(wait) {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -95,11 +97,21 @@ impl Writer {
                 done.for_each(|(reply, result): Done| drop(reply.send(result)));
             }
             Err(e) => {
-                tracing::error!(error = %e, "the store could not commit, and writes no more");
-                self.failure.send_if_modified(|f| f.is_none().then(|| *f = Some(e.clone())).is_some());
+                self.fail(&e);
                 replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(e.clone()))));
             }
         }
+    }
+
+    fn fail(&self, e: &StoreError) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(error = %e, "the store could not commit, and writes no more");
+                *failure = Some(e.clone());
+            }
+            first
+        });
     }
 
     /// Does the commands in one redb transaction. An error means that none is acknowledged.
