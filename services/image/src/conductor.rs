@@ -1,0 +1,99 @@
+//! The image service's own work: taking content from volumes, removing what deleted images leave, and putting
+//! back the images whose upload died with an earlier run of the controller.
+//!
+//! It is driven by state: each pass reads the (short) lists of images being saved and of doomed content.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cairn_shards::model::VolumeStatus;
+use cairn_shards::volumes;
+use cairn_state::{Abort, Record, Revision, Store, record};
+use futures_util::StreamExt;
+
+use crate::Service;
+use crate::model::{Doomed, INDEX_WORK, Image, Incoming, WORK_SAVING};
+use crate::upload;
+
+/// How long a pass waits for news before it looks by itself.
+const RESYNC: Duration = Duration::from_secs(60);
+/// How long it waits after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The captures that run in this process.
+type Running = Arc<Mutex<BTreeSet<String>>>;
+
+/// Runs for ever.
+pub async fn conductor(svc: Arc<Service>) {
+    let running = Running::default();
+    loop {
+        let seen = svc.store.snapshot().map_or(Revision(0), |s| s.revision());
+        match pass(&svc, &running).await {
+            Ok(()) => news(&svc, seen).await,
+            Err(e) => {
+                tracing::warn!(error = %e, "the image conductor's pass failed");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Waits until something after this revision concerns images, or for a while.
+async fn news(svc: &Service, seen: Revision) {
+    let work = record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING);
+    let watches = [work, record::prefix::<Doomed>(), record::prefix::<VolumeStatus>()]
+        .map(|prefix| async move { svc.store.watch(&prefix, seen).await });
+    let mut streams = Vec::new();
+    for watch in watches {
+        match watch.await {
+            Ok(stream) => streams.push(stream),
+            Err(_) => return tokio::time::sleep(RETRY).await,
+        }
+    }
+    let _ = tokio::time::timeout(RESYNC, futures_util::stream::select_all(streams).next()).await;
+}
+
+/// Does what can be done now.
+async fn pass(svc: &Arc<Service>, running: &Running) -> Result<(), Abort> {
+    for image in svc.store.read(|tx| tx.by_index::<Image>(INDEX_WORK, WORK_SAVING))? {
+        match image.incoming.clone() {
+            Some(Incoming::Upload { run, .. }) if run == svc.run => {}
+            Some(Incoming::Capture { volume }) => start_capture(svc, running, image.id, volume),
+            Some(dead) => {
+                tracing::info!(image = image.id, "its upload died with an earlier run of the controller");
+                svc.store.transact(|tx| upload::fail(tx, &image.id, &dead, Some(&svc.node))).await?;
+            }
+            None => tracing::error!(image = image.id, "it is being saved from nowhere"),
+        }
+    }
+    for doomed in svc.store.read(|tx| tx.list_unfenced::<Doomed>())? {
+        svc.store
+            .transact(|tx| {
+                if volumes::purge_if_gone(tx, &doomed.id)? {
+                    tx.delete::<Doomed>(&doomed.id())?;
+                }
+                Ok::<_, Abort>(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+fn start_capture(svc: &Arc<Service>, running: &Running, id: String, volume: String) {
+    if !lock(running).insert(id.clone()) {
+        return;
+    }
+    let (svc, running) = (svc.clone(), running.clone());
+    tokio::spawn(async move {
+        let stored = svc.data.capture(&id, &volume).await;
+        if let Err(e) = upload::settle(&svc, &id, &Incoming::Capture { volume }, stored).await {
+            tracing::warn!(image = id, error = %e, "a volume could not be made an image");
+        }
+        lock(&running).remove(&id);
+    });
+}
+
+fn lock(running: &Running) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
