@@ -58,8 +58,11 @@ pub fn logged(command: &mut Command, log: &Path, mut each_line: impl FnMut(&str)
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        file.write_all(&line)?;
-        each_line(String::from_utf8_lossy(&line).trim());
+        let text = String::from_utf8_lossy(&line);
+        // Of a progress bar, only what it ended as.
+        let last = text.trim().rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or("").trim();
+        writeln!(file, "{last}")?;
+        each_line(last);
         line.clear();
     }
     let status = child.wait()?;
@@ -111,9 +114,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut seen: Vec<String> = Vec::new();
-        let failed = logged(&mut command("sh", ["-c", "echo one; echo two >&2; exit 3"]), &log, |l| {
-            seen.push(l.into())
-        });
+        let failed = logged(
+            &mut command("sh", ["-c", "printf '0%%\\r50%%\\rone\\n'; echo two >&2; exit 3"]),
+            &log,
+            |l| seen.push(l.into()),
+        );
         let text = format!("{:#}", failed.unwrap_err());
         assert!(text.contains("two") && text.contains('3'), "{text}");
         assert_eq!(seen, ["one".to_owned(), "two".to_owned()]);

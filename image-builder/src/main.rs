@@ -2,10 +2,14 @@
 //!
 //! Only reads its arguments and calls the library.
 
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use image_builder::stage::say;
-use image_builder::{Paths, Stages, guests, host, root_tree};
+use image_builder::{Paths, Stages, guests, host, iso, root_tree};
 
 /// Builds Cairn's image, and runs it.
 #[derive(Parser)]
@@ -27,10 +31,26 @@ enum Command {
         #[arg(long)]
         tiny: bool,
     },
+    /// Build target/image/cairn.iso
+    Iso {
+        /// This binary instead of compiling the workspace's
+        #[arg(long)]
+        cairn: Option<PathBuf>,
+    },
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "image-builder: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     let paths = Paths::find()?;
     build(&paths, |stages| match arguments.command {
         Command::Setup => Ok(()),
@@ -44,6 +64,14 @@ fn main() -> Result<()> {
             if !tiny {
                 say(&format!("{}", guests::debian::build(stages)?.display()));
             }
+            Ok(())
+        }
+        Command::Iso { cairn } => {
+            let cairn = match cairn {
+                Some(binary) => binary,
+                None => iso::compile(stages)?,
+            };
+            say(&format!("{}", iso::build(stages, &cairn)?.display()));
             Ok(())
         }
     })

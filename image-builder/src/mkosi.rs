@@ -15,7 +15,7 @@ use crate::paths::{Paths, ensure_dir};
 use crate::stage::{Inputs, Stages, Step};
 
 /// The time stamp of every file in an image: builds of the same inputs give the same bytes.
-const EPOCH: &str = "1735689600";
+pub const EPOCH: &str = "1735689600";
 
 /// One image that mkosi builds.
 pub struct Image<'a> {

@@ -27,6 +27,7 @@ const PACKAGES: &[&str] = &[
     "libcom-err2",
     "libcrypt1",
     "libext2fs2t64",
+    "libgmp10",
     "libss2",
     "libtomcrypt1",
     "libtommath1",
@@ -75,6 +76,7 @@ const LATE_MODULES: &[&str] = &[
     "virtio_balloon",
     "button",
     "evdev",
+    "ahci",
     "sr_mod",
     "isofs",
     "vfat",
@@ -123,19 +125,7 @@ fn make(paths: &Paths, step: &Step, image: &Path) -> Result<()> {
     fs::File::create(&linux)?.set_len(64 << 20)?;
     step.exec(
         mkosi::tool(paths, "mke2fs")?
-            .args([
-                "-q",
-                "-t",
-                "ext4",
-                "-L",
-                "tiny-root",
-                "-m",
-                "0",
-                "-O",
-                "^has_journal",
-                "-E",
-                "resize=268435456",
-            ])
+            .args(["-q", "-t", "ext4", "-b", "4096", "-J", "size=4", "-L", "tiny-root", "-m", "0"])
             .arg("-d")
             .args([&root, &linux]),
     )?;
