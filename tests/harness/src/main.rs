@@ -1,2 +1,72 @@
-//! harness
-fn main() {}
+//! The harness: development nodes, the tour, conformance, faults, and `cargo verify`, which is all of them.
+//!
+//! It drives a cloud from outside, as a user would, and looks inside only to check what is left behind. It sends
+//! traffic to the namespaces it made and nowhere else, and ends only processes it started.
+
+mod client;
+mod cloud;
+mod conformance;
+mod dev;
+mod faults;
+mod refusals;
+mod tools;
+mod tour;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use image_builder::Paths;
+
+/// Cairn's development node and tests.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a node straight on this machine, in namespaces of its own (`cargo dev`).
+    Dev(dev::Options),
+    /// Passes every test (`cargo verify`).
+    Verify(verify::Options),
+    /// The tour of a cloud with the real openstack client (`cargo tour`).
+    Tour(tour::Options),
+    /// Runs one rung of OpenStack's own test suite.
+    Conformance(conformance::Options),
+    /// Kills, power cuts and everything a node must come back from.
+    Faults(faults::Options),
+    /// Bad input of every kind, which must be refused and change nothing.
+    Refusals(refusals::Options),
+    /// PID 1 of a development node. (Run by `dev`.)
+    #[command(hide = true)]
+    NodeInit(dev::init::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    if let Command::NodeInit(options) = cli.command {
+        return dev::init::run(&options);
+    }
+    let paths = Paths::find()?;
+    match cli.command {
+        Command::Dev(options) => dev::run(&paths, &options),
+        Command::Verify(options) => verify::run(&paths, &options),
+        Command::Tour(options) => tour::run(&paths, &options),
+        Command::Conformance(options) => conformance::run(&paths, &options),
+        Command::Faults(options) => faults::run(&paths, &options),
+        Command::Refusals(options) => refusals::run(&paths, &options),
+        Command::NodeInit(options) => dev::init::run(&options),
+    }
+}

@@ -1,0 +1,99 @@
+//! `cargo dev`: a whole node straight on this machine, in namespaces of its own, with its own libvirtd and disks, in
+//! the very userland that the image ships.
+
+mod disks;
+pub mod init;
+mod node;
+mod root;
+mod unit;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use image_builder::{Paths, Stages, exec, guests, host, root_tree, stage};
+
+pub use node::Node;
+
+/// How long a node may take from its start to an answering API.
+const UP_MAX: Duration = Duration::from_secs(180);
+
+/// Options of `cargo dev`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Return when the node is up; stop it later by --stop.
+    #[arg(long)]
+    pub detach: bool,
+    /// Stop the node; its disks stay, so that the next start finds all as it was.
+    #[arg(long)]
+    pub stop: bool,
+    /// Stop the node and remove all it had.
+    #[arg(long)]
+    pub clean: bool,
+    /// Run this binary instead of building one.
+    #[arg(long)]
+    pub binary: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(paths: &Paths, options: &Options) -> Result<()> {
+    let node = Node::new(paths, "dev");
+    if options.stop || options.clean {
+        node.stop()?;
+        return if options.clean { node.clean() } else { Ok(()) };
+    }
+    let mut stages = Stages::start(paths)?;
+    prepare(&mut stages)?;
+    let binary = match &options.binary {
+        Some(binary) => binary.canonicalize().context("no such binary")?,
+        None => build(paths, &mut stages)?,
+    };
+    stages.run("start the node", |_| start(&node, &binary))?;
+    stage::say(&stages.summary());
+    stage::say(&node.greeting());
+    if options.detach {
+        return Ok(());
+    }
+    node.wait_for_interrupt()?;
+    node.stop()
+}
+
+/// What a node is run from: the host's packages, the image's root tree, the guests.
+pub fn prepare(stages: &mut Stages) -> Result<()> {
+    host::setup(stages)?;
+    root_tree::build(stages)?;
+    guests::tiny::build(stages)?;
+    guests::debian::build(stages)?;
+    Ok(())
+}
+
+/// The release binary.
+pub fn build(paths: &Paths, stages: &mut Stages) -> Result<PathBuf> {
+    stages.run("cargo build --release", |step| {
+        let mut cargo = exec::command("cargo", ["build", "--release", "--package", "cairn"]);
+        step.exec(cargo.current_dir(paths.workspace()))
+    })?;
+    Ok(paths.cairn())
+}
+
+/// Starts a node and waits until its API answers; leaves the access files.
+pub fn start(node: &Node, binary: &std::path::Path) -> Result<()> {
+    node.start(binary)?;
+    let since = Instant::now();
+    loop {
+        if let Some(ended) = node.ended() {
+            bail!("the node ended: {ended}; its logs are in {}", node.dir().join("log").display());
+        }
+        if node.answers() {
+            return node.write_access();
+        }
+        if since.elapsed() > UP_MAX {
+            bail!(
+                "the API does not answer after {UP_MAX:?}; the logs are in {}",
+                node.dir().join("log").display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,241 @@
+//! One development node as its starter sees it: its folder, namespaces, processes, and how to reach in.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use image_builder::lan::Lan;
+use image_builder::{Paths, exec};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::disks;
+
+/// The first bytes of the development LAN's addresses.
+const LAN_PREFIX: &str = "10.213.0";
+/// The node's own address there.
+const ADDRESS: u8 = 11;
+/// How long a node may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(40);
+
+/// A development node; it may be running or not.
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    access_dir: PathBuf,
+    root: PathBuf,
+    lan: Lan,
+}
+
+impl Node {
+    /// The node of this instance.
+    pub fn new(paths: &Paths, instance: &str) -> Node {
+        let access_dir = paths.cloud();
+        let dir = access_dir.join(instance);
+        let lan = Lan::new(instance, LAN_PREFIX, &dir);
+        Node { name: format!("cairn-{instance}-n1"), dir, access_dir, root: paths.root_tree(), lan }
+    }
+
+    /// Its folder: disks, logs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where its `openrc` is.
+    pub fn access_dir(&self) -> &Path {
+        &self.access_dir
+    }
+
+    /// Its address.
+    pub fn address(&self) -> String {
+        self.lan.address(ADDRESS)
+    }
+
+    /// Starts the node's init; does nothing if it runs already.
+    pub fn start(&self, binary: &Path) -> Result<()> {
+        if self.init_pid().is_some() {
+            return Ok(());
+        }
+        self.link()?;
+        fs::create_dir_all(self.dir.join("log"))?;
+        let _ = fs::remove_file(self.dir.join("log/screen"));
+        let disks = disks::attach(&self.dir)?;
+        let disks: Vec<String> = disks.iter().map(|d| d.display().to_string()).collect();
+        let log = fs::File::create(self.dir.join("log/init.log"))?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name));
+        command.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]);
+        command.arg(std::env::current_exe()?).arg("node-init");
+        command.arg("--root").arg(&self.root).arg("--dir").arg(&self.dir);
+        command.arg("--cairn").arg(binary).arg("--disks").arg(disks.join(","));
+        // A process group of its own: Ctrl-C reaches us, and we stop the node in order.
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().context("cannot start the node's init")?;
+        fs::write(self.dir.join("unshare.pid"), child.id().to_string())?;
+        Ok(())
+    }
+
+    /// The node's namespace on the LAN, with `lan0` as on the appliance.
+    fn link(&self) -> Result<()> {
+        self.lan.up()?;
+        if !Path::new("/run/netns").join(&self.name).exists() {
+            ip(&["netns", "add", &self.name])?;
+        }
+        let inside = |args: &[&str]| ip(&[&["-netns", &self.name], args].concat());
+        inside(&["link", "set", "lo", "up"])?;
+        self.lan.plug_namespace(&self.name, "eth0")?;
+        if inside(&["link", "show", "lan0"]).is_err() {
+            inside(&["link", "add", "lan0", "type", "bridge", "forward_delay", "0"])?;
+        }
+        inside(&["link", "set", "eth0", "master", "lan0"])?;
+        inside(&["address", "replace", &format!("{}/24", self.address()), "dev", "lan0"])?;
+        inside(&["link", "set", "lan0", "up"])?;
+        inside(&["route", "replace", "default", "via", &self.lan.address(1)])
+    }
+
+    /// The process that waits for the node's init, if it is still that.
+    fn unshare_pid(&self) -> Option<i32> {
+        let pid = fs::read_to_string(self.dir.join("unshare.pid")).ok()?.trim().parse::<i32>().ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "unshare" || name.trim() == "nsenter").then_some(pid)
+    }
+
+    /// The node's PID 1, as the host numbers it.
+    pub fn init_pid(&self) -> Option<i32> {
+        let unshare = self.unshare_pid()?;
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// If the node's init has ended: the last it said.
+    pub fn ended(&self) -> Option<String> {
+        if let Some(pid) = self.unshare_pid() {
+            // Our own child stays a zombie until it is waited for.
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+            if self.unshare_pid().is_some() {
+                return None;
+            }
+        }
+        let log = fs::read_to_string(self.dir.join("log/init.log")).unwrap_or_default();
+        Some(log.lines().last().unwrap_or("it said nothing").to_owned())
+    }
+
+    /// Whether the API answers.
+    pub fn answers(&self) -> bool {
+        let url = format!("https://{}/identity/v3", self.address());
+        exec::succeeds(
+            exec::command("curl", ["--silent", "--fail", "--insecure", "--max-time", "3", &url])
+                .arg("--output")
+                .arg("/dev/null"),
+        )
+    }
+
+    /// Reads what the console shows and writes the access files. The secret is shown on the first start only; later
+    /// ones keep the files of the first.
+    pub fn write_access(&self) -> Result<()> {
+        let screen = fs::read_to_string(self.dir.join("log/screen")).context("the node's screen is dark")?;
+        let ca = self.dir.join("ca.pem");
+        let url = format!("https://{}/ca.pem", self.address());
+        exec::run(
+            exec::command("curl", ["--silent", "--fail", "--insecure", "--max-time", "10", &url])
+                .arg("--output")
+                .arg(&ca),
+        )?;
+        image_builder::cloud::write_access(&self.access_dir, &screen, &ca, self.lan.prefix())
+    }
+
+    /// A program run within the node.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let Some(pid) = self.init_pid() else { bail!("the node {} does not run", self.name) };
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--target",
+            &pid.to_string(),
+            "--",
+            program,
+        ]);
+        command.env("PATH", super::root::PATH);
+        Ok(command)
+    }
+
+    /// Sends a signal to a role's process (or `libvirtd`).
+    pub fn signal(&self, service: &str, signal: Signal) -> Result<()> {
+        let script = format!("kill -{} $(cat /run/init/{service}.pid)", signal as i32);
+        exec::run(self.command("sh")?.args(["-c", &script]))
+    }
+
+    /// What `cairn status` says there.
+    pub fn status(&self) -> Result<String> {
+        exec::output(self.command("cairn")?.arg("status"))
+    }
+
+    /// Ends every process of the node at once, as a power cut does. The disks keep what had reached them.
+    pub fn power_cut(&self) -> Result<()> {
+        if let Some(pid) = self.init_pid() {
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        }
+        self.wait_gone()
+    }
+
+    /// Stops the node and takes down its namespaces; its disks stay.
+    pub fn stop(&self) -> Result<()> {
+        if let Some(pid) = self.init_pid() {
+            kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+        }
+        self.wait_gone()?;
+        disks::detach(&self.dir)?;
+        self.lan.down()?;
+        if Path::new("/run/netns").join(&self.name).exists() {
+            ip(&["netns", "delete", &self.name])?;
+        }
+        Ok(())
+    }
+
+    fn wait_gone(&self) -> Result<()> {
+        let since = Instant::now();
+        while self.ended().is_none() {
+            if since.elapsed() > STOP_MAX {
+                let Some(pid) = self.init_pid() else { continue };
+                kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = fs::remove_file(self.dir.join("unshare.pid"));
+        Ok(())
+    }
+
+    /// Removes what a stopped node had.
+    pub fn clean(&self) -> Result<()> {
+        if self.dir.exists() {
+            fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// What to tell the person.
+    pub fn greeting(&self) -> String {
+        image_builder::cloud::greeting(&self.access_dir)
+    }
+
+    /// Waits for Ctrl-C, or for the node to end by itself.
+    pub fn wait_for_interrupt(&self) -> Result<()> {
+        let mut mask = nix::sys::signal::SigSet::empty();
+        mask.add(Signal::SIGINT);
+        mask.add(Signal::SIGTERM);
+        mask.thread_block()?;
+        mask.wait()?;
+        Ok(())
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    exec::run(Command::new("ip").args(args))
+}

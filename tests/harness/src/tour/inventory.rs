@@ -1,0 +1,39 @@
+//! What a cloud holds, as its nodes report it: domains, taps, namespaces, nft rules, volumes, store records.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::client::Client;
+
+/// How long the last clean-up may take after the last delete was acknowledged.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// The countable part of `/appliance/v1/inventory`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inventory(Value);
+
+impl Inventory {
+    /// Reads the inventory.
+    pub fn read(client: &Client) -> Result<Inventory> {
+        let (status, body) = client.http("GET", "/appliance/v1/inventory", Some(&client.token()?), None)?;
+        ensure!(status == 200, "the inventory answers {status}: {body}");
+        Ok(Inventory(serde_json::from_str(&body).context("the inventory is no JSON")?))
+    }
+
+    /// Waits until the cloud holds just what it held before.
+    pub fn wait_same(&self, client: &Client) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let now = Inventory::read(client)?;
+            if now == *self {
+                return Ok(());
+            }
+            if since.elapsed() > SETTLE_MAX {
+                bail!("something is left behind:\n  before {}\n  now    {}", self.0, now.0);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `cargo verify`: every test, in stages that say how long each took.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+use image_builder::{Paths, Stages, host, stage};
+
+use crate::client::Client;
+use crate::cloud::Access;
+use crate::dev::{self, Node};
+use crate::tour::Guest;
+use crate::{conformance, faults, refusals, tour};
+
+/// Options of `cargo verify`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Only the checks that need no cloud: format, lints, tidy, unit and property tests.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// Passes every test, or stops at the first that fails.
+pub fn run(paths: &Paths, options: &Options) -> Result<()> {
+    let mut stages = Stages::start(paths)?;
+    let outcome = all(paths, options, &mut stages);
+    stage::say(&stages.summary());
+    outcome
+}
+
+fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
+    host::setup(stages)?;
+    cargo(paths, stages, "format", &["fmt", "--all", "--check"])?;
+    cargo(
+        paths,
+        stages,
+        "clippy",
+        &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )?;
+    cargo(paths, stages, "unit and property tests", &["test", "--release", "--workspace", "--quiet"])?;
+    if options.quick {
+        return Ok(());
+    }
+    dev::prepare(stages)?;
+    let binary = dev::build(paths, stages)?;
+    let node = Node::new(paths, "dev");
+    let outcome = on_node(paths, stages, &node, binary);
+    node.stop()?;
+    outcome
+}
+
+fn cargo(paths: &Paths, stages: &mut Stages, name: &str, args: &[&str]) -> Result<()> {
+    stages.run(name, |_| {
+        let done = Command::new("cargo").args(args).current_dir(paths.workspace()).status()?;
+        anyhow::ensure!(done.success(), "cargo {} failed", args.join(" "));
+        Ok(())
+    })
+}
+
+fn on_node(paths: &Paths, stages: &mut Stages, node: &Node, binary: PathBuf) -> Result<()> {
+    stages.run("development node", |_| {
+        node.stop()?;
+        node.clean()?;
+        dev::start(node, &binary)
+    })?;
+    let client = Client::new(paths, Access::load(node.access_dir())?)?;
+    for guest in [Guest::Tiny, Guest::Debian] {
+        let name = format!("tour with the {} guest", guest.name());
+        stages.run(&name, |_| tour::take(paths, &client, guest, false))?;
+    }
+    stages.run("conformance rung1", |_| {
+        let options = conformance::Options { cloud: None, rung: "rung1".into(), only: None };
+        conformance::run(paths, &options)
+    })?;
+    stages.run("refusals", |_| refusals::run(paths, &refusals::Options { cloud: None }))?;
+    stages.run("kills and power cuts", |_| {
+        let options = faults::Options { kills: 1, power_cuts: 1, seed: None, binary: Some(binary.clone()) };
+        faults::run(paths, &options)
+    })?;
+    stages.run("cairn status", |_| node.status().map(drop))
+}
