@@ -1,0 +1,64 @@
+//! Who may write what in the store: each agent its own observations, and nothing of another's.
+
+use std::sync::Arc;
+
+use cairn_state::record::prefix;
+use cairn_wire::store_server::{Policy, Role};
+use nix::unistd::{Uid, User};
+
+/// The policy for the peers of this node's store socket: they are known by the user they run as.
+pub fn policy(node: &str) -> Policy {
+    let node = node.to_owned();
+    Arc::new(move |peer| {
+        let user = User::from_uid(Uid::from_raw(peer.uid)).ok().flatten()?;
+        role(&user.name, &node)
+    })
+}
+
+fn role(user: &str, node: &str) -> Option<Role> {
+    let (name, mut may_write) = match user {
+        "root" => ("node", vec![]),
+        "cairn-compute" => (
+            "compute",
+            vec![
+                prefix::<cairn_compute::model::InstanceStatus>(),
+                prefix::<cairn_compute::model::HostStatus>(),
+            ],
+        ),
+        "cairn-network" => (
+            "network",
+            vec![
+                prefix::<cairn_network::model::PortStatus>(),
+                prefix::<cairn_network::model::RouterStatus>(),
+                prefix::<cairn_network::model::NetworkStatus>(),
+                prefix::<cairn_network::model::HostStatus>(),
+            ],
+        ),
+        "cairn-storage" => (
+            "storage",
+            vec![
+                prefix::<cairn_shards::model::VolumeStatus>(),
+                prefix::<cairn_shards::model::DiskStatus>(),
+            ],
+        ),
+        _ => return None,
+    };
+    may_write.push(format!("node/status/{node}/{name}"));
+    Some(Role { name: name.into(), may_write })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_writes_its_own_observations_and_nothing_else() {
+        let network = role("cairn-network", "n1").unwrap();
+        assert!(network.may_write("network/port-status/x"));
+        assert!(network.may_write("node/status/n1/network"));
+        assert!(!network.may_write("network/port/x"));
+        assert!(!network.may_write("node/status/n1/compute"));
+        assert!(!role("root", "n1").unwrap().may_write("identity/user/x"));
+        assert_eq!(role("nobody", "n1"), None);
+    }
+}
