@@ -11,7 +11,7 @@ use cairn_wire::RemoteStore;
 use common::{put, serve, stop, within};
 use futures_util::StreamExt;
 
-const CHANGES: u64 = 3000;
+const CHANGES: u64 = 1200;
 
 /// Sees this many changes, watching anew whenever the connection is lost; gives their revisions, and how
 /// often it had to.
