@@ -1,5 +1,5 @@
 //! Power failures and bad sectors at every write: what was acknowledged is there, nothing is there by half.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Mirrors: fresh, complete, and never less because something is wrong.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The engine does what the model does: random transactions, ranges, watches and reopenings.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The reconcile loop: when it runs, what it survives, what it reports.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Peers that do not keep to the protocol cost nobody else anything.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

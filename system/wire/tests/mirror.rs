@@ -1,5 +1,5 @@
 //! What an agent stands on, across restarts of the controller: its mirrors and its status.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

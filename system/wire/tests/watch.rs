@@ -1,6 +1,6 @@
 //! A watcher that resumes from the last revision it has seen misses nothing and sees nothing twice, however
 //! often the connection breaks.
-#![allow(clippy::unwrap_used, reason = "a test helper that fails should panic")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

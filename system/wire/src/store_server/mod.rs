@@ -4,7 +4,7 @@
 //! in may read. It must never let a peer change a key outside of its prefixes, by whatever call, and a peer
 //! that is slow or hostile must cost the others nothing.
 
-mod session;
+mod connection;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use self::session::Session;
+use self::connection::Connection;
 use crate::local_socket::Peer;
 use crate::protocol::{self, Hello, Sink, Source, VERSIONS, Welcome};
 
@@ -50,13 +50,13 @@ pub type Policy = Arc<dyn Fn(Peer) -> Option<Role> + Send + Sync>;
 /// Serves the store to whoever connects and passes the policy. It never returns; when it is dropped, all
 /// connections are closed.
 pub async fn serve(listener: UnixListener, store: LocalStore, policy: Policy) {
-    let mut sessions = JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Some(_) = sessions.join_next() => {}
-            accepted = listener.accept(), if sessions.len() < CONNECTIONS_MAX => match accepted {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    sessions.spawn(connection(stream, store.clone(), policy.clone()));
+                    connections.spawn(welcome(stream, store.clone(), policy.clone()));
                 }
                 Err(e) => {
                     // Out of file descriptors, most likely; others must end first.
@@ -68,7 +68,7 @@ pub async fn serve(listener: UnixListener, store: LocalStore, policy: Policy) {
     }
 }
 
-async fn connection(stream: UnixStream, store: LocalStore, policy: Policy) {
+async fn welcome(stream: UnixStream, store: LocalStore, policy: Policy) {
     let Ok(peer) = Peer::of(&stream) else { return };
     let (mut source, mut sink) = protocol::frames(stream);
     let role = policy(peer);
@@ -79,7 +79,7 @@ async fn connection(stream: UnixStream, store: LocalStore, policy: Policy) {
     }
     if let Some(role) = role {
         tracing::debug!(?peer, role = role.name, "a peer of the store connected");
-        Session::new(store, role).run(source, sink).await;
+        Connection::new(store, role).run(source, sink).await;
     }
 }
 

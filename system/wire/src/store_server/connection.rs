@@ -30,7 +30,7 @@ struct Watch {
 }
 
 /// A connection whose peer is known.
-pub(super) struct Session {
+pub(super) struct Connection {
     store: LocalStore,
     role: Arc<Role>,
     calls: Arc<Semaphore>,
@@ -39,10 +39,10 @@ pub(super) struct Session {
     tasks: JoinSet<u64>,
 }
 
-impl Session {
-    pub(super) fn new(store: LocalStore, role: Role) -> Session {
+impl Connection {
+    pub(super) fn new(store: LocalStore, role: Role) -> Connection {
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
-        Session { store, role: Arc::new(role), calls, watches: HashMap::new(), tasks: JoinSet::new() }
+        Connection { store, role: Arc::new(role), calls, watches: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Serves until the peer is gone, then stops what it had begun. (A transaction that is with the writer
