@@ -28,10 +28,12 @@ const IMAGE: &[&str] = &[
 const RUN: &[&str] = &[
     "dnsmasq-base",
     "e2fsprogs",
+    "fdisk",
     "iproute2",
     "iputils-ping",
     "nftables",
     "openssh-client",
+    "openssl",
     "procps",
     "python3-venv",
     "xfsprogs",

@@ -6,6 +6,7 @@
 //! a crate that needs a library of the host, as it is the program that installs those libraries.
 
 pub mod apt;
+pub mod boot_check;
 pub mod chroot;
 pub mod cloud;
 pub mod exec;
@@ -17,8 +18,11 @@ pub mod iso;
 pub mod lan;
 pub mod mkosi;
 pub mod paths;
+pub mod qmp;
 pub mod root_tree;
 pub mod stage;
+pub mod up;
+pub mod vm;
 
 pub use paths::Paths;
 pub use stage::Stages;

@@ -3,13 +3,16 @@
 //! Only reads its arguments and calls the library.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::stage::say;
-use image_builder::{Paths, Stages, guests, host, iso, root_tree};
+use image_builder::up::{self, UpOptions};
+use image_builder::vm::Medium;
+use image_builder::{Paths, Stages, boot_check, guests, host, iso, root_tree};
 
 /// Builds Cairn's image, and runs it.
 #[derive(Parser)]
@@ -37,6 +40,72 @@ enum Command {
         #[arg(long)]
         cairn: Option<PathBuf>,
     },
+    /// Start the ISO as a CD and as a USB stick, and say how long each takes
+    BootCheck {
+        /// Only as one of these
+        #[arg(long)]
+        medium: Option<MediumName>,
+        /// How many seconds to wait for each
+        #[arg(long, default_value_t = 600)]
+        limit: u64,
+    },
+    /// Build all of it and run a cloud of one node here
+    Up(Up),
+}
+
+/// The options of `up`.
+#[derive(Args)]
+struct Up {
+    /// Leave it running and return
+    #[arg(long)]
+    detach: bool,
+    /// Switch a running one off
+    #[arg(long, conflicts_with = "detach")]
+    stop: bool,
+    /// Switch it off and remove its disks and keys
+    #[arg(long, conflicts_with = "detach")]
+    clean: bool,
+    /// How the machine sees the ISO
+    #[arg(long, default_value = "disk")]
+    medium: MediumName,
+    /// How many empty disks the machine has
+    #[arg(long, default_value_t = 2)]
+    disks: u32,
+    /// The size of each, in GiB
+    #[arg(long, default_value_t = 20)]
+    disk_size: u64,
+    /// The machine's memory, in MiB
+    #[arg(long, default_value_t = 4096)]
+    memory: u32,
+    /// The machine's processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Added to the kernel's command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    kernel_args: String,
+    /// This binary instead of compiling the workspace's
+    #[arg(long)]
+    cairn: Option<PathBuf>,
+    /// How many seconds to wait for the API
+    #[arg(long, default_value_t = 900)]
+    limit: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MediumName {
+    Cd,
+    Stick,
+    Disk,
+}
+
+impl From<MediumName> for Medium {
+    fn from(name: MediumName) -> Self {
+        match name {
+            MediumName::Cd => Self::Cd,
+            MediumName::Stick => Self::Stick,
+            MediumName::Disk => Self::Disk,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -52,29 +121,56 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let paths = Paths::find()?;
-    build(&paths, |stages| match arguments.command {
-        Command::Setup => Ok(()),
-        Command::Root => {
-            let tree = root_tree::build(stages)?;
-            say(&format!("{}", tree.display()));
-            Ok(())
-        }
-        Command::Guests { tiny } => {
-            say(&format!("{}", guests::tiny::build(stages)?.display()));
-            if !tiny {
-                say(&format!("{}", guests::debian::build(stages)?.display()));
-            }
-            Ok(())
-        }
-        Command::Iso { cairn } => {
+    match arguments.command {
+        Command::Setup => build(&paths, |_| Ok(())),
+        Command::Root => build(&paths, |stages| tell(&root_tree::build(stages)?)),
+        Command::Guests { tiny } => build(&paths, |stages| {
+            tell(&guests::tiny::build(stages)?)?;
+            if tiny { Ok(()) } else { tell(&guests::debian::build(stages)?) }
+        }),
+        Command::Iso { cairn } => build(&paths, |stages| {
             let cairn = match cairn {
                 Some(binary) => binary,
                 None => iso::compile(stages)?,
             };
-            say(&format!("{}", iso::build(stages, &cairn)?.display()));
-            Ok(())
+            tell(&iso::build(stages, &cairn)?)
+        }),
+        Command::BootCheck { medium, limit } => {
+            let media = medium.map_or(vec![Medium::Cd, Medium::Stick], |one| vec![one.into()]);
+            boot_check::run(&paths, &media, Duration::from_secs(limit))
         }
-    })
+        Command::Up(options) => bring_up(&paths, options),
+    }
+}
+
+fn bring_up(paths: &Paths, options: Up) -> Result<()> {
+    if options.clean {
+        return up::clean(paths);
+    }
+    if options.stop {
+        return up::stop(paths);
+    }
+    let Up { detach, medium, disks, disk_size, memory, cpus, kernel_args, cairn, limit, .. } = options;
+    let limit = Duration::from_secs(limit);
+    up::up(
+        paths,
+        &UpOptions {
+            detach,
+            medium: medium.into(),
+            disks,
+            disk_gib: disk_size,
+            memory_mib: memory,
+            cpus,
+            kernel_args,
+            cairn,
+            limit,
+        },
+    )
+}
+
+fn tell(made: &Path) -> Result<()> {
+    say(&made.display().to_string());
+    Ok(())
 }
 
 /// Runs stages and prints the table of what each took, also when one failed.

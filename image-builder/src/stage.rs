@@ -135,7 +135,7 @@ impl Stages {
         let step = Step::begin(name, self.paths.image().join("log"));
         let result = work(&step);
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
-        step.end(outcome);
+        step.end(&result);
         self.rows.push((name.to_owned(), outcome, step.began.elapsed()));
         result.with_context(|| format!("the stage «{name}» failed"))
     }
@@ -190,7 +190,8 @@ pub struct Step {
 }
 
 impl Step {
-    fn begin(name: &str, logs: PathBuf) -> Self {
+    /// Begins a piece of work outside of a build: what waits for something, shown the same way.
+    pub fn begin(name: &str, logs: PathBuf) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new_spinner().with_prefix(name.to_owned());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}") {
@@ -221,9 +222,10 @@ impl Step {
         self.began.elapsed()
     }
 
-    fn end(&self, outcome: Outcome) {
+    /// Ends it, and says how it went and how long it took.
+    pub fn end<T>(&self, result: &Result<T>) {
         self.bar.finish_and_clear();
-        let mark = if outcome == Outcome::Done { "✓" } else { "✗" };
+        let mark = if result.is_ok() { "✓" } else { "✗" };
         say(&format!("{mark} {} {}", self.name, seconds(self.began.elapsed())));
     }
 }
