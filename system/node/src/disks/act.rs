@@ -35,7 +35,7 @@ pub fn partition(step: &Step) -> Result<(), DiskError> {
         &["--quiet", "--wipe", "never", &device.path.to_string_lossy()],
         &script,
     )?;
-    wait_for(&node(&device.path, nodes))
+    wait_for(&device.path, &node(&device.path, nodes))
 }
 
 /// The device node of a partition: `vdb1`, but `nvme0n1p1` after a digit.
@@ -45,8 +45,12 @@ fn node(disk: &Path, number: u32) -> PathBuf {
     PathBuf::from(format!("{disk}{infix}{number}"))
 }
 
-fn wait_for(node: &Path) -> Result<(), DiskError> {
+/// Waits for a partition's node. A kernel that cannot read GPT itself is told by partx.
+fn wait_for(disk: &Path, node: &Path) -> Result<(), DiskError> {
     let since = Instant::now();
+    if !node.exists() {
+        program::run("partx", &["--update", &disk.to_string_lossy()])?;
+    }
     while !node.exists() {
         if since.elapsed() > NODE_WAIT {
             let e = io::Error::from(io::ErrorKind::TimedOut);
@@ -60,7 +64,7 @@ fn wait_for(node: &Path) -> Result<(), DiskError> {
 /// Finishes the state partition if need be and mounts it.
 pub fn mount_state(paths: &Paths, step: &Step) -> Result<(), DiskError> {
     let Step::Mount { device, partition, .. } = step else { return Ok(()) };
-    make_file_system(partition, "cairn-state")?;
+    make_file_system(&device.path, partition, "cairn-state")?;
     mount_xfs(&partition.path, &paths.state)?;
     finish(&device.path, partition, "cairn-state")
 }
@@ -68,7 +72,7 @@ pub fn mount_state(paths: &Paths, step: &Step) -> Result<(), DiskError> {
 /// Finishes a data partition if need be and mounts it; says what it is used for.
 pub fn mount_data(paths: &Paths, step: &Step, cloud: &str) -> Result<String, DiskError> {
     let Step::Mount { device, partition, .. } = step else { return Ok(String::new()) };
-    make_file_system(partition, "cairn-data")?;
+    make_file_system(&device.path, partition, "cairn-data")?;
     let dir = paths.disks().join(&partition.id);
     mount_xfs(&partition.path, &dir)?;
     let marker = dir.join(MARKER);
@@ -89,8 +93,8 @@ pub fn mount_data(paths: &Paths, step: &Step, cloud: &str) -> Result<String, Dis
 }
 
 /// Makes the file system, unless the partition was finished before.
-fn make_file_system(partition: &Partition, label: &str) -> Result<(), DiskError> {
-    wait_for(&partition.path)?;
+fn make_file_system(disk: &Path, partition: &Partition, label: &str) -> Result<(), DiskError> {
+    wait_for(disk, &partition.path)?;
     if partition.finished {
         return Ok(());
     }
@@ -128,17 +132,6 @@ fn is_mounted(device: &Path, at: &Path) -> Result<bool, DiskError> {
     let table = fs::read_to_string("/proc/self/mounts").map_err(DiskError::io("reading the mount table"))?;
     let (device, at) = (device.to_string_lossy(), at.to_string_lossy());
     Ok(table.lines().any(|line| line.starts_with(&format!("{device} {at} "))))
-}
-
-/// Makes the folders of the roles, each its own user's alone.
-pub fn make_role_dirs(paths: &Paths) -> io::Result<()> {
-    paths::make_dir(&paths.disks(), 0o755)?;
-    for role in ["controller", "compute", "network", "storage"] {
-        let dir = paths.role(role);
-        paths::make_dir(&dir, 0o750)?;
-        give(&dir, &format!("cairn-{role}"))?;
-    }
-    Ok(())
 }
 
 /// Gives a folder to a user; where that user doesn't exist, roles run as root and nothing is to be done.

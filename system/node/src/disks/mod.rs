@@ -84,7 +84,6 @@ pub fn prepare(paths: &Paths, only: &[PathBuf]) -> Result<Report, DiskError> {
         act::mount_state(paths, step)?;
     }
     let cloud = identity::cloud_id(paths).map_err(DiskError::io("reading the cloud's id"))?;
-    act::make_role_dirs(paths).map_err(DiskError::io("making the roles' folders"))?;
     for step in &steps {
         if let Step::Mount { state: false, device, .. } = step {
             let use_ = act::mount_data(paths, step, &cloud).unwrap_or_else(|e| format!("not used: {e}"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{DiskError, TYPE_DATA, TYPE_STATE};
-use crate::program;
+use crate::program::{self, ProgramError};
 
 /// A whole disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,12 @@ struct Row {
 
 /// The disk's partitions, or `None` if it has no partition table.
 fn partitions(path: &Path) -> Result<Option<Content>, DiskError> {
-    let Ok(json) = program::run("sfdisk", &["--json", &path.to_string_lossy()]) else { return Ok(None) };
+    let json = match program::run("sfdisk", &["--json", &path.to_string_lossy()]) {
+        Ok(json) => json,
+        // It fails for a disk without a table; what else may be on it, signatures tell.
+        Err(ProgramError::Failed { .. }) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
     let Ok(Sfdisk { partitiontable: table }) = serde_json::from_str::<Sfdisk>(&json) else { return Ok(None) };
     let ours = |row: &Row| [TYPE_STATE, TYPE_DATA].iter().any(|t| row.type_.eq_ignore_ascii_case(t));
     if table.label != "gpt" || table.partitions.is_empty() || !table.partitions.iter().all(ours) {
