@@ -79,6 +79,13 @@ pub fn space(path: &Path) -> io::Result<(u64, u64)> {
     Ok((s.blocks() * unit, s.blocks_available() * unit))
 }
 
+/// Bytes that the files of a directory take on their disk.
+pub fn allocated(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
+}
+
 /// Makes `to` (an empty file) hold what `from` holds: shared blocks where the file system can, else a sparse copy.
 pub fn clone_file(from: &File, to: &File) -> io::Result<()> {
     match crate::sys::reflink(from, to) {

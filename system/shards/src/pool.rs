@@ -176,7 +176,6 @@ fn guard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{Pieces, Sink, Source};
 
     pub(crate) fn pool(disks: &[&str]) -> (tempfile::TempDir, Pool) {
         let dir = tempfile::tempdir().unwrap();
@@ -196,16 +195,12 @@ mod tests {
     }
 
     fn write(volume: &Volume, at: u64, bytes: &[u8]) {
-        let mut from = Pieces::<Source>::default();
-        from.push_bytes(bytes);
-        volume.write(at, bytes.len() as u64, &mut from).unwrap();
+        volume.write_slice(at, bytes).unwrap();
     }
 
     fn read(volume: &Volume, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![1; len];
-        let mut to = Pieces::<Sink>::default();
-        to.push_slice(&mut bytes);
-        volume.read(at, len as u64, &mut to).unwrap();
+        volume.read_slice(at, &mut bytes).unwrap();
         bytes
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Per-block checksums will live here: computed in [`Volume::write`], verified in [`Volume::read`].
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -64,7 +64,11 @@ struct Part {
 impl Volume {
     /// Opens the volume in this directory, which is called by its id.
     pub fn open(dir: &Path) -> io::Result<Volume> {
-        let id = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        Volume::open_as(dir, dir.file_name().and_then(|n| n.to_str()).unwrap_or_default())
+    }
+
+    /// Opens the volume `id` in a directory of another name, as it is while it is built.
+    pub fn open_as(dir: &Path, id: &str) -> io::Result<Volume> {
         let bytes = fsio::read_small(&dir.join(format::MANIFEST))?;
         let manifest =
             Manifest::parse(&bytes, id).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
@@ -107,13 +111,6 @@ impl Volume {
         self.full.load(SeqCst)
     }
 
-    /// Bytes its files take on the disk.
-    pub fn allocated(&self) -> u64 {
-        use std::os::unix::fs::MetadataExt;
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
-    }
-
     /// Reads `len` bytes at `offset` into the pieces.
     pub fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
         for part in self.parts(offset, len)? {
@@ -123,6 +120,21 @@ impl Volume {
             }
         }
         Ok(())
+    }
+
+    /// Reads into a slice, which is then full.
+    pub fn read_slice(&self, offset: u64, slice: &mut [u8]) -> io::Result<()> {
+        let len = slice.len() as u64;
+        let mut to = Pieces::<Sink>::default();
+        to.push_slice(slice);
+        self.read(offset, len, &mut to)
+    }
+
+    /// Writes a slice.
+    pub fn write_slice(&self, offset: u64, slice: &[u8]) -> io::Result<()> {
+        let mut from = Pieces::<Source>::default();
+        from.push_bytes(slice);
+        self.write(offset, slice.len() as u64, &mut from)
     }
 
     /// Writes `len` bytes from the pieces at `offset`. Durable after the next flush. On a full disk the error

@@ -1,0 +1,105 @@
+//! The node side: the storage process. It makes the disks and sockets of this node match the volumes' specs, and
+//! reports what it sees.
+//!
+//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks. Everything that
+//! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
+
+mod disks;
+mod plan;
+mod reconcile;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_state::{AgentArgs, Mirror, reconcile as driver};
+use tokio::sync::watch;
+
+use crate::blk::ServeOptions;
+use crate::data;
+use crate::model::{VolumeSpec, VolumeStatus};
+use crate::pool::Pool;
+
+/// How often volumes are looked at without any news (a full disk makes none).
+const VOLUMES_RESYNC: Duration = Duration::from_secs(5);
+/// How often disks are looked for and probed.
+const DISKS_RESYNC: Duration = Duration::from_secs(10);
+/// How long the data socket rests after it failed.
+const SOCKET_REST: Duration = Duration::from_secs(2);
+
+/// What a node may set about its storage process.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The cloud whose disks may be used; `None` leaves that to who mounts them.
+    pub cloud: Option<String>,
+    /// The group of the emulator's processes, which may connect to the volumes' sockets.
+    pub socket_group: Option<String>,
+    /// Permissions of the data socket.
+    pub data_socket_mode: u32,
+    /// How images are checked and converted.
+    pub convert: data::ConvertLimits,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            cloud: None,
+            socket_group: Some("kvm".into()),
+            data_socket_mode: 0o660,
+            convert: data::ConvertLimits::default(),
+        }
+    }
+}
+
+/// Runs the storage process over the disks mounted below `disks_dir`. Never returns.
+pub async fn run(args: AgentArgs, disks_dir: PathBuf) {
+    run_with(args, disks_dir, Options::default()).await;
+}
+
+/// Like [`run`], with options.
+pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
+    let pool = Arc::new(Pool::new(&disks_dir, options.cloud.clone()));
+    let serve = ServeOptions {
+        dir: args.run_dir.join("storage"),
+        gid: options.socket_group.as_deref().and_then(gid),
+    };
+    let _ = tokio::fs::create_dir_all(&args.state_dir).await;
+    // Volumes that were exported come back before anything is asked of the controller.
+    let scanned = pool.clone();
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || scanned.scan()).await {
+        tracing::error!(disks_dir = %disks_dir.display(), error = %e, "no data disks");
+    }
+    let specs = Mirror::<VolumeSpec>::start(args.store.clone(), Some(&args.state_dir)).await;
+    let statuses = Mirror::<VolumeStatus>::start(args.store.clone(), None).await;
+    let (news, news_seen) = watch::channel(0);
+    let wake = vec![specs.changes(), statuses.changes(), news_seen];
+    let service = data::Service::new(pool.clone(), specs.clone(), options.convert);
+    let socket = args.run_dir.join("storage.sock");
+    let volumes = reconcile::Volumes::new(&args, pool.clone(), serve, specs, statuses, news.clone());
+    let disks = disks::Disks::new(&args, pool, news);
+    tokio::join!(
+        driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
+        driver::run(disks, vec![], DISKS_RESYNC, args.reporter.clone()),
+        serve_data(service, socket, options.data_socket_mode),
+    );
+}
+
+async fn serve_data(service: data::Service, socket: PathBuf, mode: u32) {
+    loop {
+        if let Err(e) = cairn_wire::local_http::serve(&socket, mode, service.router()).await {
+            tracing::error!(socket = %socket.display(), error = %e, "the data socket failed");
+        }
+        tokio::time::sleep(SOCKET_REST).await;
+    }
+}
+
+fn gid(group: &str) -> Option<u32> {
+    match nix::unistd::Group::from_name(group) {
+        Ok(Some(found)) => Some(found.gid.as_raw()),
+        _ => {
+            tracing::warn!(group, "no such group: only this user can connect to volumes");
+            None
+        }
+    }
+}

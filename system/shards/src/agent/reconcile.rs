@@ -1,0 +1,387 @@
+//! Compares the volumes wanted on this node with those there are, and acts: makes, grows, serves, destroys.
+//!
+//! It is the one owner of the exports. It writes [`VolumeStatus`] records of this node, and no other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Reporter, SharedStore, StoreExt};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::plan::{Plan, Seen, Step, Stored, plan};
+use super::report;
+use crate::blk::{Export, ServeOptions};
+use crate::fsio;
+use crate::model::{Phase, VolumeSpec, VolumeStatus};
+use crate::pool::{NewVolume, Pool};
+
+/// How long a pass waits for the requests under way when it takes a volume from its user.
+const UNEXPORT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often the room that volumes take is read again.
+const USAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The reconciler of volumes.
+pub struct Volumes {
+    node: String,
+    store: SharedStore,
+    reporter: Reporter,
+    pool: Arc<Pool>,
+    serve: ServeOptions,
+    specs: Mirror<VolumeSpec>,
+    statuses: Mirror<VolumeStatus>,
+    /// Wakes the next pass when work in the background ends.
+    news: watch::Sender<u64>,
+    exports: HashMap<String, Export>,
+    /// Volumes being made in the background.
+    making: HashMap<String, JoinHandle<io::Result<()>>>,
+    /// Sizes of the volumes on disk, which only this reconciler changes.
+    stored: BTreeMap<String, Stored>,
+    /// Bytes the volumes take on their disks, and when that was last looked at.
+    usage: HashMap<String, u64>,
+    usage_read: Option<Instant>,
+    /// What was written to the store; the mirror of it may lag behind.
+    reported: HashMap<String, VolumeStatus>,
+}
+
+impl Volumes {
+    /// Starts with nothing served.
+    pub fn new(
+        args: &AgentArgs,
+        pool: Arc<Pool>,
+        serve: ServeOptions,
+        specs: Mirror<VolumeSpec>,
+        statuses: Mirror<VolumeStatus>,
+        news: watch::Sender<u64>,
+    ) -> Volumes {
+        Volumes {
+            node: args.node.clone(),
+            store: args.store.clone(),
+            reporter: args.reporter.clone(),
+            pool,
+            serve,
+            specs,
+            statuses,
+            news,
+            exports: HashMap::new(),
+            making: HashMap::new(),
+            stored: BTreeMap::new(),
+            usage: HashMap::new(),
+            usage_read: None,
+            reported: HashMap::new(),
+        }
+    }
+
+    fn live(&self) -> bool {
+        self.specs.synced() && self.statuses.synced()
+    }
+
+    /// Looks which volumes are on the disks.
+    async fn survey(&mut self) -> Result<(), Fault> {
+        let (pool, known) = (self.pool.clone(), std::mem::take(&mut self.stored));
+        let surveyed = spawn_blocking(move || survey(&pool, known)).await;
+        self.stored = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
+        let due = self.usage_read.is_none_or(|at| at.elapsed() >= USAGE_INTERVAL);
+        let all: Vec<(String, String)> = self
+            .stored
+            .iter()
+            .filter(|(id, _)| due || !self.usage.contains_key(*id))
+            .map(|(id, stored)| (id.clone(), stored.disk.clone()))
+            .collect();
+        let pool = self.pool.clone();
+        let read = spawn_blocking(move || usage(&pool, all)).await;
+        self.usage.extend(read.map_err(|e| Fault::new("the survey of the disks", e))?);
+        self.usage.retain(|id, _| self.stored.contains_key(id));
+        if due {
+            self.usage_read = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, spec: &VolumeSpec, clone_waits: bool, faults: &mut Vec<Fault>) {
+        let failed = self.finished_making(&spec.id).await;
+        let seen = self.seen(spec, clone_waits);
+        let Plan { steps, mut phase, mut blocked } = plan(spec, &seen, &self.node);
+        if let Some(e) = failed {
+            // The plan is to try again; the driver does so after a while.
+            (phase, blocked) = (Phase::Failed, Some(e));
+        } else {
+            for step in steps {
+                match self.act(spec, &step).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        phase = Phase::Creating;
+                        break;
+                    }
+                    Err(e) => {
+                        phase = if step == Step::Unexport { seen_phase(&seen) } else { Phase::Failed };
+                        blocked = Some(e.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(why) = &blocked {
+            faults.push(Fault::new(format!("volume {}", spec.id), why));
+        }
+        if let Err(e) = self.tell(spec, &seen, phase, blocked).await {
+            faults.push(Fault::new(format!("the status of volume {}", spec.id), e));
+        }
+    }
+
+    fn seen(&self, spec: &VolumeSpec, clone_waits: bool) -> Seen {
+        let reported = self.reported.get(&spec.id).cloned();
+        let source = spec.source.as_ref();
+        Seen {
+            status: reported.or_else(|| self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s))),
+            stored: self.stored.get(&spec.id).cloned(),
+            served: self.exports.get(&spec.id).filter(|e| e.is_serving()).map(Export::epoch),
+            source_ready: source.is_some_and(|s| self.stored.contains_key(s) && !self.making.contains_key(s)),
+            clone_waits,
+            in_the_making: self.making.contains_key(&spec.id),
+            live: self.live(),
+        }
+    }
+
+    /// Does a step; false if it goes on in the background.
+    async fn act(&mut self, spec: &VolumeSpec, step: &Step) -> io::Result<bool> {
+        tracing::info!(volume = spec.id, ?step, "acting");
+        match step {
+            Step::Unexport => self.unexport(&spec.id).await?,
+            Step::Create => {
+                self.create(spec);
+                return Ok(false);
+            }
+            Step::Grow => self.grow(spec).await?,
+            Step::Export(epoch) => self.export(&spec.id, *epoch).await?,
+            Step::Destroy => {
+                let (pool, id) = (self.pool.clone(), spec.id.clone());
+                blocking(move || pool.destroy(&id)).await?;
+                self.stored.remove(&spec.id);
+                self.empty_trash();
+            }
+        }
+        Ok(true)
+    }
+
+    fn create(&mut self, spec: &VolumeSpec) {
+        let new = NewVolume {
+            id: spec.id.clone(),
+            size: spec.size,
+            read_only: spec.read_only,
+            source: spec.source.clone(),
+        };
+        let (pool, news) = (self.pool.clone(), self.news.clone());
+        let task = spawn_blocking(move || {
+            let made = pool.create(&new).map(drop);
+            news.send_modify(|n| *n += 1);
+            made
+        });
+        self.making.insert(spec.id.clone(), task);
+    }
+
+    /// Takes note of a volume whose making has ended; answers why it failed, if it did.
+    async fn finished_making(&mut self, id: &str) -> Option<String> {
+        if !self.making.get(id)?.is_finished() {
+            return None;
+        }
+        let made = self.making.remove(id)?.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        if let Some(found) = find(&self.pool, id) {
+            self.stored.insert(id.to_owned(), found);
+        }
+        made.err().map(|e| if fsio::is_full(&e) { "disk full".into() } else { e.to_string() })
+    }
+
+    async fn grow(&mut self, spec: &VolumeSpec) -> io::Result<()> {
+        let (pool, id, size) = (self.pool.clone(), spec.id.clone(), spec.size);
+        let size = blocking(move || pool.open(&id).and_then(|v| v.grow(size).map(|()| v.size()))).await?;
+        if let Some(stored) = self.stored.get_mut(&spec.id) {
+            stored.size = size;
+        }
+        Ok(())
+    }
+
+    async fn export(&mut self, id: &str, epoch: u64) -> io::Result<()> {
+        self.unexport(id).await?; // one whose thread died
+        let (pool, serve, volume_id) = (self.pool.clone(), self.serve.clone(), id.to_owned());
+        let export = blocking(move || {
+            serve.prepare()?;
+            Export::start(&volume_id, epoch, pool.open(&volume_id)?, &serve)
+        });
+        self.exports.insert(id.to_owned(), export.await?);
+        Ok(())
+    }
+
+    async fn unexport(&mut self, id: &str) -> io::Result<()> {
+        let Some(mut export) = self.exports.remove(id) else { return Ok(()) };
+        let stopped = spawn_blocking(move || (export.stop(UNEXPORT_PATIENCE), export)).await;
+        match stopped.map_err(io::Error::other)? {
+            (true, _) => Ok(()),
+            (false, export) => {
+                self.exports.insert(id.to_owned(), export);
+                Err(io::Error::new(io::ErrorKind::TimedOut, "a request of its last user is still under way"))
+            }
+        }
+    }
+
+    /// Frees in the background what was destroyed.
+    fn empty_trash(&self) {
+        for disk in self.pool.disks() {
+            spawn_blocking(move || {
+                if let Err(e) = disk.empty_trash() {
+                    tracing::warn!(disk = disk.id(), error = %e, "the trash was not emptied");
+                }
+            });
+        }
+    }
+
+    /// Reports a volume, if there is news of it.
+    async fn tell(
+        &mut self,
+        spec: &VolumeSpec,
+        seen: &Seen,
+        phase: Phase,
+        blocked: Option<String>,
+    ) -> Result<(), cairn_state::StoreError> {
+        if !self.live() {
+            return Ok(());
+        }
+        let export = self.exports.get(&spec.id).filter(|e| e.is_serving());
+        let open = export.and_then(|_| self.pool.open(&spec.id).ok());
+        let full = open.as_ref().is_some_and(|v| v.is_full()).then(|| "disk full".to_owned());
+        let stored = self.stored.get(&spec.id);
+        let known = seen.status.as_ref().filter(|_| phase != Phase::Gone);
+        let before = known.map_or(0, |s| s.allocated);
+        let status = VolumeStatus {
+            id: spec.id.clone(),
+            node: self.node.clone(),
+            generation: spec.generation.max(known.map_or(0, |s| s.generation)),
+            phase,
+            error: blocked.or(full),
+            socket: export.map(|e| e.socket().display().to_string()),
+            epoch: export.map_or(0, Export::epoch),
+            size: stored.map_or(0, |s| s.size),
+            allocated: report::allocated(
+                before,
+                stored.map(|_| self.usage.get(&spec.id).copied().unwrap_or(0)),
+            ),
+            disk: stored.map(|s| s.disk.clone()).or_else(|| known.and_then(|s| s.disk.clone())),
+        };
+        if seen.status.as_ref() != Some(&status) {
+            self.store.put_record(&status).await?;
+        }
+        self.reported.insert(spec.id.clone(), status);
+        Ok(())
+    }
+
+    /// Lets go of what no spec names any more.
+    async fn forget(&mut self, wanted: &BTreeSet<String>, faults: &mut Vec<Fault>) {
+        let served: Vec<String> = self.exports.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
+        for id in served {
+            if let Err(e) = self.unexport(&id).await {
+                faults.push(Fault::new(format!("volume {id}"), e));
+            }
+        }
+        self.reported.retain(|id, _| wanted.contains(id));
+        if !self.live() {
+            return;
+        }
+        for status in self.statuses.all().iter().filter(|s| s.node == self.node && !wanted.contains(&s.id)) {
+            if let Err(e) = self.store.delete_record::<VolumeStatus>(&status.id).await {
+                faults.push(Fault::new(format!("the status of volume {}", status.id), e));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Reconciler for Volumes {
+    fn name(&self) -> &'static str {
+        "volumes"
+    }
+
+    async fn pass(&mut self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Err(fault) = self.survey().await {
+            return vec![fault];
+        }
+        let all: Vec<Arc<VolumeSpec>> =
+            self.specs.all().into_iter().filter(|s| s.node == self.node).collect();
+        let wanted: BTreeSet<String> = all.iter().map(|s| s.id.clone()).collect();
+        self.forget(&wanted, &mut faults).await;
+        let sources: BTreeSet<String> = all
+            .iter()
+            .filter(|s| !s.deleted && !self.stored.contains_key(&s.id))
+            .filter_map(|s| s.source.clone())
+            .collect();
+        for spec in &all {
+            self.one(spec, sources.contains(&spec.id), &mut faults).await;
+        }
+        report::clear_sockets(&self.serve.dir, &self.exports);
+        let orphans: Vec<&String> = self.stored.keys().filter(|id| !wanted.contains(*id)).collect();
+        report::facts(
+            &self.reporter,
+            &self.pool,
+            &self.serve.dir,
+            &self.exports,
+            self.live().then_some(orphans),
+        );
+        faults
+    }
+}
+
+fn seen_phase(seen: &Seen) -> Phase {
+    seen.status.as_ref().map_or(Phase::Failed, |s| s.phase)
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(f).await.map_err(io::Error::other)?
+}
+
+/// The volumes on the disks; sizes are read only of those not known.
+fn survey(pool: &Pool, mut known: BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
+    let mut found = BTreeMap::new();
+    for disk in pool.disks() {
+        for id in disk.volumes().unwrap_or_default() {
+            let stored = known.remove(&id).filter(|s| s.disk == disk.id());
+            if let Some(stored) = stored.or_else(|| read(pool, disk.id(), &id)) {
+                found.insert(id, stored);
+            }
+        }
+    }
+    found
+}
+
+/// Bytes that volumes (each with its disk) take.
+fn usage(pool: &Pool, volumes: Vec<(String, String)>) -> Vec<(String, u64)> {
+    let disks = pool.disks();
+    let of = |id: &str, disk: &str| {
+        let disk = disks.iter().find(|d| d.id() == disk);
+        disk.map_or(0, |d| fsio::allocated(&d.volume(id)))
+    };
+    volumes.into_iter().map(|(id, disk)| (of(&id, &disk), id)).map(|(bytes, id)| (id, bytes)).collect()
+}
+
+fn find(pool: &Pool, id: &str) -> Option<Stored> {
+    pool.find(id).and_then(|disk| read(pool, disk.id(), id))
+}
+
+fn read(pool: &Pool, disk: &str, id: &str) -> Option<Stored> {
+    match pool.open(id) {
+        Ok(volume) => Some(Stored { disk: disk.to_owned(), size: volume.size() }),
+        Err(e) => {
+            tracing::warn!(volume = id, disk, error = %e, "a volume's directory cannot be read");
+            None
+        }
+    }
+}
+
+/// Whether a file is a socket of a volume.
+pub fn is_socket(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "sock")
+}

@@ -1,0 +1,73 @@
+//! What the storage process tells an operator: facts about disks, volumes and sockets, so that anybody can see
+//! that nothing was left behind. It also removes sockets that a killed process left.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use cairn_state::Reporter;
+use serde_json::{Value, json};
+
+use super::reconcile::is_socket;
+use crate::blk::Export;
+use crate::pool::Pool;
+
+/// The most names that one fact lists; it says how many there are in all.
+const NAMES_MAX: usize = 500;
+/// Changes of a volume's allocation below this many bytes are not worth a write to the store.
+const ALLOCATION_STEP: u64 = 16 << 20;
+
+/// What to report as allocated: the old figure, until the new one differs by enough.
+pub fn allocated(before: u64, now: Option<u64>) -> u64 {
+    match now {
+        None => 0,
+        Some(now) if before == 0 || now.abs_diff(before) >= ALLOCATION_STEP => now,
+        Some(_) => before,
+    }
+}
+
+/// Removes sockets that nobody serves.
+pub fn clear_sockets(dir: &Path, exports: &HashMap<String, Export>) {
+    for path in sockets(dir) {
+        if !exports.values().any(|e| e.socket() == path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Sets the facts. `orphans` are volumes that no spec names; unknown while the store cannot be reached.
+pub fn facts(
+    reporter: &Reporter,
+    pool: &Pool,
+    sockets_dir: &Path,
+    exports: &HashMap<String, Export>,
+    orphans: Option<Vec<&String>>,
+) {
+    let disks = pool.disks();
+    let each = |list: fn(&crate::disk::Disk) -> std::io::Result<Vec<String>>| -> Vec<String> {
+        disks.iter().flat_map(|d| list(d).unwrap_or_default()).collect()
+    };
+    let mut served: Vec<Value> =
+        exports.iter().map(|(id, e)| json!({"volume": id, "epoch": e.epoch()})).collect();
+    served.sort_by_key(|v| v["volume"].as_str().map(str::to_owned));
+    let open: Vec<String> = sockets(sockets_dir).iter().map(|p| p.display().to_string()).collect();
+    reporter.set_fact("disks", disks.iter().map(|d| json!({"disk": d.id(), "path": d.path()})).collect());
+    reporter.set_fact("disks_refused", json!(pool.refused()));
+    reporter.set_fact("volumes_on_disk", names(&each(crate::disk::Disk::volumes)));
+    reporter.set_fact("staging", names(&each(crate::disk::Disk::staged)));
+    reporter.set_fact("trash", names(&each(crate::disk::Disk::trashed)));
+    reporter.set_fact("sockets", names(&open));
+    reporter.set_fact("exports", served.into_iter().take(NAMES_MAX).collect());
+    reporter.set_fact("orphans", orphans.map_or(Value::Null, |o| names(&o)));
+}
+
+fn names<T: AsRef<str>>(all: &[T]) -> Value {
+    let listed: Vec<&str> = all.iter().take(NAMES_MAX).map(AsRef::as_ref).collect();
+    json!({"count": all.len(), "names": listed})
+}
+
+fn sockets(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| is_socket(p)).collect();
+    found.sort();
+    found
+}

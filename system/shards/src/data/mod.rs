@@ -1,0 +1,187 @@
+//! The data socket: images in and out, over HTTP on a Unix socket of the node.
+//!
+//! `PUT /images/{id}` imports an upload, `GET /images/{id}` gives it back, `PUT /images/{id}/from-volume/{volume}`
+//! makes an image of a volume. [`Client`] wraps these for the controller. An import ends as a whole read-only
+//! volume or leaves nothing, whatever breaks; its removal is the tombstone of its spec, like any volume's.
+//!
+//! An upload is hostile. It is never opened by format guessing: as what it was declared, or not at all; qcow2 is
+//! looked at by us first ([`qcow2`]), then by a confined `qemu-img` ([`convert`]).
+
+mod client;
+mod convert;
+mod import;
+mod ingest;
+mod qcow2;
+mod read;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use cairn_state::Mirror;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+pub use client::{Client, ImportError};
+pub use convert::ConvertLimits;
+
+use crate::fsio;
+use crate::model::VolumeSpec;
+use crate::pool::{self, Pool};
+
+/// The largest virtual size accepted where the request names no cap, in bytes: 2 TiB.
+const CAP_DEFAULT: u64 = 2 << 40;
+
+/// The answer to a finished import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageImported {
+    /// Bytes that came in.
+    pub size: u64,
+    /// Their MD5, in hex.
+    pub md5: String,
+    /// Their SHA-512, in hex.
+    pub sha512: String,
+    /// Bytes of the volume that was made.
+    pub virtual_size: u64,
+}
+
+/// An error of this API; its body is `{"error": text}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataError {
+    status: StatusCode,
+    text: String,
+}
+
+impl DataError {
+    fn new(status: StatusCode, text: impl Into<String>) -> DataError {
+        DataError { status, text: text.into() }
+    }
+
+    /// 400: what was sent cannot be an image.
+    fn refused(text: impl Into<String>) -> DataError {
+        DataError::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    fn not_found(id: &str) -> DataError {
+        DataError::new(StatusCode::NOT_FOUND, format!("there is no image {id} on this node"))
+    }
+
+    /// 507: there is no room.
+    fn full() -> DataError {
+        DataError::new(StatusCode::INSUFFICIENT_STORAGE, "the data disks of this node are full")
+    }
+}
+
+impl From<io::Error> for DataError {
+    fn from(e: io::Error) -> DataError {
+        match e.kind() {
+            _ if fsio::is_full(&e) => DataError::full(),
+            io::ErrorKind::AlreadyExists => DataError::new(StatusCode::CONFLICT, "it exists already"),
+            io::ErrorKind::NotFound => DataError::new(StatusCode::NOT_FOUND, e.to_string()),
+            io::ErrorKind::InvalidInput => DataError::refused(e.to_string()),
+            _ => DataError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for DataError {
+    fn into_response(self) -> Response {
+        (self.status, axum::Json(serde_json::json!({"error": self.text}))).into_response()
+    }
+}
+
+/// What serves the data socket. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: Arc<Pool>,
+    specs: Mirror<VolumeSpec>,
+    limits: ConvertLimits,
+    /// Bounds how many images are checked and converted at once.
+    converting: Semaphore,
+    /// Ids that are being imported.
+    importing: Mutex<HashSet<String>>,
+}
+
+impl Service {
+    /// Serves the images of this pool. `specs` tells which ids are spoken for.
+    pub fn new(pool: Arc<Pool>, specs: Mirror<VolumeSpec>, limits: ConvertLimits) -> Service {
+        let converting = Semaphore::new(limits.concurrency.max(1));
+        Service { inner: Arc::new(Inner { pool, specs, limits, converting, importing: Mutex::default() }) }
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/images/{id}", put(put_image).get(get_image))
+            .route("/images/{id}/from-volume/{volume}", put(put_from_volume))
+            .route("/health", get(|| async { StatusCode::NO_CONTENT }))
+            .with_state(self.clone())
+    }
+}
+
+/// An id that is being imported, until dropped.
+struct Claim {
+    id: String,
+    inner: Arc<Inner>,
+}
+
+impl Claim {
+    fn take(inner: &Arc<Inner>, id: &str) -> Result<Claim, DataError> {
+        pool::check_id(id)?;
+        let mut importing = inner.importing.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = inner.pool.find(id).is_some() || inner.specs.get(id).is_some();
+        if taken || !importing.insert(id.to_owned()) {
+            return Err(DataError::new(StatusCode::CONFLICT, format!("{id} exists, or is being imported")));
+        }
+        Ok(Claim { id: id.to_owned(), inner: inner.clone() })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.inner.importing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+#[derive(Deserialize)]
+struct PutQuery {
+    disk_format: String,
+    cap: Option<u64>,
+}
+
+async fn put_image(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(query): Query<PutQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<axum::Json<ImageImported>, DataError> {
+    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let wanted = import::Wanted { format: query.disk_format, cap: query.cap.unwrap_or(CAP_DEFAULT), length };
+    import::upload(&service.inner, &id, wanted, body).await.map(axum::Json)
+}
+
+async fn put_from_volume(
+    State(service): State<Service>,
+    Path((id, volume)): Path<(String, String)>,
+) -> Result<axum::Json<ImageImported>, DataError> {
+    import::from_volume(&service.inner, &id, &volume).await.map(axum::Json)
+}
+
+async fn get_image(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, DataError> {
+    read::image(&service.inner.pool, &id, headers.get(http::header::RANGE)).await
+}
