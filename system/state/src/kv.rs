@@ -151,8 +151,8 @@ pub enum StoreError {
     /// The controller cannot be reached; the call may or may not have been done.
     #[error("the controller cannot be reached: {0}")]
     Unavailable(String),
-    /// This peer may not write this key.
-    #[error("{role} may not write {key}")]
+    /// This peer may not read or write this key.
+    #[error("{role} may not use {key}")]
     Forbidden {
         /// Who asked.
         role: String,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cairn_state::kv::{Compare, Op};
 use cairn_state::{LocalStore, Revision, Store, StoreError, Txn, TxnOutcome};
 use cairn_wire::{RemoteStore, local_socket, store_server};
-use common::{put, serve, stop, within};
+use common::{put, serve, serve_to, stop, within};
 use futures_util::{FutureExt, StreamExt};
 
 #[tokio::test]
@@ -136,4 +136,29 @@ async fn it_survives_a_restart_of_the_controller() {
     within(remote.txn(put("k", "3"))).await.unwrap();
     let mut watch = remote.watch("k", Revision(1)).await.unwrap();
     assert_eq!(within(watch.next()).await.unwrap().unwrap().revision(), Revision(2));
+}
+
+#[tokio::test]
+async fn a_role_reads_only_what_it_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("state.sock");
+    let local = LocalStore::in_memory().unwrap();
+    local.commit(put("identity/keys/a", "secret")).await.unwrap();
+    local.commit(put("compute/server/a", "x")).await.unwrap();
+    let _server = serve_to(&socket, local, &[], &["compute/"]);
+    let remote = RemoteStore::new(&socket);
+    assert!(remote.get("compute/server/a").await.unwrap().is_some());
+    for key in ["identity/keys/a", "identity/", "comp", ""] {
+        let forbidden = StoreError::Forbidden { role: "compute".into(), key: key.into() };
+        assert_eq!(remote.get(key).await, Err(forbidden.clone()));
+        assert_eq!(remote.range(key, None, 10).await, Err(forbidden.clone()));
+        let mut events = match within(remote.watch(key, Revision(0))).await {
+            Ok(events) => events,
+            Err(e) => {
+                assert_eq!(e, forbidden);
+                continue;
+            }
+        };
+        assert_eq!(within(events.next()).await, Some(Err(forbidden)));
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cairn_gateway::Mount;
 use cairn_gateway::server::{Certificates, Gateway, Listen, serve};
 use cairn_node::Paths;
@@ -37,7 +37,7 @@ pub async fn run(paths: Paths) -> Result<()> {
 
     let services = Services::new(&paths, &store, &node);
     services.start_conductors();
-    let appliance = Arc::new(Appliance::new(store, paths.handover().join("ca.pem")));
+    let appliance = Arc::new(Appliance::new(store.clone(), paths.handover().join("ca.pem")));
     let app = Gateway::new(services.mounts(&appliance), services.identity.clone()).status(appliance).router();
 
     let certificates = certificates(&paths.handover()).await?;
@@ -46,7 +46,11 @@ pub async fn run(paths: Paths) -> Result<()> {
     let listen = Listen::bind(&[any(443)], &[any(80)]).await?;
     lifecycle::ready();
     tracing::info!(%node, "the APIs answer");
-    serve(app, certificates, listen, lifecycle::stopped()).await.context("serving the APIs")?;
+    tokio::select! {
+        served = serve(app, certificates, listen, lifecycle::stopped()) => served.context("serving the APIs")?,
+        // Nothing more can be written. Started anew, the store's file is repaired, or says why it can't be.
+        failure = store.failed() => bail!("the store's disk failed: {failure}"),
+    }
     drop(reporter);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Who may write what in the store: each agent its own observations, and nothing of another's.
+//! Who may read and write what in the store: each agent writes its own observations and nothing of another's, and no
+//! agent reads identity's secrets.
 
 use std::sync::Arc;
 
@@ -16,10 +17,11 @@ pub fn policy(node: &str) -> Policy {
 }
 
 fn role(user: &str, node: &str) -> Option<Role> {
-    let (name, mut may_write) = match user {
-        "root" => ("node", vec![]),
+    let (name, may_read, mut may_write) = match user {
+        "root" => ("node", &["node/"][..], vec![]),
         "cairn-compute" => (
             "compute",
+            &["node/", "compute/", "network/port", "shards/volume"][..],
             vec![
                 prefix::<cairn_compute::model::InstanceStatus>(),
                 prefix::<cairn_compute::model::HostStatus>(),
@@ -27,6 +29,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
         ),
         "cairn-network" => (
             "network",
+            &["node/", "network/"][..],
             vec![
                 prefix::<cairn_network::model::PortStatus>(),
                 prefix::<cairn_network::model::RouterStatus>(),
@@ -36,6 +39,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
         ),
         "cairn-storage" => (
             "storage",
+            &["node/", "shards/"][..],
             vec![
                 prefix::<cairn_shards::model::VolumeStatus>(),
                 prefix::<cairn_shards::model::DiskStatus>(),
@@ -44,7 +48,8 @@ fn role(user: &str, node: &str) -> Option<Role> {
         _ => return None,
     };
     may_write.push(format!("node/status/{node}/{name}"));
-    Some(Role { name: name.into(), may_write })
+    let may_read = may_read.iter().map(|p| (*p).to_owned()).collect();
+    Some(Role { name: name.into(), may_write, may_read })
 }
 
 #[cfg(test)]
@@ -58,6 +63,7 @@ mod tests {
         assert!(network.may_write("node/status/n1/network"));
         assert!(!network.may_write("network/port/x"));
         assert!(!network.may_write("node/status/n1/compute"));
+        assert!(!network.may_read("identity/keys/") && !network.may_read(""));
         assert!(!role("root", "n1").unwrap().may_write("identity/user/x"));
         assert_eq!(role("nobody", "n1"), None);
     }

@@ -106,9 +106,13 @@ impl Connection {
     fn watch(&mut self, id: u64, prefix: String, after: Revision, answers: mpsc::Sender<Answer>) {
         let full = self.watches.len() >= WATCHES_MAX;
         let credit = Arc::new(Semaphore::new(0));
-        let (store, window) = (self.store.clone(), credit.clone());
+        let (store, role, window) = (self.store.clone(), self.role.clone(), credit.clone());
         let task = self.tasks.spawn(async move {
-            let end = match store.watch(&prefix, after).await {
+            let watching = match role.permit_read(&prefix) {
+                Ok(()) => store.watch(&prefix, after).await,
+                Err(e) => Err(e),
+            };
+            let end = match watching {
                 _ if full => StoreError::TooLarge(format!("more than {WATCHES_MAX} watches")),
                 Ok(events) => follow(events, id, &window, &answers).await,
                 Err(e) => e,
@@ -139,8 +143,12 @@ async fn answer(
     answers: &mpsc::Sender<Answer>,
 ) -> Result<Response, StoreError> {
     Ok(match request {
-        Request::Get { key } => Response::Entry(store.get(&key).await?),
+        Request::Get { key } => {
+            role.permit_read(&key)?;
+            Response::Entry(store.get(&key).await?)
+        }
         Request::Range { prefix, after, limit } => {
+            role.permit_read(&prefix)?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let range = store.range(&prefix, after.as_deref(), limit).await?;
             send_parts(range, id, answers).await

@@ -31,12 +31,23 @@ pub struct Role {
     /// The prefixes of the keys it may write; the empty prefix means all. A prefix is taken literally: end it
     /// with `/` unless more is meant.
     pub may_write: Vec<String>,
+    /// The prefixes of the keys it may read, likewise.
+    pub may_read: Vec<String>,
 }
 
 impl Role {
     /// Whether this key may be written.
     pub fn may_write(&self, key: &str) -> bool {
         self.may_write.iter().any(|prefix| key.starts_with(prefix))
+    }
+
+    /// Whether this key, or every key with this prefix, may be read.
+    pub fn may_read(&self, key: &str) -> bool {
+        self.may_read.iter().any(|prefix| key.starts_with(prefix))
+    }
+
+    fn permit_read(&self, key: &str) -> Result<(), StoreError> {
+        if self.may_read(key) { Ok(()) } else { Err(self.forbidden(key)) }
     }
 
     fn forbidden(&self, key: &str) -> StoreError {

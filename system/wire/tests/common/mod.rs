@@ -17,8 +17,14 @@ pub fn put(key: &str, value: &str) -> Txn {
 
 /// Serves the store to a role that may write these prefixes.
 pub fn serve(path: &Path, store: LocalStore, may_write: &[&str]) -> JoinHandle<()> {
+    serve_to(path, store, may_write, &[""])
+}
+
+/// The same, to a role that may read no other than these prefixes.
+pub fn serve_to(path: &Path, store: LocalStore, may_write: &[&str], may_read: &[&str]) -> JoinHandle<()> {
     let listener = local_socket::bind(path, 0o600).unwrap();
-    let role = Role { name: "compute".into(), may_write: may_write.iter().map(|p| p.to_string()).collect() };
+    let [may_write, may_read] = [may_write, may_read].map(|p| p.iter().map(|p| p.to_string()).collect());
+    let role = Role { name: "compute".into(), may_write, may_read };
     let policy = move |peer: Peer| (peer.pid == std::process::id() as i32).then(|| role.clone());
     tokio::spawn(store_server::serve(listener, store, Arc::new(policy)))
 }
