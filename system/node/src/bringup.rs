@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use cairn_state::{Reporter, SharedStore};
 use crate::disks;
 use crate::identity::Identity;
 use crate::links::{self, Nic};
+use crate::memory;
 use crate::paths::{self, Paths};
 use crate::pki::{self, Authority};
 use crate::screen::{self, Content, Screen};
@@ -20,6 +21,8 @@ use crate::secret;
 
 /// How often addresses and certificates are looked at.
 const INTERVAL: Duration = Duration::from_secs(3);
+/// How often memory is added up.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
 /// The user that serves the API, and so reads the server certificate's key.
 const CONTROLLER: &str = "cairn-controller";
 
@@ -31,6 +34,7 @@ pub struct Node {
     secret: Option<String>,
     screen: Screen,
     reporter: Option<Reporter>,
+    memory_at: Option<Instant>,
 }
 
 impl Node {
@@ -49,8 +53,15 @@ impl Node {
         let hash = secret::stored_hash(&paths)?;
         paths::write_file(&paths.handover().join("admin.phc"), hash.as_bytes(), 0o640)?;
         paths::write_file(&paths.run.join("name"), identity.name.as_bytes(), 0o644)?;
-        let mut node =
-            Node { paths, identity, authority, secret, screen: Screen::new(screens), reporter: None };
+        let mut node = Node {
+            paths,
+            identity,
+            authority,
+            secret,
+            screen: Screen::new(screens),
+            reporter: None,
+            memory_at: None,
+        };
         if let Err(e) = node.refresh() {
             tracing::warn!(error = %e, "the node is not wholly up yet");
         }
@@ -89,13 +100,17 @@ impl Node {
         Ok(())
     }
 
-    fn report(&self, content: &Content, disks: Option<disks::Report>, lan: Option<Nic>) {
+    fn report(&mut self, content: &Content, disks: Option<disks::Report>, lan: Option<Nic>) {
         let Some(reporter) = &self.reporter else { return };
         reporter.set_fact("addresses", serde_json::json!(content.addresses));
         reporter.set_fact("disks", serde_json::json!(disks.map(|d| d.disks).unwrap_or_default()));
         reporter.set_fact("lan", serde_json::json!(lan));
         reporter.set_fact("nics", serde_json::json!(links::nics().unwrap_or_default()));
         reporter.set_fact("clock_synchronized", serde_json::json!(clock_synchronized()));
+        if self.memory_at.is_none_or(|at| at.elapsed() > MEMORY_INTERVAL) {
+            reporter.set_fact("memory_kib", serde_json::json!(memory::measure()));
+            self.memory_at = Some(Instant::now());
+        }
     }
 }
 

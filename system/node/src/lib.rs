@@ -11,6 +11,7 @@ pub mod bringup;
 pub mod disks;
 pub mod identity;
 pub mod links;
+pub mod memory;
 pub mod paths;
 pub mod pki;
 pub mod program;

@@ -47,7 +47,8 @@ fn head(device: &Path) -> Vec<u8> {
 fn empty_disks_are_adopted_and_foreign_ones_never_touched() {
     let dir = tempfile::tempdir().unwrap();
     let paths = Paths { state: dir.path().join("state"), run: dir.path().join("run") };
-    let loops: Vec<Loop> = ["a", "b", "ext4", "noise"].iter().map(|n| Loop::new(dir.path(), n, 5 << 30)).collect();
+    let loops: Vec<Loop> =
+        ["a", "b", "ext4", "noise"].iter().map(|n| Loop::new(dir.path(), n, 5 << 30)).collect();
     let _unmount = Unmount(paths.clone());
     let all: Vec<PathBuf> = loops.iter().map(|l| l.0.clone()).collect();
     run("mkfs.ext4", &["-q", "-F", all[2].to_str().unwrap()]).unwrap();

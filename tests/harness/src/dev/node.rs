@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::disks;
 
 /// The first bytes of the development LAN's addresses.
-const LAN_PREFIX: &str = "10.213.0";
+const LAN_PREFIX: &str = "10.214.0";
 /// The node's own address there.
 const ADDRESS: u8 = 11;
 /// How long a node may take to stop.
