@@ -1,6 +1,8 @@
 //! Disk adoption on real loop devices: empty ones are adopted, foreign ones are left to the last byte, and an adoption
 //! that was cut short is finished. Needs root, like the program itself.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod cloud;
 mod conformance;
 mod dev;
 mod faults;
+mod machine;
 mod refusals;
 mod tools;
 mod tour;

@@ -5,13 +5,13 @@ use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
-use image_builder::{Paths, Stages, host, stage};
+use image_builder::{Paths, Stages, host, iso, stage};
 
 use crate::client::Client;
 use crate::cloud::Access;
 use crate::dev::{self, Node};
 use crate::tour::Guest;
-use crate::{conformance, faults, refusals, tour};
+use crate::{conformance, faults, machine, refusals, tour};
 
 /// Options of `cargo verify`.
 #[derive(Args, Clone, Debug)]
@@ -47,7 +47,23 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     let node = Node::new(paths, "dev");
     let outcome = on_node(paths, stages, &node, binary);
     node.stop()?;
+    outcome?;
+    let outcome = on_machine(paths, stages);
+    machine::clean(paths)?;
     outcome
+}
+
+fn on_machine(paths: &Paths, stages: &mut Stages) -> Result<()> {
+    machine::clean(paths)?;
+    iso::build(stages, &paths.cairn())?;
+    stages.run("boot the ISO", |_| machine::start(paths))?;
+    let client = Client::new(paths, Access::load(&paths.cloud())?)?;
+    stages.run("memory of the idle node", |_| machine::check_memory(&client))?;
+    stages.run("tour of the booted ISO", |_| tour::take(paths, &client, Guest::Tiny, false))?;
+    stages.run("power cut of the booted ISO", |_| {
+        let options = faults::Options { kills: 0, power_cuts: 1, vm: true, seed: None, binary: None };
+        faults::run(paths, &options)
+    })
 }
 
 fn cargo(paths: &Paths, stages: &mut Stages, name: &str, args: &[&str]) -> Result<()> {
@@ -75,7 +91,8 @@ fn on_node(paths: &Paths, stages: &mut Stages, node: &Node, binary: PathBuf) -> 
     })?;
     stages.run("refusals", |_| refusals::run(paths, &refusals::Options { cloud: None }))?;
     stages.run("kills and power cuts", |_| {
-        let options = faults::Options { kills: 1, power_cuts: 1, seed: None, binary: Some(binary.clone()) };
+        let options =
+            faults::Options { kills: 1, power_cuts: 1, vm: false, seed: None, binary: Some(binary.clone()) };
         faults::run(paths, &options)
     })?;
     stages.run("cairn status", |_| node.status().map(drop))

@@ -39,6 +39,10 @@ pub struct Options {
     /// How many power cuts.
     #[arg(long, default_value_t = 1)]
     pub power_cuts: u32,
+    /// Cut the power of the machine that `cargo up` runs, not of the development node. (It has no shell, so its
+    /// processes cannot be killed one by one.)
+    #[arg(long)]
+    pub vm: bool,
     /// The seed of the random moments; a new one is drawn and printed if none is given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -78,7 +82,7 @@ fn all(options: &Options, target: &Target, scene: &mut Scene, random: &mut Rando
     let mut next = 0;
     for round in 0..options.kills {
         for process in PROCESSES {
-            let Target::Node(node, _) = target;
+            let Target::Node(node, _) = target else { continue };
             step(&format!("kill -9 {process} ({})", round + 1), || {
                 next = kill(node, process, scene, random, next)?;
                 Ok(())

@@ -2,22 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use image_builder::Paths;
+use image_builder::vm::Vm;
 
 use super::Options;
 use crate::dev::{self, Node};
+use crate::machine;
 
 /// A cloud whose power can be cut.
 pub enum Target {
     /// A development node and the binary it runs. Its processes end at once, but what they wrote is still in the
     /// host's page cache.
     Node(Box<Node>, PathBuf),
+    /// The emulated machine that `cargo up` runs: what its kernel had not written to its disks is lost.
+    Vm(Paths, PathBuf),
 }
 
 impl Target {
     /// The target the options ask for; it must run already.
     pub fn new(paths: &Paths, options: &Options) -> Target {
+        if options.vm {
+            return Target::Vm(paths.clone(), paths.cloud());
+        }
         let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
         Target::Node(Box::new(Node::new(paths, "dev")), binary)
     }
@@ -26,6 +33,7 @@ impl Target {
     pub fn access_dir(&self) -> &Path {
         match self {
             Target::Node(node, _) => node.access_dir(),
+            Target::Vm(_, dir) => dir,
         }
     }
 
@@ -33,6 +41,7 @@ impl Target {
     pub fn power_cut(&self) -> Result<()> {
         match self {
             Target::Node(node, _) => node.power_cut(),
+            Target::Vm(_, dir) => Vm::attach(&dir.join("node1")).context("no machine runs")?.kill(),
         }
     }
 
@@ -40,6 +49,7 @@ impl Target {
     pub fn start(&self) -> Result<()> {
         match self {
             Target::Node(node, binary) => dev::start(node, binary),
+            Target::Vm(paths, _) => machine::start(paths),
         }
     }
 }
