@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::FromRequestParts;
+use http::Method;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 pub trait Authenticate: Send + Sync + 'static {
     /// The caller this `X-Auth-Token` stands for, or `None` if it is not valid (any more).
     async fn authenticate(&self, token: &str) -> Result<Option<Arc<Caller>>, ApiError>;
+
+    /// The same, for the use of the token in one request (`path` with the service's prefix): some tokens are good
+    /// for some requests only. The gateway asks this one.
+    async fn authenticate_for(
+        &self,
+        token: &str,
+        _method: &Method,
+        _path: &str,
+    ) -> Result<Option<Arc<Caller>>, ApiError> {
+        self.authenticate(token).await
+    }
 }
 
 /// The id of a request, `req-UUID`, in every log line and answer. A request extension.

@@ -109,7 +109,7 @@ async fn admit(
     let token = request.headers().get(TOKEN).and_then(|t| t.to_str().ok()).map(str::to_owned);
     let caller = match token {
         Some(token) if !token.is_empty() && token.len() <= TOKEN_MAX => {
-            shared.auth.authenticate(&token).await?
+            shared.auth.authenticate_for(&token, request.method(), request.uri().path()).await?
         }
         _ => None,
     };
