@@ -8,4 +8,13 @@
 //! never call another service over HTTP, never give one address or MAC to two ports, never take a node's own
 //! links or routes away, and never log a guest's metadata.
 
+pub mod agent;
+pub mod api;
+pub mod conductor;
+pub mod logic;
 pub mod model;
+pub mod servers;
+pub mod service;
+
+pub use conductor::conductor;
+pub use service::{Service, mount};

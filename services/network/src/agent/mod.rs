@@ -1,0 +1,66 @@
+//! The node side of the network service: makes the kernel of one node match the store.
+//!
+//! Rooms: [`desired`] says what should be, from the records alone; [`plan`] compares it with what is; [`act`]
+//! does the difference, over [`netlink`], [`netns`], [`nft`], [`sysctl`] and [`sys`]; [`security`] and [`router`]
+//! write rules as text; [`servers`] keeps [`dhcp`], [`dns`] and [`metadata`] answering; [`status`] says what is
+//! reported; [`reconcile`] is the pass that ties them together.
+//!
+//! The datapath is the kernel's: it goes on while this process is away, and a restarted one changes nothing that
+//! is right. It may touch: bridges, taps, veths and namespaces whose names say that they are ours, the tables
+//! `cairn_guard` and `cairn_sg`, and one switch of br_netfilter. It must never touch the node's own links,
+//! addresses and routes, never let a guest's port up before its rules are there, and never conclude from an old
+//! copy of the records that something is not wanted any more.
+//!
+//! It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN (namespaces), the node's own mount namespace (so that
+//! `/run/netns` outlives it), `nft`, and the kernel's br_netfilter.
+
+pub mod act;
+pub mod announce;
+pub mod desired;
+pub mod dhcp;
+pub mod dns;
+pub mod mac;
+pub mod metadata;
+pub mod mirrors;
+pub mod names;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod plan;
+pub mod reconcile;
+pub mod report;
+pub mod router;
+pub mod security;
+pub mod servers;
+pub mod status;
+pub mod sys;
+pub mod sysctl;
+
+use std::time::Duration;
+
+use cairn_state::{AgentArgs, reconcile as state_reconcile};
+
+use self::mirrors::Mirrors;
+use self::reconcile::NetworkReconciler;
+use self::sys::TapOptions;
+use crate::model::status::HEARTBEAT_S;
+
+/// How often a pass looks whether the node is still as it should be: with each heartbeat.
+const RESYNC: Duration = Duration::from_secs(HEARTBEAT_S as u64 * 2 / 3);
+/// How long the start waits for the store before it goes by the copy of the last run.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs the network agent of a node, for ever.
+pub async fn run(args: AgentArgs) {
+    run_with(args, TapOptions::default()).await;
+}
+
+/// Runs the network agent with taps made in a certain way.
+pub async fn run_with(args: AgentArgs, tap: TapOptions) {
+    let mirrors = Mirrors::start(&args.store, &args.state_dir).await;
+    // With the store at hand, a first pass on the last run's copy would only be undone.
+    let _ = tokio::time::timeout(STORE_PATIENCE, mirrors.wait_synced()).await;
+    let (wakes, reporter) = (mirrors.wakes(), args.reporter.clone());
+    let reconciler = NetworkReconciler::new(&args, mirrors, tap);
+    state_reconcile::run(reconciler, wakes, RESYNC, reporter).await;
+}

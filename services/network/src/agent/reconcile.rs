@@ -1,0 +1,192 @@
+//! The pass: look, compare, act, report. It ties the parts together and decides nothing itself.
+//!
+//! Order matters and is kept here: a tap goes before its rules do, and comes after them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use async_trait::async_trait;
+use cairn_state::{AgentArgs, Fault, Reconciler};
+
+use super::act::{Failures, Kernel};
+use super::desired::{Desired, World, desired};
+use super::mirrors::Mirrors;
+use super::nft::{Rules, Table, Trust};
+use super::plan::{Observed, additions, removals};
+use super::report::Reports;
+use super::security::{GROUP_TABLE, GUARD_TABLE};
+use super::servers::Servers;
+use super::status::Findings;
+use super::sys::TapOptions;
+use super::{router, sysctl};
+
+const NODE_TABLES: &[Table] = &[("bridge", GUARD_TABLE), ("inet", GROUP_TABLE)];
+const ROUTER_TABLES: &[Table] = &[("ip", router::TABLE)];
+
+/// Makes the node's network match the store.
+pub struct NetworkReconciler {
+    node: String,
+    mirrors: Mirrors,
+    tap: TapOptions,
+    kernel: Option<Kernel>,
+    rules: Rules,
+    servers: Servers,
+    reports: Reports,
+    /// The namespaces that were set up: which one, and whether it forwards.
+    prepared: BTreeMap<String, (u64, bool)>,
+}
+
+impl NetworkReconciler {
+    /// Over these mirrors.
+    pub fn new(args: &AgentArgs, mirrors: Mirrors, tap: TapOptions) -> NetworkReconciler {
+        NetworkReconciler {
+            node: args.node.clone(),
+            tap,
+            kernel: None,
+            rules: Rules::new(Path::new(&args.run_dir)),
+            servers: Servers::new(mirrors.metadata.clone()),
+            reports: Reports::new(args, mirrors.clone()),
+            prepared: BTreeMap::new(),
+            mirrors,
+        }
+    }
+
+    async fn reconcile(&mut self) -> io::Result<Vec<Fault>> {
+        let mut kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Kernel::open(self.tap).await?,
+        };
+        // A socket that failed is opened anew by the next pass: it is put back only after this one went well.
+        let faults = self.pass_on(&mut kernel).await?;
+        self.kernel = Some(kernel);
+        Ok(faults)
+    }
+
+    async fn pass_on(&mut self, kernel: &mut Kernel) -> io::Result<Vec<Fault>> {
+        let fresh = self.mirrors.synced();
+        let world = self.mirrors.world();
+        let mut want = desired(&world, &self.node);
+        let mut observed = kernel.observe(want.spaces.keys()).await?;
+
+        // What goes: links before the rules that held them.
+        self.servers.retain(&want.spaces);
+        let goes = removals(&want, &observed, fresh);
+        let mut failures = kernel.act(&goes).await;
+        let unfiltered = self.filter(&mut want, fresh).await;
+
+        // What comes: namespaces, with their rules, then links.
+        let created = self.spaces(kernel, &want, &observed, fresh, &mut failures).await;
+        if !goes.is_empty() || created {
+            observed = kernel.observe(want.spaces.keys()).await?;
+        }
+        let comes = additions(&want, &observed);
+        failures.extend(kernel.act(&comes).await);
+        self.serve(&want, &mut failures).await;
+        if !comes.is_empty() {
+            observed = kernel.observe(want.spaces.keys()).await?;
+        }
+        Ok(self.report(&world, &want, &observed, &failures, unfiltered.as_deref()).await)
+    }
+
+    /// Applies the node's rules. While they cannot be, no guest's port comes or stays up: why is returned.
+    async fn filter(&mut self, want: &mut Desired, fresh: bool) -> Option<String> {
+        let watched = want.bridges.values().any(|b| b.filtered);
+        let why = if watched && !sysctl::can_filter() {
+            Some("the kernel's br_netfilter is not loaded: load that module".to_owned())
+        } else {
+            let trust = if fresh { Trust::Fresh } else { Trust::Stale };
+            let switched = sysctl::filter_only_on_request();
+            let applied = self.rules.ensure(None, &want.ruleset, NODE_TABLES, trust).await;
+            switched.and(applied).err().map(|e| e.to_string())
+        }?;
+        let filtered = |bridge: &str| want.bridges.get(bridge).is_some_and(|b| b.filtered);
+        let held: Vec<_> =
+            want.taps.iter().filter(|(_, t)| filtered(&t.bridge)).map(|(n, _)| n.clone()).collect();
+        for tap in held {
+            want.taps.entry(tap).and_modify(|t| t.up = false);
+        }
+        Some(why)
+    }
+
+    /// Makes and sets up namespaces, and applies the rules of routers. True if one was made.
+    async fn spaces(
+        &mut self,
+        kernel: &mut Kernel,
+        want: &Desired,
+        observed: &Observed,
+        fresh: bool,
+        failures: &mut Failures,
+    ) -> bool {
+        let mut created = false;
+        for (name, space) in &want.spaces {
+            let new = !observed.spaces.contains_key(name);
+            created |= new;
+            let made = if new { kernel.add_space(name).await } else { Ok(()) };
+            let done = match made {
+                Ok(()) => self.prepare(name, space.forwarding).await,
+                failed => failed,
+            };
+            let done = match (&space.ruleset, done) {
+                (Some(text), Ok(())) => {
+                    let trust = if fresh && !new { Trust::Fresh } else { Trust::Stale };
+                    self.rules.ensure(Some(name), text, ROUTER_TABLES, trust).await.map(drop)
+                }
+                (_, done) => done,
+            };
+            if let Err(e) = done {
+                failures.insert(name.clone(), e.to_string());
+            }
+        }
+        self.prepared.retain(|name, _| want.spaces.contains_key(name));
+        created
+    }
+
+    async fn prepare(&mut self, name: &str, forwarding: bool) -> io::Result<()> {
+        let now = (super::netns::inode(name)?, forwarding);
+        if self.prepared.get(name) != Some(&now) {
+            sysctl::space(name, forwarding).await?;
+            self.prepared.insert(name.to_owned(), now);
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, want: &Desired, failures: &mut Failures) {
+        for (name, space) in &want.spaces {
+            if let Err(e) = self.servers.ensure(name, space).await {
+                failures.entry(name.clone()).or_insert_with(|| e.to_string());
+            }
+        }
+    }
+
+    async fn report(
+        &mut self,
+        world: &World,
+        want: &Desired,
+        observed: &Observed,
+        failures: &Failures,
+        unfiltered: Option<&str>,
+    ) -> Vec<Fault> {
+        let node = self.node.clone();
+        let findings = Findings { node: &node, world, desired: want, observed, failures, unfiltered };
+        let mut faults = want.faults.clone();
+        faults.extend(failures.iter().map(|(subject, error)| Fault::new(subject, error)));
+        faults.extend(unfiltered.map(|why| Fault::new("security groups", why)));
+        let error = faults.first().map(|f| format!("{}: {}", f.subject, f.error));
+        self.reports.facts(&findings, &self.rules);
+        let servers = &self.servers;
+        faults.extend(self.reports.send(&findings, |space| servers.answers(space), error).await);
+        faults
+    }
+}
+
+#[async_trait]
+impl Reconciler for NetworkReconciler {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    async fn pass(&mut self) -> Vec<Fault> {
+        self.reconcile().await.unwrap_or_else(|e| vec![Fault::new("the node's network", e)])
+    }
+}

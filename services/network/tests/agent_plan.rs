@@ -1,0 +1,224 @@
+//! The deciding half of the agent, without a machine: what a node should look like, the rules' text (golden
+//! files: `UPDATE_GOLDEN=1 cargo test -p cairn-network` rewrites them), and that a right node is left alone.
+
+mod support;
+
+use std::path::Path;
+
+use cairn_network::agent::desired::{Desired, Uplink, desired};
+use cairn_network::agent::netlink::Link;
+use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, removals};
+use cairn_network::model::*;
+use support::{Cloud, NODE, lan};
+
+/// Two guests on a network behind a router with a floating IP, one on the LAN.
+fn cloud() -> Cloud {
+    let mut cloud = Cloud::default();
+    let (outside, outside_subnet) = cloud.network("203.0.113.0/24", lan());
+    let (net, subnet) = cloud.network("10.0.0.0/24", None);
+    let ssh = cloud.group(&[
+        &|r| {
+            r.protocol = Some("tcp".into());
+            (r.port_range_min, r.port_range_max) = (Some(22), Some(22));
+            r.remote_ip_prefix = Some("192.0.2.7/24".parse().unwrap());
+        },
+        &|r| {
+            r.protocol = Some("icmp".into());
+            (r.port_range_min, r.port_range_max) = (Some(8), Some(0));
+        },
+        &|r| {
+            r.ethertype = Ethertype::V6;
+            r.protocol = Some("icmp".into());
+        },
+        &|r| r.protocol = Some("112".into()),
+    ]);
+    let members = cloud.group(&[]);
+    let group = members.clone();
+    cloud.rule(&members, &|r| r.remote_group_id = Some(group.clone()));
+    let a = cloud.guest(&net, &subnet, "10.0.0.10", "a", &[&ssh, &members]);
+    let b = cloud.guest(&net, &subnet, "10.0.0.11", "b", &[&members]);
+    cloud.port_mut(&b).fixed_ips.push(FixedIp { subnet_id: subnet.clone(), ip: "fd00::b".parse().unwrap() });
+    cloud.port_mut(&b).allowed_address_pairs = vec![
+        AddressPair { ip: "10.0.0.100/30".parse().unwrap(), mac: "fa:16:3e:00:00:99".into() },
+        AddressPair { ip: "10.0.0.0/24".parse().unwrap(), mac: "fa:16:3e:00:00:98".into() },
+    ];
+    cloud.guest(&outside, &outside_subnet, "203.0.113.77", "c", &[]);
+    let router =
+        cloud.router(&[(&net, &subnet, "10.0.0.1")], Some((&outside, &outside_subnet, "203.0.113.9")));
+    cloud.floating(&outside, "203.0.113.50", &a, "10.0.0.10", &router);
+    cloud
+}
+
+/// Compares with a golden file, or rewrites it.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, kept, "{} differs; if it should, run with UPDATE_GOLDEN=1", path.display());
+}
+
+/// A node that is exactly what is desired.
+fn right(want: &Desired) -> Observed {
+    let mut node = Observed::default();
+    let mut index = 1;
+    let mut number = || {
+        index += 1;
+        index
+    };
+    let bridge =
+        |mtu, filtered, index| Link { index, mtu, filtered, up: true, bridge: true, ..Link::default() };
+    node.links.insert(LAN_BRIDGE.into(), bridge(1500, false, number()));
+    for (name, b) in &want.bridges {
+        node.links.insert(name.clone(), bridge(b.mtu, b.filtered, number()));
+    }
+    let index_of = |node: &Observed, name: &str| Some(node.links[name].index);
+    for (name, b) in &want.bridges {
+        if let Uplink::Patch { here, there, parent } = &b.uplink {
+            for (end, master) in [(here, name), (there, parent)] {
+                let link = Link {
+                    index: number(),
+                    master: index_of(&node, master),
+                    mtu: b.mtu,
+                    up: true,
+                    ..Link::default()
+                };
+                node.links.insert(end.clone(), link);
+            }
+        }
+    }
+    for (name, tap) in &want.taps {
+        let link = Link {
+            index: number(),
+            master: index_of(&node, &tap.bridge),
+            mtu: tap.mtu,
+            up: tap.up,
+            ..Link::default()
+        };
+        node.links.insert(name.clone(), link);
+    }
+    for (name, space) in &want.spaces {
+        let mut state = SpaceState { routes: space.routes.clone(), ..SpaceState::default() };
+        state.links.insert("lo".into(), Link { index: 1, up: true, ..Link::default() });
+        state.addresses.extend(space.loopback.iter().map(|a| (1, *a)));
+        for (inner, veth) in &space.links {
+            let link = Link { index: number(), mtu: veth.mtu, up: veth.up, ..Link::default() };
+            let outer = Link { index: number(), master: index_of(&node, &veth.bridge), ..link.clone() };
+            node.links.insert(veth.outer.clone(), outer);
+            state.addresses.extend(veth.addresses.iter().map(|a| (link.index, *a)));
+            state.links.insert(inner.clone(), Link { mac: veth.mac, ..link });
+        }
+        node.spaces.insert(name.clone(), state);
+    }
+    node
+}
+
+#[test]
+fn the_rules_are_these() {
+    let want = desired(&cloud().world(), NODE);
+    golden("node.nft", &want.ruleset);
+    let router = want.spaces.values().find_map(|s| s.ruleset.clone()).unwrap();
+    golden("router.nft", &router);
+}
+
+#[test]
+fn the_same_records_make_the_same_rules_in_any_order() {
+    let cloud = cloud();
+    let mut turned = cloud.clone();
+    turned.rules.reverse();
+    turned.ports.iter_mut().for_each(|p| p.allowed_address_pairs.reverse());
+    assert_eq!(desired(&cloud.world(), NODE).ruleset, desired(&turned.world(), NODE).ruleset);
+}
+
+#[test]
+fn a_right_node_is_left_alone() {
+    let want = desired(&cloud().world(), NODE);
+    let node = right(&want);
+    assert_eq!(removals(&want, &node, true), []);
+    assert_eq!(additions(&want, &node), []);
+}
+
+#[test]
+fn an_empty_node_gets_bridges_before_taps_and_masters_before_up() {
+    let want = desired(&cloud().world(), NODE);
+    let actions = additions(&want, &Observed::default());
+    let at = |find: &dyn Fn(&Action) -> bool| actions.iter().position(find).unwrap();
+    for (name, tap) in &want.taps {
+        let made = at(&|a| matches!(a, Action::AddTap(n) if n == name));
+        let in_bridge = at(&|a| matches!(a, Action::SetMaster { link, .. } if link == name));
+        let up = at(&|a| matches!(a, Action::SetUp { link, up: true, .. } if link == name));
+        let bridge = at(&|a| matches!(a, Action::AddBridge { name, .. } if *name == tap.bridge));
+        let filtered =
+            at(&|a| matches!(a, Action::SetFiltered { bridge, on: true } if *bridge == tap.bridge));
+        assert!(bridge < filtered && filtered < made && made < in_bridge && in_bridge < up, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_wanted_goes_only_by_the_stores_own_word() {
+    let want = desired(&cloud().world(), NODE);
+    let nothing = desired(&Cloud::default().world(), NODE);
+    let node = right(&want);
+    assert_eq!(removals(&nothing, &node, false), []);
+    let gone = removals(&nothing, &node, true);
+    let links = node.links.keys().filter(|n| *n != LAN_BRIDGE).count();
+    assert_eq!(gone.len(), links + node.spaces.len());
+    assert!(!gone.contains(&Action::DeleteLink(LAN_BRIDGE.into())));
+}
+
+#[test]
+fn a_veth_that_lost_its_inner_end_is_made_anew() {
+    let want = desired(&cloud().world(), NODE);
+    let mut node = right(&want);
+    let (space, state) = node.spaces.iter_mut().next().unwrap();
+    let (inner, veth) = want.spaces[space].links.iter().next().unwrap();
+    state.links.remove(inner);
+    assert_eq!(removals(&want, &node, false), [Action::DeleteLink(veth.outer.clone())]);
+}
+
+#[test]
+fn tombstones_and_ports_of_other_nodes_are_not_here() {
+    let mut cloud = cloud();
+    for port in &mut cloud.ports {
+        port.deleted = port.device_owner.starts_with(owner::COMPUTE);
+    }
+    let elsewhere = cloud.ports.iter_mut().find(|p| p.deleted).unwrap();
+    (elsewhere.deleted, elsewhere.host) = (false, Some("cairn-000002".into()));
+    cloud.routers.iter_mut().for_each(|r| r.deleted = true);
+    let want = desired(&cloud.world(), NODE);
+    assert!(want.taps.is_empty() && want.spaces.is_empty() && want.bridges.is_empty());
+    assert!(!want.ruleset.contains("chain"), "{}", want.ruleset);
+}
+
+#[test]
+fn a_port_without_groups_lets_nothing_pass_and_one_without_security_everything() {
+    let mut cloud = cloud();
+    let free = cloud.ports.iter().find(|p| p.device_id == "server-a").unwrap().id.clone();
+    let before = desired(&cloud.world(), NODE).ruleset;
+    assert!(before.contains(&format!("chain in_{} ", tap_name(&free))));
+    cloud.port_mut(&free).port_security = false;
+    let after = desired(&cloud.world(), NODE).ruleset;
+    assert!(!after.contains(&format!("chain in_{} ", tap_name(&free))));
+    let closed = cloud.ports.iter().find(|p| p.device_id == "server-c").unwrap();
+    let chain = format!("chain in_{} {{\n    jump common_in\n    counter drop\n  }}", tap_name(&closed.id));
+    assert!(after.contains(&chain), "{after}");
+}
+
+#[test]
+fn one_pass_over_many_ports_is_quick() {
+    let mut cloud = Cloud::default();
+    let group = cloud.group(&[&|r| r.protocol = Some("icmp".into())]);
+    for n in 0..10 {
+        let (net, subnet) = cloud.network(&format!("10.{n}.0.0/16"), None);
+        for host in 0..10 {
+            cloud.guest(&net, &subnet, &format!("10.{n}.1.{host}"), &format!("g{n}x{host}"), &[&group]);
+        }
+    }
+    let started = std::time::Instant::now();
+    let want = desired(&cloud.world(), NODE);
+    let node = right(&want);
+    assert!(additions(&want, &node).is_empty());
+    assert_eq!((want.taps.len(), want.spaces.len()), (100, 10));
+    assert!(started.elapsed() < std::time::Duration::from_millis(500), "{:?}", started.elapsed());
+}
