@@ -163,6 +163,10 @@ impl Record for Port {
             if !indexes.contains(&ip) {
                 indexes.push(ip);
             }
+            let routed = Index::multi("routed", &fixed.subnet_id);
+            if self.device_owner == owner::ROUTER_INTERFACE && !indexes.contains(&routed) {
+                indexes.push(routed);
+            }
         }
         indexes
     }

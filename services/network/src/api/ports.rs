@@ -1,0 +1,297 @@
+//! Ports as the API shows them.
+
+use std::collections::BTreeSet;
+
+use cairn_gateway::{ApiError, ApiResult, Caller};
+use cairn_state::Tx;
+use serde_json::{Value, json};
+
+use super::attrs::Attrs;
+use super::port_attrs as take;
+use super::resource::{self, Ctx, Resource, View, with};
+use crate::logic::ports;
+use crate::model::{Network, NetworkStatus, Phase, Port, PortStatus, Stamp, owner, status};
+
+impl Resource for Port {
+    const NAME: &'static str = "port";
+    const PLURAL: &'static str = "ports";
+    const PATH: &'static str = "ports";
+    const TITLE: &'static str = "Port";
+    const MISSING: &'static str = "PortNotFound";
+    const INDEXED: &'static [(&'static str, &'static str)] = &[
+        ("device_id", "device"),
+        ("fixed_ips=ip_address", "ip"),
+        ("fixed_ips=subnet_id", "subnet"),
+        ("network_id", "network"),
+        ("security_groups", "group"),
+    ];
+    const READ_ONLY: &'static [&'static str] = &[
+        "id",
+        "project_id",
+        "tenant_id",
+        "network_id",
+        "status",
+        "created_at",
+        "updated_at",
+        "revision_number",
+        "binding:vif_type",
+        "binding:vif_details",
+        "tags",
+    ];
+
+    fn project(&self) -> &str {
+        &self.project_id
+    }
+
+    fn live(&self) -> bool {
+        !self.deleted
+    }
+
+    fn stamp(&mut self) -> &mut Stamp {
+        &mut self.stamp
+    }
+
+    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
+        Some(&mut self.tags)
+    }
+
+    fn visible(&self, tx: &mut Tx, caller: &Caller) -> ApiResult<bool> {
+        if caller.sees(&self.project_id) {
+            return Ok(true);
+        }
+        Ok(tx.get::<Network>(&self.network_id)?.is_some_and(|n| caller.sees(&n.project_id)))
+    }
+
+    fn also_visible(tx: &mut Tx, caller: &Caller) -> ApiResult<Vec<Port>> {
+        let mut found = Vec::new();
+        // Only on a shared or external network can there be ports of others.
+        for network in tx.by_index::<Network>("project", &caller.project_id)? {
+            if network.shared || network.external {
+                found.extend(tx.by_index::<Port>("network", &network.id)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn view(&self, tx: &mut Tx, caller: &Caller) -> ApiResult<View> {
+        let fixed_ips: Vec<Value> =
+            self.fixed_ips.iter().map(|f| json!({"subnet_id": f.subnet_id, "ip_address": f.ip})).collect();
+        let base = resource::view_of(&self.id, &self.project_id, &self.description, &self.stamp);
+        let view = with(
+            base,
+            json!({
+                "name": self.name, "network_id": self.network_id, "mac_address": self.mac,
+                "admin_state_up": self.admin_state_up, "status": status_of(tx, self)?, "device_id": self.device_id,
+                "device_owner": self.device_owner, "fixed_ips": fixed_ips, "security_groups": self.security_groups,
+                "port_security_enabled": self.port_security, "allowed_address_pairs": pairs_view(self),
+                "extra_dhcp_opts": options_view(self), "binding:vnic_type": "normal", "tags": self.tags,
+            }),
+        );
+        Ok(if caller.is_admin() { with(view, binding_view(self)) } else { view })
+    }
+
+    fn create(tx: &mut Tx, ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Port> {
+        let common = resource::common(ctx, attrs)?;
+        let network = usable_network(tx, ctx, &attrs.required("network_id")?)?;
+        let mut port = ports::blank(&network, &common.project_id, "", ctx.now);
+        port.id = common.id;
+        port.name = common.name;
+        port.description = common.description;
+        port.tags = common.tags;
+        port.admin_state_up = attrs.flag("admin_state_up")?.unwrap_or(true);
+        port.device_id = attrs.text("device_id")?.unwrap_or_default();
+        port.device_owner = take::take_owner(ctx, attrs)?.unwrap_or_default();
+        if let Some(mac) = attrs.nullable("mac_address")?.flatten() {
+            take::require_network_owner(ctx.caller, &network, "mac_address")?;
+            port.mac = mac;
+        }
+        port.port_security = take_security(ctx, &network, attrs)?.unwrap_or(network.port_security);
+        take::take_vnic_type(attrs)?;
+        port.host = take::take_host(ctx, attrs)?.flatten();
+        port.binding_profile = take::take_profile(ctx, attrs)?.unwrap_or_default();
+        port.dhcp_options = take::take_dhcp_options(attrs, 4)?.unwrap_or_default();
+        let wanted = take::take_fixed_ips(ctx.caller, &network, attrs)?;
+        port.security_groups = match take::take_groups(tx, ctx.caller, attrs)? {
+            Some(groups) => groups,
+            None => ports::default_groups(tx, &port, ctx.now)?,
+        };
+        let mut port = ports::insert(tx, &network, port, wanted.as_deref())?;
+        if let Some(pairs) = take::take_pairs(attrs, &port.mac)? {
+            port.allowed_address_pairs = pairs;
+            tx.put(&port)?;
+        }
+        check_security(&port)?;
+        Ok(port)
+    }
+
+    fn update(mut self, tx: &mut Tx, ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Port> {
+        let network = resource::fetch::<Network>(tx, &self.network_id)?;
+        resource::rename(attrs, &mut self.name, &mut self.description)?;
+        self.admin_state_up = attrs.flag("admin_state_up")?.unwrap_or(self.admin_state_up);
+        update_device(ctx, &mut self, attrs)?;
+        if let Some(mac) = attrs.nullable("mac_address")?.flatten() {
+            ctx.caller.require_admin()?;
+            if !mac.eq_ignore_ascii_case(&self.mac) {
+                check_unbound(&self)?;
+                self.mac = ports::claim_mac(tx, &self.network_id, &mac)?;
+            }
+        }
+        if let Some(on) = take_security(ctx, &network, attrs)? {
+            self.port_security = on;
+        }
+        take::take_vnic_type(attrs)?;
+        if let Some(host) = take::take_host(ctx, attrs)? {
+            ports::bind(tx, &mut self, host.as_deref())?;
+        }
+        self.binding_profile = take::take_profile(ctx, attrs)?.unwrap_or(self.binding_profile);
+        self.dhcp_options = take::take_dhcp_options(attrs, 4)?.unwrap_or(self.dhcp_options);
+        if let Some(groups) = take::take_groups(tx, ctx.caller, attrs)? {
+            self.security_groups = groups;
+        }
+        if let Some(pairs) = take::take_pairs(attrs, &self.mac)? {
+            self.allowed_address_pairs = pairs;
+        }
+        if let Some(wanted) = take::take_fixed_ips(ctx.caller, &network, attrs)? {
+            ports::set_addresses(tx, &network, &mut self, &wanted)?;
+        }
+        check_security(&self)?;
+        tx.put(&self)?;
+        Ok(self)
+    }
+
+    fn remove(self, tx: &mut Tx, ctx: Ctx<'_>) -> ApiResult<()> {
+        ports::check_removable(&self)?;
+        ports::delete(tx, self, ctx.now)
+    }
+}
+
+/// The network, if the caller may have ports on it: its own, or a shared one. An external one that isn't shared is
+/// for routers, but for administrators.
+fn usable_network(tx: &mut Tx, ctx: Ctx<'_>, id: &str) -> ApiResult<Network> {
+    let network = resource::find::<Network>(tx, ctx.caller, id)?;
+    if network.shared || ctx.caller.sees(&network.project_id) {
+        return Ok(network);
+    }
+    Err(ApiError::forbidden(format!(
+        "Tenant {} not allowed to create port on this network",
+        ctx.caller.project_id
+    )))
+}
+
+fn take_security(ctx: Ctx<'_>, network: &Network, attrs: &mut Attrs) -> ApiResult<Option<bool>> {
+    let on = attrs.flag("port_security_enabled")?;
+    if on.is_some_and(|on| on != network.port_security) {
+        take::require_network_owner(ctx.caller, network, "port_security_enabled")?;
+    }
+    Ok(on)
+}
+
+/// A port whose traffic nobody watches can't have rules for it.
+fn check_security(port: &Port) -> ApiResult<()> {
+    if port.port_security {
+        return Ok(());
+    }
+    if !port.security_groups.is_empty() {
+        return Err(ApiError::conflict(
+            "Port has security group associated. Cannot disable port security or ip \
+                                       address until security group is removed.",
+        )
+        .with_code("PortSecurityPortHasSecurityGroup"));
+    }
+    if !port.allowed_address_pairs.is_empty() {
+        return Err(ApiError::conflict(
+            "Port Security must be enabled in order to have allowed address pairs on a port.",
+        )
+        .with_code("AddressPairAndPortSecurityRequired"));
+    }
+    Ok(())
+}
+
+fn update_device(ctx: Ctx<'_>, port: &mut Port, attrs: &mut Attrs) -> ApiResult<()> {
+    let device_id = attrs.text("device_id")?;
+    let device_owner = take::take_owner(ctx, attrs)?;
+    let changes = device_id.as_ref().is_some_and(|d| *d != port.device_id)
+        || device_owner.as_ref().is_some_and(|o| *o != port.device_owner);
+    if changes && port.is_service_port() {
+        return Err(ApiError::conflict(format!(
+            "Unable to complete operation on port {}. It belongs to {} {}.",
+            port.id, port.device_owner, port.device_id
+        ))
+        .with_code("PortInUse"));
+    }
+    port.device_id = device_id.unwrap_or_else(|| port.device_id.clone());
+    port.device_owner = device_owner.unwrap_or_else(|| port.device_owner.clone());
+    Ok(())
+}
+
+/// The MAC of a plugged guest can't change under it.
+fn check_unbound(port: &Port) -> ApiResult<()> {
+    if port.host.is_none() {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!("Port {} is bound; its MAC cannot be changed.", port.id))
+        .with_code("PortBound"))
+}
+
+fn pairs_view(port: &Port) -> Vec<Value> {
+    let text = |ip: &ipnet::IpNet| match ip.prefix_len() == ip.max_prefix_len() {
+        true => ip.addr().to_string(),
+        false => ip.to_string(),
+    };
+    port.allowed_address_pairs
+        .iter()
+        .map(|p| json!({"ip_address": text(&p.ip), "mac_address": p.mac}))
+        .collect()
+}
+
+fn options_view(port: &Port) -> Vec<Value> {
+    let view = |o: &crate::model::DhcpOption| json!({"opt_name": o.name, "opt_value": o.value, "ip_version": o.ip_version});
+    port.dhcp_options.iter().map(view).collect()
+}
+
+/// The attributes that only administrators see.
+fn binding_view(port: &Port) -> Value {
+    let (kind, details) = match &port.host {
+        Some(_) if port.is_guest_port() => {
+            ("bridge", json!({"port_filter": port.port_security, "connectivity": "l2"}))
+        }
+        Some(_) => ("other", json!({})),
+        None => ("unbound", json!({})),
+    };
+    json!({
+        "binding:host_id": port.host.as_deref().unwrap_or_default(), "binding:profile": port.binding_profile,
+        "binding:vif_type": kind, "binding:vif_details": details,
+    })
+}
+
+/// What a port's node says of it; a DHCP port's status is that of its network's answering.
+fn status_of(tx: &mut Tx, port: &Port) -> ApiResult<&'static str> {
+    match port.device_owner.as_str() {
+        owner::FLOATING_IP => return Ok("N/A"),
+        owner::DHCP => return dhcp_status(tx, port),
+        _ => {}
+    }
+    let Some(host) = &port.host else { return Ok("DOWN") };
+    let seen = tx.get::<PortStatus>(&port.id)?.filter(|s| s.host == *host);
+    Ok(match seen {
+        None => "BUILD",
+        Some(s) if s.phase == Phase::Failed => "ERROR",
+        Some(s) if s.phase == Phase::Pending => "BUILD",
+        // A router's port works as soon as it is there; a guest's when its guest has taken it up.
+        Some(s) if s.phase == Phase::Ready && (s.up || port.is_router_port()) && port.admin_state_up => {
+            "ACTIVE"
+        }
+        Some(_) => "DOWN",
+    })
+}
+
+fn dhcp_status(tx: &mut Tx, port: &Port) -> ApiResult<&'static str> {
+    let Some(network) = tx.get::<Network>(&port.network_id)? else { return Ok("DOWN") };
+    for host in &network.hosts {
+        let seen = tx.get::<NetworkStatus>(&status::on_host(&network.id, host))?;
+        if seen.is_some_and(|s| s.phase == Phase::Ready && s.dhcp) {
+            return Ok("ACTIVE");
+        }
+    }
+    Ok("DOWN")
+}

@@ -1,0 +1,170 @@
+//! The controller's task: removes what the nodes have reported gone, and gives nodes to routers that have none.
+//!
+//! Driven by state: each pass looks at the tombstones and the unplaced routers there are (both indexed), so nothing
+//! is lost by a restart. It never touches a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_gateway::{ApiError, ApiResult};
+use cairn_state::{LocalStore, Revision, Store, StoreError, Tx};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+
+use crate::logic::routers;
+use crate::model::{Network, NetworkStatus, Phase, Port, PortStatus, Router, RouterStatus, status};
+use crate::service::Service;
+
+/// How long changes gather before a pass.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often to look although nothing seems to have changed.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How long to wait after the store failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs for ever.
+pub async fn conductor(svc: Arc<Service>) {
+    loop {
+        if let Err(error) = follow(&svc.store).await {
+            tracing::warn!(%error, "the network conductor starts anew");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// A pass at once, then after each change under `network/`, until the watch ends.
+async fn follow(store: &LocalStore) -> Result<(), StoreError> {
+    let at = store.read(|tx| Ok::<Revision, cairn_state::Abort>(tx.revision()));
+    let at = at.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    let mut changes = store.watch("network/", at).await?;
+    loop {
+        pass(store).await;
+        tokio::select! {
+            change = changes.next() => match change {
+                Some(Ok(_)) => drain(&mut changes).await?,
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep(RESYNC) => {}
+        }
+    }
+}
+
+/// Takes the changes that come close behind one another as one.
+async fn drain(changes: &mut cairn_state::WatchStream) -> Result<(), StoreError> {
+    let end = tokio::time::Instant::now() + GATHER;
+    while let Ok(change) = tokio::time::timeout_at(end, changes.next()).await {
+        match change {
+            Some(change) => drop(change?),
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Does what can be done now. What fails is left for the next pass.
+pub async fn pass(store: &LocalStore) {
+    let now = Timestamp::now();
+    let todo = match store.read(|tx| work(tx)) {
+        Ok(todo) => todo,
+        Err(error) => return tracing::warn!(%error, "the network conductor cannot read"),
+    };
+    for step in todo {
+        let done = store.transact(|tx| act(tx, &step, now)).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, ?step, "a step of the network conductor failed");
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    /// Remove a port's record.
+    Port(String),
+    /// Remove a router's record.
+    Router(String),
+    /// Remove a network's record.
+    Network(String),
+    /// Give a router a node.
+    Place(String),
+}
+
+/// What can be done now.
+fn work(tx: &mut Tx) -> ApiResult<Vec<Step>> {
+    let mut steps = Vec::new();
+    for port in tx.by_index::<Port>("deleted", "yes")? {
+        if port_is_gone(tx, &port)? {
+            steps.push(Step::Port(port.id));
+        }
+    }
+    for router in tx.by_index::<Router>("deleted", "yes")? {
+        if router_is_gone(tx, &router)? {
+            steps.push(Step::Router(router.id));
+        }
+    }
+    for network in tx.by_index::<Network>("deleted", "yes")? {
+        if network_is_gone(tx, &network)? {
+            steps.push(Step::Network(network.id));
+        }
+    }
+    steps.extend(tx.by_index::<Router>("unplaced", "yes")?.into_iter().map(|r| Step::Place(r.id)));
+    Ok(steps)
+}
+
+/// Does one step, if it can still be done.
+fn act(tx: &mut Tx, step: &Step, now: Timestamp) -> Result<(), ApiError> {
+    match step {
+        Step::Port(id) => {
+            let Some(port) = tx.get::<Port>(id)?.filter(|p| p.deleted) else { return Ok(()) };
+            if port_is_gone(tx, &port)? {
+                tx.delete::<PortStatus>(id)?;
+                tx.delete::<Port>(id)?;
+            }
+        }
+        Step::Router(id) => {
+            let Some(router) = tx.get::<Router>(id)?.filter(|r| r.deleted) else { return Ok(()) };
+            if router_is_gone(tx, &router)? {
+                if let Some(host) = &router.host {
+                    tx.delete::<RouterStatus>(&status::on_host(id, host))?;
+                }
+                tx.delete::<Router>(id)?;
+            }
+        }
+        Step::Network(id) => {
+            let Some(network) = tx.get::<Network>(id)?.filter(|n| n.deleted) else { return Ok(()) };
+            if network_is_gone(tx, &network)? {
+                for host in &network.hosts {
+                    tx.delete::<NetworkStatus>(&status::on_host(id, host))?;
+                }
+                tx.delete::<Network>(id)?;
+            }
+        }
+        Step::Place(id) => routers::place(tx, id, now).map(drop)?,
+    }
+    Ok(())
+}
+
+/// Only a report about the tombstone itself counts, not one from before it.
+fn port_is_gone(tx: &mut Tx, port: &Port) -> ApiResult<bool> {
+    let seen = tx.get::<PortStatus>(&port.id)?;
+    Ok(seen.is_some_and(|s| s.phase == Phase::Gone && s.generation >= port.generation()))
+}
+
+fn router_is_gone(tx: &mut Tx, router: &Router) -> ApiResult<bool> {
+    let Some(host) = &router.host else { return Ok(true) };
+    let seen = tx.get::<RouterStatus>(&status::on_host(&router.id, host))?;
+    Ok(seen.is_some_and(|s| s.phase == Phase::Gone && s.generation >= router.stamp.revision))
+}
+
+fn network_is_gone(tx: &mut Tx, network: &Network) -> ApiResult<bool> {
+    for host in &network.hosts {
+        let seen = tx.get::<NetworkStatus>(&status::on_host(&network.id, host))?;
+        let gone = seen.is_some_and(|s| s.phase == Phase::Gone && s.generation >= network.stamp.revision);
+        // A node without a network agent never had anything of it.
+        if !gone && crate::logic::hosts::is_known(tx, host)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
