@@ -11,12 +11,12 @@ use crate::agent::mac::Mac;
 /// the mark set: of the sending port after `prerouting`, of the receiving one after `forward`.
 const HOOKS: &str = "  chain prerouting { type filter hook prerouting priority -300; policy accept;
     meta mark set 0
-    meta mark set iifname map @mark
+    meta mark set iifname map @port_mark
     iifname vmap @guard
   }
   chain forward { type filter hook forward priority -300; policy accept;
     meta mark set 0
-    meta mark set oifname map @mark
+    meta mark set oifname map @port_mark
   }
 ";
 
@@ -42,7 +42,7 @@ pub(super) fn render(policy: &Policy, out: &mut String) {
     open_table("bridge", GUARD_TABLE, out);
     let ports = || policy.guarded.values();
     let marks: Vec<_> = ports().map(|p| format!("\"{}\" : {:#010x}", p.tap, p.mark)).collect();
-    named("map", "mark", "ifname : mark", &marks, out);
+    named("map", "port_mark", "ifname : mark", &marks, out);
     let guards: Vec<_> = ports().map(|p| format!("\"{}\" : goto {}", p.tap, chain("from", p))).collect();
     let members: Vec<_> = policy.members.iter().map(|m| format!("\"{m}\"")).collect();
     named("set", "member", "ifname", &members, out);

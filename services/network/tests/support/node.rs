@@ -1,0 +1,269 @@
+//! A machine of its own for a test: network and mount namespaces in which the agent is "the node", and guests
+//! that are namespaces whose interface is wired to the tap that the agent made, as QEMU's would be.
+#![allow(dead_code, unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_network::agent;
+use cairn_network::model::*;
+use cairn_state::{AgentArgs, LocalStore, Reporter, RoleStatus, SharedStore, StoreExt};
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::{Cloud, NODE};
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The machine.
+pub struct Node {
+    pub runtime: Runtime,
+    pub store: LocalStore,
+    agent: Option<JoinHandle<()>>,
+    directory: tempfile::TempDir,
+}
+
+/// Runs a test on a machine of its own. Needs root; without, it fails and says so.
+pub fn on_a_node(test: impl FnOnce(&mut Node) + Send + 'static) {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces are needed");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        sh("ip link set lo up");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Node { runtime, store: LocalStore::in_memory().unwrap(), agent: None, directory };
+        test(&mut node);
+        node.stop_agent();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Node {
+    pub fn shared(&self) -> SharedStore {
+        Arc::new(self.store.clone())
+    }
+
+    /// Starts the agent, on the store or on another (that cannot be reached, say).
+    pub fn start_agent_on(&mut self, store: SharedStore) {
+        let _in_runtime = self.runtime.enter();
+        let args = AgentArgs {
+            node: NODE.into(),
+            reporter: Reporter::new(store.clone(), NODE, "network"),
+            store,
+            state_dir: self.directory.path().join("state"),
+            run_dir: PathBuf::from("/run/cairn"),
+        };
+        self.agent = Some(self.runtime.spawn(agent::run(args)));
+    }
+
+    pub fn start_agent(&mut self) {
+        self.start_agent_on(self.shared());
+    }
+
+    /// Ends the agent at whatever it is doing.
+    pub fn stop_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.abort();
+            let _ = self.runtime.block_on(agent);
+        }
+    }
+
+    pub fn put(&self, cloud: &Cloud) {
+        self.runtime.block_on(cloud.put(&self.store));
+    }
+
+    pub fn port_status(&self, port: &str) -> Option<PortStatus> {
+        self.runtime.block_on(self.store.get_record::<PortStatus>(port)).unwrap()
+    }
+
+    pub fn get<R: cairn_state::Record>(&self, id: &str) -> Option<R> {
+        self.runtime.block_on(self.store.get_record::<R>(id)).unwrap()
+    }
+
+    pub fn role_status(&self) -> Option<RoleStatus> {
+        self.get::<RoleStatus>(&format!("{NODE}/network"))
+    }
+
+    /// Puts the cloud and waits until every port of this node is reported as of its generation.
+    pub fn settle(&self, cloud: &Cloud) {
+        self.put(cloud);
+        let bound: Vec<_> = cloud.ports.iter().filter(|p| p.host.as_deref() == Some(NODE)).collect();
+        let faults =
+            || format!("ports are reported; faults: {:?}", self.role_status().map(|s| s.reconcilers));
+        eventually_or(&faults, || {
+            bound.iter().all(|p| {
+                let wanted = if p.deleted { Phase::Gone } else { Phase::Ready };
+                self.port_status(&p.id).is_some_and(|s| s.generation == p.generation() && s.phase == wanted)
+            })
+        });
+    }
+
+    /// Makes a guest for a port: a namespace with the port's MAC behind the port's tap.
+    pub fn guest(&self, cloud: &Cloud, port: &str) -> Guest {
+        let port = cloud.ports.iter().find(|p| p.id == port).unwrap();
+        let name = format!("guest-{}", port.dns_name);
+        sh(&format!("ip netns add {name}"));
+        let outer = open_tap(&tap_name(&port.id));
+        let inner = in_space(&name, || open_tap("eth0"));
+        wire(outer.try_clone().unwrap(), inner.try_clone().unwrap());
+        wire(inner, outer);
+        let guest = Guest { name };
+        guest.sh(&format!("ip link set eth0 address {} up; ip link set lo up", port.mac));
+        guest
+    }
+}
+
+/// A guest.
+pub struct Guest {
+    pub name: String,
+}
+
+impl Guest {
+    /// Runs a command in the guest; fails the test if it fails.
+    pub fn sh(&self, command: &str) -> String {
+        let output = self.run(command);
+        assert!(output.status.success(), "{}: {command}: {}", self.name, text(&output));
+        text(&output)
+    }
+
+    /// Runs a command in the guest.
+    pub fn run(&self, command: &str) -> Output {
+        run(&format!("ip netns exec {} sh -c '{command}'", self.name))
+    }
+
+    /// Takes an address by DHCP, as busybox's client does with the usual script; returns what it was told.
+    pub fn dhcp(&self) -> String {
+        let script = "/run/udhcpc.sh";
+        let lines = [
+            "#!/bin/sh",
+            "[ \"$1\" = bound ] || [ \"$1\" = renew ] || exit 0",
+            "env | grep -E \"^(ip|mask|router|dns|mtu|hostname|domain|staticroutes|lease|serverid)=\"",
+            "ip addr replace $ip/$mask dev $interface",
+            "ip link set $interface mtu $mtu",
+            "set -- $staticroutes",
+            "while [ $# -gt 1 ]; do ip route replace $1 via $2; shift 2; done",
+        ];
+        std::fs::write(script, lines.join("\n")).unwrap();
+        sh(&format!("chmod +x {script}"));
+        self.sh(&format!(
+            "busybox udhcpc -i eth0 -f -q -n -t 8 -T 1 -O staticroutes -O mtu -O search -s {script} 2>&1"
+        ))
+    }
+
+    /// Whether a ping is answered.
+    pub fn pings(&self, to: &str) -> bool {
+        self.run(&format!("ping -n -c 1 -W 1 {to}")).status.success()
+    }
+
+    /// Whether a TCP connection is taken.
+    pub fn connects(&self, to: &str, port: u16) -> bool {
+        self.run(&format!("echo hello | busybox nc -w 1 {to} {port}")).status.success()
+    }
+
+    /// Answers TCP connections on a port until the test ends.
+    pub fn listen(&self, port: u16) -> Listener {
+        let command = format!("exec busybox nc -ll -p {port} -e busybox cat");
+        let child =
+            Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", &command]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        Listener(child)
+    }
+}
+
+/// A process that ends with the test.
+pub struct Listener(pub std::process::Child);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command; fails the test if it fails.
+pub fn sh(command: &str) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command}: {}", text(&output));
+    text(&output)
+}
+
+pub fn run(command: &str) -> Output {
+    Command::new("sh").args(["-c", command]).output().unwrap()
+}
+
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, is: impl FnMut() -> bool) {
+    eventually_or(&|| what.to_owned(), is);
+}
+
+fn eventually_or(what: &dyn Fn() -> String, mut is: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(
+            Instant::now() < until,
+            "not in {PATIENCE:?}: {}\n{}",
+            what(),
+            text(&run("ip -br link; ls /run/netns"))
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs `f` in a namespace, in a thread of its own.
+fn in_space<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = File::open(format!("/run/netns/{name}")).unwrap();
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+        f()
+    });
+    thread.join().unwrap()
+}
+
+/// Opens a tap as QEMU does, making it if it is not there.
+fn open_tap(name: &str) -> File {
+    nix::ioctl_write_ptr_bad!(
+        set_iff,
+        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
+    let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the descriptor is open and the request lives on this stack.
+    unsafe { set_iff(tun.as_raw_fd(), &request) }.unwrap();
+    tun
+}
+
+/// Carries frames from one tap to another until one is gone.
+fn wire(mut from: File, mut to: File) {
+    std::thread::spawn(move || {
+        let mut frame = vec![0; 70_000];
+        while let Ok(length) = from.read(&mut frame) {
+            // A frame for an interface that is down is lost, as on any wire.
+            let _ = to.write(&frame[..length]);
+        }
+    });
+}
