@@ -9,15 +9,11 @@ use std::time::Duration;
 
 use cairn_shards::model::VolumeStatus;
 use cairn_shards::volumes;
-use cairn_state::{Abort, Record, Revision, Store, record};
-use futures_util::StreamExt;
+use cairn_state::{Abort, Record, Revision, record};
 
-use crate::Service;
 use crate::model::{Doomed, INDEX_WORK, Image, Incoming, WORK_SAVING};
-use crate::upload;
+use crate::{Service, news, upload};
 
-/// How long a pass waits for news before it looks by itself.
-const RESYNC: Duration = Duration::from_secs(60);
 /// How long it waits after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -27,31 +23,21 @@ type Running = Arc<Mutex<BTreeSet<String>>>;
 /// Runs for ever.
 pub async fn conductor(svc: Arc<Service>) {
     let running = Running::default();
+    let prefixes = [
+        record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING),
+        record::prefix::<Doomed>(),
+        record::prefix::<VolumeStatus>(),
+    ];
     loop {
         let seen = svc.store.snapshot().map_or(Revision(0), |s| s.revision());
         match pass(&svc, &running).await {
-            Ok(()) => news(&svc, seen).await,
+            Ok(()) => news::wait(&svc.store, &prefixes, seen).await,
             Err(e) => {
                 tracing::warn!(error = %e, "the image conductor's pass failed");
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
-}
-
-/// Waits until something after this revision concerns images, or for a while.
-async fn news(svc: &Service, seen: Revision) {
-    let work = record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING);
-    let watches = [work, record::prefix::<Doomed>(), record::prefix::<VolumeStatus>()]
-        .map(|prefix| async move { svc.store.watch(&prefix, seen).await });
-    let mut streams = Vec::new();
-    for watch in watches {
-        match watch.await {
-            Ok(stream) => streams.push(stream),
-            Err(_) => return tokio::time::sleep(RETRY).await,
-        }
-    }
-    let _ = tokio::time::timeout(RESYNC, futures_util::stream::select_all(streams).next()).await;
 }
 
 /// Does what can be done now.

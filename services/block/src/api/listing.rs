@@ -1,0 +1,271 @@
+//! Lists of volumes and snapshots: filters, order and pages, the same for both.
+
+use cairn_gateway::paging::LIMIT_MAX;
+use cairn_gateway::{ApiError, ApiResult, Query};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::context::Context;
+use super::input;
+use crate::ZONE;
+use crate::model::{Metadata, Snapshot, Volume};
+
+/// A value that lists are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SortValue {
+    /// A text; none comes first.
+    Text(Option<String>),
+    /// A number.
+    Number(u64),
+    /// A time; none comes first.
+    Time(Option<Timestamp>),
+}
+
+/// What can be listed.
+pub trait Listed {
+    /// What it is called in errors.
+    const KIND: &'static str;
+    /// Its id.
+    fn id(&self) -> &str;
+    /// The text of an attribute as a filter compares it; `None` if there is no such attribute.
+    fn attribute(&self, key: &str) -> Option<String>;
+    /// The value of an attribute to sort by; `None` if it cannot be sorted by that.
+    fn sort_value(&self, key: &str) -> Option<SortValue>;
+    /// Its metadata.
+    fn metadata(&self) -> &Metadata;
+}
+
+impl Listed for Volume {
+    const KIND: &'static str = "Volume";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn attribute(&self, key: &str) -> Option<String> {
+        Some(match key {
+            "id" => self.id.clone(),
+            "name" | "display_name" => self.name.clone().unwrap_or_default(),
+            "description" => self.description.clone().unwrap_or_default(),
+            "status" => self.status.name().into(),
+            "bootable" => self.bootable.to_string(),
+            "availability_zone" => ZONE.into(),
+            "size" => self.size_gb.to_string(),
+            "user_id" => self.user_id.clone(),
+            "project_id" => self.project_id.clone(),
+            "snapshot_id" => self.snapshot_id.clone().unwrap_or_default(),
+            "source_volid" => self.source_volid.clone().unwrap_or_default(),
+            "image_id" => self.image_metadata.get("image_id").cloned().unwrap_or_default(),
+            "volume_type_id" => self.type_id.clone(),
+            "host" => crate::capacity::host_name(&self.node),
+            "multiattach" | "encrypted" => "false".into(),
+            "migration_status" | "group_id" | "consistencygroup_id" => String::new(),
+            _ => return None,
+        })
+    }
+
+    fn sort_value(&self, key: &str) -> Option<SortValue> {
+        Some(match key {
+            "size" => SortValue::Number(self.size_gb),
+            "created_at" => SortValue::Time(Some(self.created_at)),
+            "updated_at" => SortValue::Time(self.updated_at),
+            "id" | "name" | "display_name" | "status" | "bootable" | "availability_zone" | "host" => {
+                SortValue::Text(self.attribute(key))
+            }
+            _ => return None,
+        })
+    }
+
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+impl Listed for Snapshot {
+    const KIND: &'static str = "Snapshot";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn attribute(&self, key: &str) -> Option<String> {
+        Some(match key {
+            "id" => self.id.clone(),
+            "name" | "display_name" => self.name.clone().unwrap_or_default(),
+            "description" => self.description.clone().unwrap_or_default(),
+            "status" => self.status.name().into(),
+            "volume_id" => self.volume_id.clone(),
+            "size" | "volume_size" => self.size_gb.to_string(),
+            "user_id" => self.user_id.clone(),
+            "project_id" => self.project_id.clone(),
+            "availability_zone" => ZONE.into(),
+            _ => return None,
+        })
+    }
+
+    fn sort_value(&self, key: &str) -> Option<SortValue> {
+        Some(match key {
+            "size" => SortValue::Number(self.size_gb),
+            "created_at" => SortValue::Time(Some(self.created_at)),
+            "updated_at" => SortValue::Time(self.updated_at),
+            "id" | "name" | "display_name" | "status" | "volume_id" => SortValue::Text(self.attribute(key)),
+            _ => return None,
+        })
+    }
+
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+/// The parameters that are no filters on attributes.
+const NOT_FILTERS: [&str; 12] = [
+    "limit",
+    "marker",
+    "offset",
+    "sort",
+    "sort_key",
+    "sort_dir",
+    "all_tenants",
+    "with_count",
+    "metadata",
+    "project_id",
+    "tenant_id",
+    "deleted",
+];
+
+/// What of a list is wanted.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Every project's, rather than the caller's own.
+    pub all_projects: bool,
+    /// This project's.
+    pub project: Option<String>,
+    count: bool,
+    filters: Vec<(String, String)>,
+    metadata: Metadata,
+    sort: Vec<(String, bool)>,
+    limit: usize,
+    offset: usize,
+    marker: Option<String>,
+}
+
+/// A page of a list.
+pub struct Cut<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// The marker of the page behind it, if there may be one.
+    pub next: Option<String>,
+    /// How many match in all, if that was asked for.
+    pub total: Option<usize>,
+}
+
+impl Wanted {
+    /// Reads a query.
+    pub fn read(ctx: &Context, query: &Query) -> ApiResult<Wanted> {
+        let admin = ctx.caller.is_admin();
+        let limit = query.parse::<usize>("limit")?.unwrap_or(LIMIT_MAX).min(LIMIT_MAX);
+        let project = query.get("project_id").or(query.get("tenant_id")).filter(|_| admin);
+        let filters =
+            query.0.iter().filter(|(k, v)| !NOT_FILTERS.contains(&k.as_str()) && v != "None").cloned();
+        Ok(Wanted {
+            all_projects: admin && query.flag("all_tenants")?.unwrap_or(false),
+            project: project.map(str::to_owned),
+            count: ctx.minor >= 45 && query.flag("with_count")?.unwrap_or(false),
+            filters: filters.collect(),
+            metadata: query.get("metadata").map(read_metadata).transpose()?.unwrap_or_default(),
+            sort: read_sort(query)?,
+            limit,
+            offset: query.parse("offset")?.unwrap_or(0),
+            marker: query.get("marker").filter(|m| !m.is_empty()).map(str::to_owned),
+        })
+    }
+
+    /// Filters, sorts and cuts.
+    pub fn cut<T: Listed>(&self, mut items: Vec<T>) -> ApiResult<Cut<T>> {
+        for (key, value) in &self.filters {
+            retain(&mut items, key, value)?;
+        }
+        items.retain(|i| self.metadata.iter().all(|(k, v)| i.metadata().get(k) == Some(v)));
+        sort(&mut items, &self.sort)?;
+        let total = self.count.then_some(items.len());
+        let start = match &self.marker {
+            None => self.offset,
+            Some(marker) => {
+                let at = items.iter().position(|i| i.id() == marker);
+                at.ok_or_else(|| ApiError::not_found(T::KIND, marker))? + 1 + self.offset
+            }
+        };
+        let items: Vec<T> = items.into_iter().skip(start).take(self.limit).collect();
+        // A full page gets a link even if nothing is behind it: that is what Cinder's clients expect.
+        let full = self.limit > 0 && items.len() == self.limit;
+        let next = items.last().filter(|_| full).map(|i| i.id().to_owned());
+        Ok(Cut { items, next, total })
+    }
+}
+
+fn retain<T: Listed>(items: &mut Vec<T>, key: &str, value: &str) -> ApiResult<()> {
+    let (name, like) = match key.strip_suffix('~') {
+        Some(name) => (name, true),
+        None => (key, false),
+    };
+    // With nothing in the list nothing can be said of its attributes, and nothing has to be.
+    if items.first().is_some_and(|i| i.attribute(name).is_none()) {
+        return Err(ApiError::bad_request(format!("Invalid filter: there is no attribute '{key}'.")));
+    }
+    let wanted = if matches!(name, "bootable" | "multiattach" | "encrypted") {
+        value.to_ascii_lowercase()
+    } else {
+        value.to_owned()
+    };
+    items.retain(|i| i.attribute(name).is_some_and(|a| if like { a.contains(&wanted) } else { a == wanted }));
+    Ok(())
+}
+
+fn read_sort(query: &Query) -> ApiResult<Vec<(String, bool)>> {
+    let ascends = |direction: &str| match direction {
+        "asc" => Ok(true),
+        "desc" => Ok(false),
+        other => Err(ApiError::bad_request(format!("Invalid sort direction: {other}."))),
+    };
+    let mut keys = Vec::new();
+    if let Some(text) = query.get("sort") {
+        for part in text.split(',').filter(|p| !p.is_empty()) {
+            let (key, direction) = part.split_once(':').unwrap_or((part, "desc"));
+            keys.push((key.to_owned(), ascends(direction)?));
+        }
+    } else {
+        let direction = ascends(query.get("sort_dir").unwrap_or("desc"))?;
+        keys.push((query.get("sort_key").unwrap_or("created_at").to_owned(), direction));
+    }
+    let last = keys.last().is_some_and(|(_, up)| *up);
+    keys.push(("id".into(), last));
+    Ok(keys)
+}
+
+fn sort<T: Listed>(items: &mut [T], keys: &[(String, bool)]) -> ApiResult<()> {
+    for (key, _) in keys {
+        if items.first().is_some_and(|i| i.sort_value(key).is_none()) {
+            return Err(ApiError::bad_request(format!("Invalid sort key: {key}.")));
+        }
+    }
+    items.sort_by(|a, b| {
+        let orders = keys.iter().map(|(key, up)| {
+            let order = a.sort_value(key).cmp(&b.sort_value(key));
+            if *up { order } else { order.reverse() }
+        });
+        orders.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+    });
+    Ok(())
+}
+
+/// `{"Type": "work"}`, or the same as Python prints it, which is what its clients send.
+fn read_metadata(text: &str) -> ApiResult<Metadata> {
+    let parsed = serde_json::from_str::<Value>(text)
+        .or_else(|_| serde_json::from_str(&text.replace('\'', "\"")))
+        .map_err(|_| input::invalid("metadata", "it must be an object of texts"))?;
+    match parsed {
+        Value::Object(map) => input::read_metadata(&map),
+        _ => Err(input::invalid("metadata", "it must be an object of texts")),
+    }
+}

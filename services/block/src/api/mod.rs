@@ -1,0 +1,116 @@
+//! The Block Storage API, `/volume`: routes, and what its resources share.
+//!
+//! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
+//! transfers, groups, QoS and encryption specs, volume migration, messages, clusters; their routes answer 404,
+//! actions of theirs 400.
+
+mod actions;
+mod attachments;
+mod context;
+mod entry;
+mod info;
+mod input;
+mod listing;
+mod metadata;
+mod pools;
+mod quotas;
+mod snapshots;
+mod types;
+mod version;
+mod view;
+mod volumes;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::Service;
+
+/// The state of every handler.
+pub(crate) type Svc = axum::extract::State<Arc<Service>>;
+
+/// The routes, below `/volume`.
+pub fn router(svc: Arc<Service>) -> Router {
+    let resources = volume_routes()
+        .merge(snapshot_routes())
+        .merge(type_routes())
+        .merge(other_routes())
+        .with_state(svc)
+        .layer(axum::middleware::from_fn(version::negotiate));
+    let v3 = Router::new()
+        .route("/", get(version::show))
+        .fallback(entry::enter)
+        .with_state(entry::Inner(resources));
+    Router::new().route("/", get(version::list)).nest_service("/v3", v3)
+}
+
+fn volume_routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/volumes", get(volumes::list).post(volumes::create))
+        .route("/volumes/detail", get(volumes::list_detail))
+        .route("/volumes/summary", get(volumes::summary))
+        .route("/volumes/{id}", get(volumes::show).put(volumes::update).delete(volumes::delete))
+        .route("/volumes/{id}/action", post(actions::act))
+        .route(
+            "/volumes/{id}/metadata",
+            get(metadata::show_volume).post(metadata::merge_volume).put(metadata::replace_volume),
+        )
+        .route(
+            "/volumes/{id}/metadata/{key}",
+            get(metadata::show_volume_item)
+                .put(metadata::put_volume_item)
+                .delete(metadata::delete_volume_item),
+        )
+        .route("/attachments", get(attachments::list))
+        .route("/attachments/detail", get(attachments::list_detail))
+        .route("/attachments/{id}", get(attachments::show).delete(attachments::delete))
+}
+
+fn snapshot_routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/snapshots", get(snapshots::list).post(snapshots::create))
+        .route("/snapshots/detail", get(snapshots::list_detail))
+        .route("/snapshots/{id}", get(snapshots::show).put(snapshots::update).delete(snapshots::delete))
+        .route("/snapshots/{id}/action", post(snapshots::act))
+        .route(
+            "/snapshots/{id}/metadata",
+            get(metadata::show_snapshot).post(metadata::merge_snapshot).put(metadata::replace_snapshot),
+        )
+        .route(
+            "/snapshots/{id}/metadata/{key}",
+            get(metadata::show_snapshot_item)
+                .put(metadata::put_snapshot_item)
+                .delete(metadata::delete_snapshot_item),
+        )
+}
+
+fn type_routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/types", get(types::list).post(types::create))
+        .route("/types/{id}", get(types::show).put(types::update).delete(types::delete))
+        .route("/types/{id}/action", post(types::act))
+        .route("/types/{id}/os-volume-type-access", get(types::access))
+        .route("/types/{id}/extra_specs", get(types::specs).post(types::merge_specs))
+        .route(
+            "/types/{id}/extra_specs/{key}",
+            get(types::spec).put(types::put_spec).delete(types::delete_spec),
+        )
+}
+
+fn other_routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/limits", get(quotas::limits))
+        .route("/os-quota-sets/{project}", get(quotas::show).put(quotas::update).delete(quotas::delete))
+        .route("/os-quota-sets/{project}/defaults", get(quotas::defaults))
+        .route("/os-quota-class-sets/{class}", get(quotas::show_class).put(quotas::update_class))
+        .route("/os-availability-zone", get(info::zones))
+        .route("/extensions", get(info::extensions))
+        .route("/os-services", get(info::services))
+        .route("/os-hosts", get(info::hosts))
+        .route("/scheduler-stats/get_pools", get(pools::list))
+        .route("/capabilities/{host}", get(pools::capabilities))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Where a volume goes, and whether it fits.
+//!
+//! Volumes take room as they are written, so more is promised than there is: at most [`OVERCOMMIT`] times what
+//! the healthy disks of a node hold. What was promised is counted in one record per node.
+
+use std::collections::BTreeMap;
+
+use cairn_gateway::{ApiError, ApiResult};
+use cairn_shards::model::DiskStatus;
+use cairn_state::{Abort, Tx};
+
+use crate::model::{GIB, Metadata, Provisioned};
+
+/// How many times a node's room may be promised. Guests rarely fill their disks at once, and clones share.
+pub const OVERCOMMIT: u64 = 4;
+/// A node with less of its room free than one part in this many takes no more volumes.
+const FREE_PART_MIN: u64 = 20;
+/// The pool's name in Cinder's terms, behind the node's.
+pub const BACKEND: &str = "cairn";
+
+/// What the backend is capable of, as types' extra specs ask for it.
+pub const CAPABILITIES: [(&str, &str); 3] =
+    [("volume_backend_name", BACKEND), ("vendor_name", "Cairn"), ("storage_protocol", "vhost-user-blk")];
+
+/// The disks of one node together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The node.
+    pub node: String,
+    /// Bytes its healthy disks hold.
+    pub size: u64,
+    /// Bytes free there.
+    pub free: u64,
+    /// Bytes of the largest of them.
+    pub disk_max: u64,
+    /// GiB promised.
+    pub provisioned_gb: u64,
+}
+
+impl Pool {
+    /// Its name in Cinder's terms.
+    pub fn name(&self) -> String {
+        host_name(&self.node)
+    }
+
+    /// GiB that may still be promised.
+    pub fn room_gb(&self) -> u64 {
+        (self.size * OVERCOMMIT / GIB).saturating_sub(self.provisioned_gb)
+    }
+
+    /// Why this many GiB do not fit, if they do not.
+    fn refusal(&self, gigabytes: u64) -> Option<String> {
+        if gigabytes > self.disk_max.div_ceil(GIB) {
+            return Some(format!("its largest disk holds {} GiB", self.disk_max / GIB));
+        }
+        if self.free < self.size / FREE_PART_MIN {
+            return Some("its disks are nearly full".into());
+        }
+        let room = self.room_gb();
+        (gigabytes > room).then(|| format!("only {room} GiB more may be promised there"))
+    }
+}
+
+/// The name of a node's pool, as `os-vol-host-attr:host` shows it.
+pub fn host_name(node: &str) -> String {
+    format!("{node}@{BACKEND}#{BACKEND}")
+}
+
+/// The pools of all nodes that have disks, by node.
+pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
+    let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    for disk in tx.list_unfenced::<DiskStatus>()?.into_iter().filter(|d| d.healthy) {
+        let empty = Pool { node: disk.node.clone(), size: 0, free: 0, disk_max: 0, provisioned_gb: 0 };
+        let pool = pools.entry(disk.node).or_insert(empty);
+        pool.size += disk.size;
+        pool.free += disk.free;
+        pool.disk_max = pool.disk_max.max(disk.size);
+    }
+    for (node, pool) in &mut pools {
+        pool.provisioned_gb = tx.get::<Provisioned>(node)?.map_or(0, |p| p.gigabytes);
+    }
+    Ok(pools.into_values().collect())
+}
+
+/// Chooses the node for a new volume (the one given, if it must be that one) and promises it the room.
+pub fn place(tx: &mut Tx, gigabytes: u64, node: Option<&str>) -> ApiResult<String> {
+    let pools = pools(tx)?;
+    let chosen = choose(&pools, gigabytes, node)?.to_owned();
+    promise(tx, &chosen, gigabytes)?;
+    Ok(chosen)
+}
+
+fn choose<'a>(pools: &'a [Pool], gigabytes: u64, node: Option<&str>) -> ApiResult<&'a str> {
+    let mut why = Vec::new();
+    let mut best: Option<&Pool> = None;
+    for pool in pools.iter().filter(|p| node.is_none_or(|n| n == p.node)) {
+        match pool.refusal(gigabytes) {
+            Some(reason) => why.push(format!("{}: {reason}", pool.node)),
+            None if best.is_none_or(|b| pool.room_gb() > b.room_gb()) => best = Some(pool),
+            None => {}
+        }
+    }
+    best.map(|p| p.node.as_str()).ok_or_else(|| no_room(gigabytes, &why))
+}
+
+fn no_room(gigabytes: u64, why: &[String]) -> ApiError {
+    let why = if why.is_empty() { "no node has a healthy data disk".to_owned() } else { why.join("; ") };
+    ApiError::conflict(format!("No valid backend was found for a volume of {gigabytes} GiB: {why}."))
+}
+
+/// Promises more room on a node whose fitness was checked.
+fn promise(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
+    let mut now = tx.get::<Provisioned>(node)?.unwrap_or_default();
+    now.node = node.into();
+    now.gigabytes += gigabytes;
+    tx.put(&now)
+}
+
+/// Promises a volume that is there already this much more room.
+pub fn grow(tx: &mut Tx, node: &str, to_gb: u64, by_gb: u64) -> ApiResult<()> {
+    let pools = pools(tx)?;
+    let pool = pools.iter().find(|p| p.node == node).ok_or_else(|| no_room(to_gb, &[]))?;
+    let too_large = to_gb > pool.disk_max.div_ceil(GIB);
+    if let Some(reason) = pool.refusal(if too_large { to_gb } else { by_gb }) {
+        return Err(no_room(to_gb, &[format!("{node}: {reason}")]));
+    }
+    Ok(promise(tx, node, by_gb)?)
+}
+
+/// Takes a promise back.
+pub fn release(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
+    let Some(mut now) = tx.get::<Provisioned>(node)? else { return Ok(()) };
+    now.gigabytes = now.gigabytes.saturating_sub(gigabytes);
+    tx.put(&now)
+}
+
+/// The first of a type's extra specs that the backend does not meet, if any. Specs with another scope than
+/// `capabilities` are for drivers, and mean nothing here.
+pub fn unmet(extra_specs: &Metadata) -> Option<&str> {
+    let unmet = |(key, value): &(&String, &String)| {
+        let name = key.strip_prefix("capabilities:").unwrap_or(key);
+        if name.contains(':') {
+            return false;
+        }
+        let capability = CAPABILITIES.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
+        let wanted = value.strip_prefix("<in> ").unwrap_or(value);
+        capability != Some(wanted)
+    };
+    extra_specs.iter().find(unmet).map(|(key, _)| key.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(node: &str, size_gb: u64, free_gb: u64, provisioned_gb: u64) -> Pool {
+        let (size, free) = (size_gb * GIB, free_gb * GIB);
+        Pool { node: node.into(), size, free, disk_max: size, provisioned_gb }
+    }
+
+    #[test]
+    fn the_node_with_the_most_room_is_chosen() {
+        let pools = [pool("a", 100, 50, 300), pool("b", 100, 50, 200), pool("c", 100, 1, 0)];
+        assert_eq!(choose(&pools, 10, None).ok(), Some("b"));
+        assert_eq!(choose(&pools, 10, Some("a")).ok(), Some("a"));
+        assert!(choose(&pools, 101, None).is_err(), "no disk could ever hold it");
+        assert!(choose(&pools, 10, Some("c")).is_err(), "nearly full");
+    }
+
+    #[test]
+    fn promises_end_at_the_overcommitment() {
+        let pools = [pool("a", 10, 10, 35)];
+        assert!(choose(&pools, 5, None).is_ok());
+        let refusal = choose(&pools, 6, None).unwrap_err();
+        assert!(refusal.message.contains("only 5 GiB more"), "{refusal}");
+        assert!(choose(&[], 1, None).unwrap_err().message.contains("no node has a healthy data disk"));
+    }
+
+    #[test]
+    fn extra_specs_are_met_or_named() {
+        let specs = |k: &str, v: &str| Metadata::from([(k.to_owned(), v.to_owned())]);
+        assert_eq!(unmet(&specs("vendor_name", "Cairn")), None);
+        assert_eq!(unmet(&specs("capabilities:vendor_name", "<in> Cairn")), None);
+        assert_eq!(unmet(&specs("driver:thing", "x")), None);
+        assert_eq!(unmet(&specs("vendor_name", "Other")), Some("vendor_name"));
+    }
+}

@@ -1,0 +1,55 @@
+//! The block storage service's own work: moving volumes and snapshots on when the storage agents report, and
+//! dropping the records of what they have destroyed.
+//!
+//! It is driven by state: each pass reads the (short) index of records that wait for something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_image::model::{INDEX_WORK, Image, WORK_SAVING};
+use cairn_image::news;
+use cairn_shards::model::VolumeStatus;
+use cairn_state::{Abort, Revision, record};
+
+use crate::Service;
+use crate::lifecycle;
+use crate::model::{BUSY, BY_WORK, Snapshot, Volume};
+
+/// How long it waits after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs for ever.
+pub async fn conductor(svc: Arc<Service>) {
+    let prefixes = [
+        record::index_prefix::<Volume>(BY_WORK, BUSY),
+        record::index_prefix::<Snapshot>(BY_WORK, BUSY),
+        record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING),
+        record::prefix::<VolumeStatus>(),
+    ];
+    loop {
+        let seen = svc.store.snapshot().map_or(Revision(0), |s| s.revision());
+        match pass(&svc).await {
+            Ok(()) => news::wait(&svc.store, &prefixes, seen).await,
+            Err(e) => {
+                tracing::warn!(error = %e, "the block storage conductor's pass failed");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Moves on what can be moved on now. One record in trouble does not hold up the others.
+async fn pass(svc: &Arc<Service>) -> Result<(), Abort> {
+    let mut failed = None;
+    for volume in svc.store.read(|tx| tx.by_index::<Volume>(BY_WORK, BUSY))? {
+        if let Err(e) = svc.store.transact(|tx| lifecycle::advance_volume(tx, &volume.id)).await {
+            failed = Some(e);
+        }
+    }
+    for snapshot in svc.store.read(|tx| tx.by_index::<Snapshot>(BY_WORK, BUSY))? {
+        if let Err(e) = svc.store.transact(|tx| lifecycle::advance_snapshot(tx, &snapshot.id)).await {
+            failed = Some(e);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,263 @@
+//! Making volumes and snapshots: one transaction that checks the source, counts the quota, promises the room,
+//! asks the engine for the content and writes the record.
+
+use cairn_gateway::{ApiError, ApiResult, Caller};
+use cairn_image::Image;
+use cairn_shards::model::VolumeSpec;
+use cairn_shards::volumes;
+use cairn_state::{Abort, Tx};
+use jiff::Timestamp;
+
+use crate::model::{GIB, Metadata, Snapshot, Status, Volume};
+use crate::quota::{self, Delta};
+use crate::{capacity, types};
+
+/// What a new volume begins with.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Zeroes.
+    Empty,
+    /// An image's content.
+    Image(Box<Image>),
+    /// A snapshot's content.
+    Snapshot(Box<Snapshot>),
+    /// Another volume's content.
+    Volume(Box<Volume>),
+}
+
+/// What a new volume shall be.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// Its size in GiB; the source's if not given (an image needs it given).
+    pub size_gb: Option<u64>,
+    /// What it begins with.
+    pub source: Source,
+    /// The id or name of its type; the default one if not given.
+    pub volume_type: Option<String>,
+    /// The user's own notes.
+    pub metadata: Metadata,
+    /// The node it must be on, if it matters.
+    pub node: Option<String>,
+    /// A server's root disk, which counts for no quota of volumes and is shown in no list.
+    pub hidden: bool,
+}
+
+impl NewVolume {
+    /// A volume with only a source.
+    pub fn of(source: Source) -> NewVolume {
+        NewVolume {
+            name: None,
+            description: None,
+            size_gb: None,
+            source,
+            volume_type: None,
+            metadata: Metadata::new(),
+            node: None,
+            hidden: false,
+        }
+    }
+}
+
+/// Makes a volume, in [`Status::Creating`].
+pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volume> {
+    let project = caller.require_writer()?.to_owned();
+    let size_gb = size(&wanted)?;
+    let volume_type = match &wanted.volume_type {
+        Some(name) => types::find(tx, caller, name)?,
+        None => types::default_type(tx)?,
+    };
+    if let Some(spec) = capacity::unmet(&volume_type.extra_specs) {
+        let name = volume_type.name;
+        return Err(ApiError::conflict(format!(
+            "No valid backend was found: the type {name} asks for {spec}, which no backend meets."
+        )));
+    }
+    if !wanted.hidden {
+        quota::check_size(tx, &project, size_gb)?;
+        quota::charge(tx, &project, Delta::volume(size_gb))?;
+    }
+    let source = origin(tx, &wanted.source)?;
+    // A clone shares blocks with its source, so it is made where that is.
+    let node =
+        capacity::place(tx, size_gb, source.as_ref().map(|s| s.node.as_str()).or(wanted.node.as_deref()))?;
+    if wanted.node.as_deref().is_some_and(|n| n != node) {
+        return Err(ApiError::conflict(format!(
+            "The source of the volume is on {node}, not on the node wanted."
+        )));
+    }
+    let volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
+    ask(tx, &volume.id, size_gb, &volume.node, volume.source.as_deref(), false)?;
+    tx.put(&volume)?;
+    Ok(volume)
+}
+
+/// The engine's volume that a source stands for; it must be there and stay there.
+fn origin(tx: &mut Tx, source: &Source) -> ApiResult<Option<VolumeSpec>> {
+    let id = match source {
+        Source::Empty => return Ok(None),
+        Source::Image(i) => &i.id,
+        Source::Snapshot(s) => &s.id,
+        Source::Volume(v) => &v.id,
+    };
+    let spec = tx.get::<VolumeSpec>(id)?.filter(|s| !s.deleted);
+    spec.map(Some).ok_or_else(|| ApiError::bad_request(format!("The content of {id} is no longer there.")))
+}
+
+fn size(wanted: &NewVolume) -> ApiResult<u64> {
+    let (least, what) = match &wanted.source {
+        Source::Empty => (1, "the least size"),
+        Source::Image(i) => (i.disk_gb_min(), "the size its image needs"),
+        Source::Snapshot(s) => (s.size_gb, "the size of its snapshot"),
+        Source::Volume(v) => (v.size_gb, "the size of its source"),
+    };
+    let size = match (wanted.size_gb, &wanted.source) {
+        (Some(size), _) => size,
+        (None, Source::Snapshot(_) | Source::Volume(_)) => least,
+        (None, _) => return Err(ApiError::bad_request("Invalid input received: the volume needs a size.")),
+    };
+    if size < least {
+        return Err(ApiError::bad_request(format!(
+            "Invalid input received: the volume's size of {size} GiB is smaller than {what}, {least} GiB."
+        )));
+    }
+    Ok(size)
+}
+
+fn record(
+    wanted: &NewVolume,
+    caller: &Caller,
+    project_id: String,
+    size_gb: u64,
+    type_id: String,
+    node: String,
+    source: Option<String>,
+) -> Volume {
+    let (bootable, image_metadata) = match &wanted.source {
+        Source::Image(image) => (true, describe(image)),
+        Source::Volume(v) => (v.bootable, v.image_metadata.clone()),
+        Source::Empty | Source::Snapshot(_) => (false, Metadata::new()),
+    };
+    let mut volume = Volume {
+        id: uuid::Uuid::new_v4().to_string(),
+        project_id,
+        user_id: caller.user_id.clone(),
+        name: wanted.name.clone(),
+        description: wanted.description.clone(),
+        size_gb,
+        status: Status::Creating,
+        before: None,
+        error: None,
+        made: false,
+        bootable,
+        read_only: false,
+        metadata: wanted.metadata.clone(),
+        image_metadata,
+        type_id,
+        node,
+        source,
+        snapshot_id: None,
+        source_volid: None,
+        uploading_to: None,
+        attachments: Vec::new(),
+        hidden: wanted.hidden,
+        created_at: Timestamp::now(),
+        updated_at: None,
+    };
+    match &wanted.source {
+        Source::Snapshot(s) => volume.snapshot_id = Some(s.id.clone()),
+        Source::Volume(v) => volume.source_volid = Some(v.id.clone()),
+        Source::Empty | Source::Image(_) => {}
+    }
+    volume
+}
+
+/// What a volume remembers of its image.
+fn describe(image: &Image) -> Metadata {
+    let mut known = image.properties.clone();
+    let texts = [
+        ("image_id", Some(image.id.clone())),
+        ("image_name", image.name.clone()),
+        ("disk_format", image.disk_format.clone()),
+        ("container_format", image.container_format.clone()),
+        ("checksum", image.checksum.clone()),
+        ("size", image.size.map(|s| s.to_string())),
+        ("min_disk", Some(image.min_disk.to_string())),
+        ("min_ram", Some(image.min_ram.to_string())),
+    ];
+    known.extend(texts.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))));
+    known
+}
+
+/// What a new snapshot shall be.
+#[derive(Debug, Clone, Default)]
+pub struct NewSnapshot {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// The user's own notes.
+    pub metadata: Metadata,
+    /// Whether the volume may be in use: the snapshot is then as after a power cut.
+    pub force: bool,
+}
+
+/// Makes a snapshot, in [`Status::Creating`].
+pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapshot) -> ApiResult<Snapshot> {
+    caller.require_writer()?;
+    let fit = volume.status == Status::Available || (volume.status == Status::InUse && wanted.force);
+    if !fit || !volume.made {
+        return Err(ApiError::bad_request(format!(
+            "Invalid volume: Volume {} status must be available, but current status is: {}.",
+            volume.id,
+            volume.status.name()
+        )));
+    }
+    quota::charge(tx, &volume.project_id, Delta::snapshot(volume.size_gb))?;
+    let node = capacity::place(tx, volume.size_gb, Some(&volume.node))?;
+    let snapshot = Snapshot {
+        id: uuid::Uuid::new_v4().to_string(),
+        volume_id: volume.id.clone(),
+        project_id: volume.project_id.clone(),
+        user_id: caller.user_id.clone(),
+        name: wanted.name,
+        description: wanted.description,
+        size_gb: volume.size_gb,
+        status: Status::Creating,
+        made: false,
+        metadata: wanted.metadata,
+        node,
+        created_at: Timestamp::now(),
+        updated_at: None,
+    };
+    ask(tx, &snapshot.id, snapshot.size_gb, &snapshot.node, Some(&volume.id), true)?;
+    tx.put(&snapshot)?;
+    Ok(snapshot)
+}
+
+/// Asks the engine for the content.
+fn ask(
+    tx: &mut Tx,
+    id: &str,
+    size_gb: u64,
+    node: &str,
+    source: Option<&str>,
+    read_only: bool,
+) -> Result<(), Abort> {
+    volumes::create(
+        tx,
+        VolumeSpec {
+            id: id.into(),
+            size: size_gb * GIB,
+            node: node.into(),
+            source: source.map(str::to_owned),
+            read_only,
+            export: None,
+            deleted: false,
+            generation: 1,
+        },
+    )
+}

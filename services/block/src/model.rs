@@ -1,0 +1,353 @@
+//! The records of block storage: volumes, snapshots, types, quotas and running totals.
+//!
+//! Only types, their keys and indexes. Sizes are GiB, as Cinder has them. Every record here is written by the
+//! controller alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_state::{Index, Record};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a GiB.
+pub const GIB: u64 = 1 << 30;
+
+/// Texts by name.
+pub type Metadata = BTreeMap<String, String>;
+
+/// What a volume or snapshot is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Its content is being made.
+    Creating,
+    /// It can be used.
+    Available,
+    /// A server is about to use it.
+    Attaching,
+    /// A server uses it.
+    InUse,
+    /// A server is letting it go.
+    Detaching,
+    /// It is being destroyed.
+    Deleting,
+    /// It is growing.
+    Extending,
+    /// An image is being made of it.
+    Uploading,
+    /// An administrator keeps it from being used.
+    Maintenance,
+    /// It could not be made.
+    Error,
+    /// It could not be destroyed.
+    ErrorDeleting,
+    /// It could not be grown.
+    ErrorExtending,
+}
+
+impl Status {
+    const ALL: [(Status, &str); 12] = [
+        (Status::Creating, "creating"),
+        (Status::Available, "available"),
+        (Status::Attaching, "attaching"),
+        (Status::InUse, "in-use"),
+        (Status::Detaching, "detaching"),
+        (Status::Deleting, "deleting"),
+        (Status::Extending, "extending"),
+        (Status::Uploading, "uploading"),
+        (Status::Maintenance, "maintenance"),
+        (Status::Error, "error"),
+        (Status::ErrorDeleting, "error_deleting"),
+        (Status::ErrorExtending, "error_extending"),
+    ];
+
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        Status::ALL.iter().find(|(s, _)| *s == self).map_or("error", |(_, name)| name)
+    }
+
+    /// The one with this name in the API.
+    pub fn parse(name: &str) -> Option<Status> {
+        Status::ALL.iter().find(|(_, n)| *n == name).map(|(s, _)| *s)
+    }
+
+    /// Whether the conductor has something to wait for.
+    fn is_busy(self) -> bool {
+        matches!(self, Status::Deleting | Status::Extending | Status::Uploading)
+    }
+}
+
+/// Who made an attachment, and so who may end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachedBy {
+    /// Compute: the volume is exported to the server's node.
+    Server,
+    /// A call of this API that only notes it.
+    Api,
+}
+
+/// A server's use of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The attachment's id, a UUID.
+    pub id: String,
+    /// The server.
+    pub server_id: String,
+    /// The node it runs on, if known.
+    pub host: Option<String>,
+    /// The name of the disk in the guest, as `/dev/vdb`.
+    pub device: Option<String>,
+    /// Since when.
+    pub attached_at: Timestamp,
+    /// Who made it.
+    pub by: AttachedBy,
+}
+
+/// A volume. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its id, a UUID, shared with the engine's volume.
+    pub id: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// Who made it.
+    pub user_id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// Its size in GiB.
+    pub size_gb: u64,
+    /// What it is at.
+    pub status: Status,
+    /// What it was at before [`Status::Extending`] or [`Status::Uploading`].
+    pub before: Option<Status>,
+    /// Why it is in error.
+    pub error: Option<String>,
+    /// Whether its content was made: false until the storage agent says so.
+    pub made: bool,
+    /// Whether a server can start from it.
+    pub bootable: bool,
+    /// Whether servers may only read it.
+    pub read_only: bool,
+    /// The user's own notes.
+    pub metadata: Metadata,
+    /// What is known of the image it was made from.
+    pub image_metadata: Metadata,
+    /// The id of its type.
+    pub type_id: String,
+    /// The node that holds it.
+    pub node: String,
+    /// The image, snapshot or volume whose content it began with, as the engine knows it.
+    pub source: Option<String>,
+    /// The snapshot it was made from.
+    pub snapshot_id: Option<String>,
+    /// The volume it was made from.
+    pub source_volid: Option<String>,
+    /// The image being made of it.
+    pub uploading_to: Option<String>,
+    /// Who uses it: at most one.
+    pub attachments: Vec<Attachment>,
+    /// A server's root disk, which block storage does not show.
+    pub hidden: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// The index of records of one project that lists show.
+pub const BY_PROJECT: &str = "project";
+/// The index of all records that lists show, under [`LISTED`].
+pub const BY_LISTED: &str = "listed";
+/// The one value of [`BY_LISTED`].
+pub const LISTED: &str = "all";
+/// The index of records the conductor follows, under [`BUSY`].
+pub const BY_WORK: &str = "work";
+/// The one value of [`BY_WORK`].
+pub const BUSY: &str = "busy";
+/// The index of records whose content is still being copied from a source, by that source.
+pub const BY_SOURCE: &str = "pending-source";
+/// The index of volumes by the servers that use them.
+pub const BY_SERVER: &str = "server";
+/// The index of volumes by the ids of their attachments.
+pub const BY_ATTACHMENT: &str = "attachment";
+/// The index of snapshots by their volume.
+pub const BY_VOLUME: &str = "volume";
+/// The index of volumes by type.
+pub const BY_TYPE: &str = "type";
+
+impl Record for Volume {
+    const KIND: &'static str = "block/volume";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        let mut indexes = Vec::new();
+        if !self.hidden {
+            indexes.push(Index::multi(BY_PROJECT, &self.project_id));
+            indexes.push(Index::multi(BY_LISTED, LISTED));
+            indexes.push(Index::multi(BY_TYPE, &self.type_id));
+        }
+        if !self.made || self.status.is_busy() {
+            indexes.push(Index::multi(BY_WORK, BUSY));
+        }
+        if let Some(source) = self.source.as_ref().filter(|_| !self.made) {
+            indexes.push(Index::multi(BY_SOURCE, source));
+        }
+        for attachment in &self.attachments {
+            indexes.push(Index::multi(BY_SERVER, &attachment.server_id));
+            indexes.push(Index::multi(BY_ATTACHMENT, &attachment.id));
+        }
+        indexes
+    }
+}
+
+impl Volume {
+    /// Moves on to another status.
+    pub fn become_status(&mut self, status: Status) {
+        self.status = status;
+        self.updated_at = Some(Timestamp::now());
+    }
+}
+
+/// A snapshot of a volume. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its id, a UUID, shared with the engine's volume.
+    pub id: String,
+    /// The volume it is of.
+    pub volume_id: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// Who made it.
+    pub user_id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// The size of the volume at that time, in GiB.
+    pub size_gb: u64,
+    /// What it is at.
+    pub status: Status,
+    /// Whether its content was made.
+    pub made: bool,
+    /// The user's own notes.
+    pub metadata: Metadata,
+    /// The node that holds it.
+    pub node: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Option<Timestamp>,
+}
+
+impl Record for Snapshot {
+    const KIND: &'static str = "block/snapshot";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        let mut indexes = vec![
+            Index::multi(BY_PROJECT, &self.project_id),
+            Index::multi(BY_LISTED, LISTED),
+            Index::multi(BY_VOLUME, &self.volume_id),
+        ];
+        if !self.made || self.status.is_busy() {
+            indexes.push(Index::multi(BY_WORK, BUSY));
+        }
+        if !self.made {
+            indexes.push(Index::multi(BY_SOURCE, &self.volume_id));
+        }
+        indexes
+    }
+}
+
+/// A volume type. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeType {
+    /// Its id, a UUID.
+    pub id: String,
+    /// Its name; unique.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Whether every project may use it.
+    pub is_public: bool,
+    /// What a backend must be capable of for it.
+    pub extra_specs: Metadata,
+    /// The projects that may use it though it is not public.
+    pub projects: BTreeSet<String>,
+}
+
+impl Record for VolumeType {
+    const KIND: &'static str = "block/type";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![Index::unique("name", &self.name)]
+    }
+}
+
+/// The limits of a project that differ from the defaults, or (under [`crate::quota::DEFAULT_CLASS`]) the
+/// defaults that differ from those built in. -1 is no limit. Writer: controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaSet {
+    /// The project.
+    pub project_id: String,
+    /// The limits by name.
+    pub limits: BTreeMap<String, i64>,
+}
+
+impl Record for QuotaSet {
+    const KIND: &'static str = "block/quota";
+
+    fn id(&self) -> String {
+        self.project_id.clone()
+    }
+}
+
+/// What a project uses. Writer: controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The project.
+    pub project_id: String,
+    /// How many volumes it has.
+    pub volumes: u64,
+    /// How many snapshots it has.
+    pub snapshots: u64,
+    /// GiB of both together.
+    pub gigabytes: u64,
+}
+
+impl Record for Usage {
+    const KIND: &'static str = "block/usage";
+
+    fn id(&self) -> String {
+        self.project_id.clone()
+    }
+}
+
+/// What was promised of a node's disks. Writer: controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provisioned {
+    /// The node.
+    pub node: String,
+    /// GiB promised to volumes, root disks and snapshots there.
+    pub gigabytes: u64,
+}
+
+impl Record for Provisioned {
+    const KIND: &'static str = "block/provisioned";
+
+    fn id(&self) -> String {
+        self.node.clone()
+    }
+}
