@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use axum::body::Body;
 use cairn_gateway::ApiError;
+use cairn_shards::data::{Client, ImageImported, ImportError};
 use http::Response;
 
 /// What is known of content once it is stored.
@@ -33,6 +34,9 @@ pub enum DataError {
     /// There is no such content.
     #[error("{0}")]
     Missing(String),
+    /// The range asked for lies beyond its end.
+    #[error("{0}")]
+    Range(String),
 }
 
 impl From<DataError> for ApiError {
@@ -41,6 +45,7 @@ impl From<DataError> for ApiError {
             DataError::Refused(why) => ApiError::bad_request(why),
             DataError::Full(why) => ApiError::too_large(why),
             DataError::Missing(why) => ApiError::new(http::StatusCode::NOT_FOUND, why),
+            DataError::Range(why) => ApiError::new(http::StatusCode::RANGE_NOT_SATISFIABLE, why),
             DataError::Broken(why) => {
                 tracing::warn!(error = why, "the storage process did not answer");
                 ApiError::unavailable("The storage of this node does not answer; try again.")
@@ -61,4 +66,38 @@ pub trait ImageData: Send + Sync + 'static {
 
     /// The content, or the part of it that an HTTP `Range` header's value names.
     async fn read(&self, id: &str, range: Option<&str>) -> Result<Response<Body>, DataError>;
+}
+
+impl From<ImportError> for DataError {
+    fn from(e: ImportError) -> DataError {
+        match e {
+            ImportError::Refused(why) => DataError::Refused(why),
+            ImportError::Full(why) => DataError::Full(why),
+            ImportError::Missing(why) => DataError::Missing(why),
+            ImportError::Range(why) => DataError::Range(why),
+            ImportError::Broken(why) => DataError::Broken(why),
+        }
+    }
+}
+
+impl From<ImageImported> for Stored {
+    fn from(i: ImageImported) -> Stored {
+        Stored { size: i.size, virtual_size: i.virtual_size, md5: i.md5, sha512: i.sha512 }
+    }
+}
+
+/// The storage process of a node, through its data socket.
+#[async_trait]
+impl ImageData for Client {
+    async fn import(&self, id: &str, format: &str, cap: u64, body: Body) -> Result<Stored, DataError> {
+        Ok(Client::import(self, id, format, cap, body).await?.into())
+    }
+
+    async fn capture(&self, id: &str, volume: &str) -> Result<Stored, DataError> {
+        Ok(self.import_volume(id, volume).await?.into())
+    }
+
+    async fn read(&self, id: &str, range: Option<&str>) -> Result<Response<Body>, DataError> {
+        Ok(Client::read(self, id, range).await?)
+    }
 }

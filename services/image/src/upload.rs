@@ -74,8 +74,12 @@ pub(crate) async fn settle(
             Err(ApiError::new(http::StatusCode::GONE, format!("Image {id} was deleted during the upload.")))
         }
         Err(e) => {
-            // Only a broken connection leaves it open whether something was kept.
-            let unsure = matches!(e, DataError::Broken(_));
+            // A broken connection leaves it open whether something was kept; so does a capture that finds what
+            // an earlier try has kept, just before a restart.
+            let unsure = matches!(
+                (&e, incoming),
+                (DataError::Broken(_), _) | (DataError::Refused(_), Incoming::Capture { .. })
+            );
             svc.store.transact(|tx| fail(tx, id, incoming, unsure.then_some(svc.node.as_str()))).await?;
             Err(e.into())
         }
