@@ -65,7 +65,7 @@ async fn drain(changes: &mut cairn_state::WatchStream) -> Result<(), StoreError>
 /// Does what can be done now. What fails is left for the next pass.
 pub async fn pass(store: &LocalStore) {
     let now = Timestamp::now();
-    let todo = match store.read(|tx| work(tx)) {
+    let todo = match store.read(work) {
         Ok(todo) => todo,
         Err(error) => return tracing::warn!(%error, "the network conductor cannot read"),
     };

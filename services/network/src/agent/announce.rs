@@ -61,8 +61,13 @@ pub fn icmpv6_checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
     pseudo.extend((icmp.len() as u32).to_be_bytes());
     pseudo.extend([0, 0, 0, ICMPV6]);
     pseudo.extend(icmp);
+    checksum(&pseudo)
+}
+
+/// The Internet checksum (RFC 1071) of bytes in which its own field is 0.
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words =
-        pseudo.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
+        bytes.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

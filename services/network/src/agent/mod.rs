@@ -2,7 +2,7 @@
 //!
 //! Rooms: [`desired`] says what should be, from the records alone; [`plan`] compares it with what is; [`act`]
 //! does the difference, over [`netlink`], [`netns`], [`nft`], [`sysctl`] and [`sys`]; [`security`] and [`router`]
-//! write rules as text; [`servers`] keeps [`dhcp`], [`dns`] and [`metadata`] answering; [`status`] says what is
+//! write rules as text; [`servers`] keeps [`dhcp`], [`dns`], [`metadata`] and [`advertise`] answering; [`status`] says what is
 //! reported; [`reconcile`] is the pass that ties them together.
 //!
 //! The datapath is the kernel's: it goes on while this process is away, and a restarted one changes nothing that
@@ -15,6 +15,7 @@
 //! `/run/netns` outlives it), `nft`, and the kernel's br_netfilter.
 
 pub mod act;
+pub mod advertise;
 pub mod announce;
 pub mod desired;
 pub mod dhcp;
@@ -36,6 +37,9 @@ pub mod status;
 pub mod sys;
 pub mod sysctl;
 
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use cairn_state::{AgentArgs, reconcile as state_reconcile};
@@ -57,10 +61,19 @@ pub async fn run(args: AgentArgs) {
 
 /// Runs the network agent with taps made in a certain way.
 pub async fn run_with(args: AgentArgs, tap: TapOptions) {
+    if let Err(e) = private_directory(&args.state_dir) {
+        tracing::error!(error = %e, directory = %args.state_dir.display(), "nothing can be kept on this node");
+    }
     let mirrors = Mirrors::start(&args.store, &args.state_dir).await;
     // With the store at hand, a first pass on the last run's copy would only be undone.
     let _ = tokio::time::timeout(STORE_PATIENCE, mirrors.wait_synced()).await;
     let (wakes, reporter) = (mirrors.wakes(), args.reporter.clone());
     let reconciler = NetworkReconciler::new(&args, mirrors, tap);
     state_reconcile::run(reconciler, wakes, RESYNC, reporter).await;
+}
+
+/// What guests are told about themselves is kept there too, and is for nobody else to read.
+fn private_directory(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

@@ -1,8 +1,9 @@
-//! The servers in the namespaces: DHCP, DNS and metadata. Each is a task on a socket that was made there.
+//! The servers in the namespaces: DHCP, DNS, metadata and router advertisements. Each is a task on a socket that was made there.
 //!
 //! What they answer is changed without a break; a socket is opened anew only when it failed or when its
 //! namespace is another one. It never stops a server because the store is away.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use cairn_state::Mirror;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::advertise::{self, Advert};
 use super::desired::{METADATA_IP, Space};
 use super::dhcp::{self, Scope};
 use super::metadata::{self, Tenants};
@@ -39,23 +41,41 @@ impl Drop for Task {
     }
 }
 
-struct Dhcp {
-    scope: watch::Sender<Scope>,
+/// A server, and what it goes by.
+struct Server<T> {
+    by: watch::Sender<T>,
     task: Task,
 }
 
-struct Metadata {
-    tenants: watch::Sender<Tenants>,
-    task: Task,
+impl<T: Clone + PartialEq> Server<T> {
+    fn spawn<F>(name: String, by: &T, run: impl FnOnce(watch::Receiver<T>) -> F) -> Server<T>
+    where
+        F: Future<Output = io::Error> + Send + 'static,
+    {
+        let (sender, receiver) = watch::channel(by.clone());
+        Server { by: sender, task: Task::spawn(name, run(receiver)) }
+    }
+
+    /// Goes by something else from now on.
+    fn go_by(&self, value: &T) {
+        self.by.send_if_modified(|now| {
+            let differs = now != value;
+            if differs {
+                *now = value.clone();
+            }
+            differs
+        });
+    }
 }
 
 /// The servers of one namespace.
 #[derive(Default)]
 struct Running {
     inode: u64,
-    dhcp: Option<Dhcp>,
+    dhcp: Option<Server<Scope>>,
     dns: BTreeMap<IpAddr, Task>,
-    metadata: Option<Metadata>,
+    metadata: Option<Server<Tenants>>,
+    adverts: BTreeMap<String, Server<Advert>>,
 }
 
 /// All servers of the node.
@@ -94,7 +114,8 @@ impl Servers {
         let dhcp = running.ensure_dhcp(name, want).await;
         let dns = running.ensure_dns(name, want).await;
         let metadata = running.ensure_metadata(name, want, &self.records).await;
-        dhcp.and(dns).and(metadata)
+        let adverts = running.ensure_adverts(name, want).await;
+        dhcp.and(dns).and(metadata).and(adverts)
     }
 }
 
@@ -104,17 +125,15 @@ impl Running {
             self.dhcp = None;
             return Ok(());
         };
-        if let Some(dhcp) =
-            self.dhcp.as_ref().filter(|d| d.task.runs() && d.scope.borrow().device == scope.device)
-        {
-            replace(&dhcp.scope, scope);
+        let right = |d: &&Server<Scope>| d.task.runs() && d.by.borrow().device == scope.device;
+        if let Some(dhcp) = self.dhcp.as_ref().filter(right) {
+            dhcp.go_by(scope);
             return Ok(());
         }
         self.dhcp = None;
         let socket = dhcp::server::open(name, scope.device.clone()).await?;
-        let (sender, receiver) = watch::channel(scope.clone());
-        let task = Task::spawn(format!("DHCP in {name}"), dhcp::server::serve(socket, receiver));
-        self.dhcp = Some(Dhcp { scope: sender, task });
+        self.dhcp =
+            Some(Server::spawn(format!("DHCP in {name}"), scope, |by| dhcp::server::serve(socket, by)));
         Ok(())
     }
 
@@ -124,9 +143,9 @@ impl Running {
             all.filter(|ip| want.dns && *ip != IpAddr::V4(METADATA_IP)).collect();
         self.dns.retain(|ip, task| task.runs() && addresses.contains(ip));
         for ip in addresses {
-            if !self.dns.contains_key(&ip) {
+            if let Entry::Vacant(vacant) = self.dns.entry(ip) {
                 let sockets = dns::open(name, ip).await?;
-                self.dns.insert(ip, Task::spawn(format!("DNS in {name}"), dns::serve(sockets)));
+                vacant.insert(Task::spawn(format!("DNS in {name}"), dns::serve(sockets)));
             }
         }
         Ok(())
@@ -139,25 +158,28 @@ impl Running {
         records: &Mirror<ServerMetadata>,
     ) -> io::Result<()> {
         if let Some(metadata) = self.metadata.as_ref().filter(|m| m.task.runs()) {
-            replace(&metadata.tenants, &want.tenants);
+            metadata.go_by(&want.tenants);
             return Ok(());
         }
         self.metadata = None;
         let listener = metadata::server::open(name).await?;
-        let (sender, receiver) = watch::channel(want.tenants.clone());
-        let serve = metadata::server::serve(listener, receiver, records.clone());
-        self.metadata =
-            Some(Metadata { tenants: sender, task: Task::spawn(format!("metadata in {name}"), serve) });
+        let serve = |by| metadata::server::serve(listener, by, records.clone());
+        self.metadata = Some(Server::spawn(format!("metadata in {name}"), &want.tenants, serve));
         Ok(())
     }
-}
 
-fn replace<T: Clone + PartialEq>(sender: &watch::Sender<T>, value: &T) {
-    sender.send_if_modified(|now| {
-        let differs = now != value;
-        if differs {
-            *now = value.clone();
+    async fn ensure_adverts(&mut self, name: &str, want: &Space) -> io::Result<()> {
+        self.adverts.retain(|link, server| server.task.runs() && want.adverts.contains_key(link));
+        for (link, advert) in &want.adverts {
+            match self.adverts.entry(link.clone()) {
+                Entry::Occupied(server) => server.get().go_by(advert),
+                Entry::Vacant(vacant) => {
+                    let socket = advertise::open(name, link).await?;
+                    let title = format!("advertisements on {link}");
+                    vacant.insert(Server::spawn(title, advert, |by| advertise::serve(socket, by)));
+                }
+            }
         }
-        differs
-    });
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! The two things that need the kernel's raw interface: making a tap device, and putting a frame on a wire.
+//! What needs the kernel's raw interface: making a tap device, putting a frame on a wire, two socket options.
 //!
 //! The only `unsafe` of this crate lives here, behind safe functions. It decides nothing.
 #![allow(unsafe_code)]
@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 
@@ -98,4 +98,23 @@ pub fn send_frames(index: u32, frames: &[Vec<u8>]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets the hop limit of all that an IPv6 socket sends.
+pub fn set_hop_limit(socket: RawFd, limit: libc::c_int) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, limit)?;
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, limit)
+}
+
+/// Sends UDP over IPv4 with "no checksum": some DHCP clients look at a packet before its checksum, which a virtual
+/// wire may leave to the receiver, has been filled in.
+pub fn without_checksum(socket: RawFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+}
+
+fn set_option(socket: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and length are of `value`, which lives on this stack; the kernel checks the descriptor.
+    let result = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

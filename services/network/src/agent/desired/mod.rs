@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 pub use world::{Records, World};
 
+use super::advertise::Advert;
 use super::dhcp::Scope;
 use super::mac::Mac;
 use super::metadata::Tenants;
@@ -109,6 +110,8 @@ pub struct Space {
     pub scope: Option<Scope>,
     /// Whether DNS is answered in it.
     pub dns: bool,
+    /// What is advertised to IPv6 guests, by link.
+    pub adverts: BTreeMap<String, Advert>,
     /// Which server asks for metadata, by the address it asks from.
     pub tenants: Tenants,
 }

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 
 use super::network::{plug_router, tenants};
 use super::{Desired, METADATA_IP, PortWant, Space, StaticRoute, Veth, World};
+use crate::agent::advertise::Advert;
 use crate::agent::names;
 use crate::agent::router::Translation;
-use crate::model::{Port, Router, owner, router_netns};
+use crate::model::{Ipv6Mode, Port, Router, owner, router_netns};
 
 pub(super) fn add(world: &World, node: &str, out: &mut Desired) {
     let mut inner = BTreeMap::new();
@@ -47,6 +48,9 @@ fn space(world: &World, router: &Router, out: &mut Desired) -> Space {
     for port in world.router_ports(&router.id) {
         let gateway = port.device_owner == owner::ROUTER_GATEWAY;
         if let Some((name, veth)) = leg(world, port, gateway, out) {
+            if !gateway {
+                space.adverts.extend(advert(world, port, &veth).map(|a| (name.clone(), a)));
+            }
             space.links.insert(name.clone(), veth);
             if gateway {
                 translation.gateway = Some(name);
@@ -83,6 +87,30 @@ fn leg(world: &World, port: &Port, gateway: bool, out: &mut Desired) -> Option<(
     let addresses: BTreeSet<_> = port.fixed_ips.iter().filter_map(|f| world.address(f)).collect();
     let name = if gateway { names::gateway_link(&port.id) } else { names::router_link(&port.id) };
     Some((name, Veth { outer, bridge, mac, mtu: network.mtu, up, addresses }))
+}
+
+/// What a router tells the IPv6 guests of a network, if its subnets want it to.
+fn advert(world: &World, port: &Port, veth: &Veth) -> Option<Advert> {
+    let mut advert = Advert {
+        mac: veth.mac,
+        mtu: veth.mtu,
+        managed: false,
+        other: false,
+        prefixes: vec![],
+        resolvers: vec![],
+    };
+    for subnet in port.fixed_ips.iter().filter_map(|f| world.subnets.get(&f.subnet_id)) {
+        let (IpNet::V6(prefix), Some(mode)) = (subnet.cidr, subnet.ipv6_ra_mode) else { continue };
+        advert.managed |= mode == Ipv6Mode::Dhcpv6Stateful;
+        advert.other |= mode != Ipv6Mode::Slaac;
+        advert.prefixes.push((prefix, mode != Ipv6Mode::Dhcpv6Stateful));
+        let resolvers = subnet.dns_nameservers.iter().filter_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(*ip),
+            IpAddr::V4(_) => None,
+        });
+        advert.resolvers.extend(resolvers);
+    }
+    (!advert.prefixes.is_empty()).then_some(advert)
 }
 
 /// The way out: default routes, source translation, floating IPs.

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::{Answer, Scope, answer};
-use crate::agent::netns;
+use crate::agent::{netns, sys};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
@@ -29,6 +29,7 @@ pub async fn open(space: &str, device: String) -> io::Result<UdpSocket> {
         )?;
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         setsockopt(&fd, sockopt::Broadcast, &true)?;
+        sys::without_checksum(fd.as_raw_fd())?;
         setsockopt(&fd, sockopt::BindToDevice, &device.into())?;
         bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT)))?;
         UdpSocket::from_std(std::net::UdpSocket::from(fd))
