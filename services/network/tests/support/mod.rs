@@ -1,5 +1,5 @@
 //! What the tests of the agent share: a small cloud's records.
-#![allow(dead_code)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -71,6 +71,18 @@ impl Cloud {
         port.host = None;
         port.port_security = false;
         (id, subnet_id)
+    }
+
+    /// An IPv6 subnet whose guests make their addresses by themselves.
+    pub fn subnet6(&mut self, network: &str, cidr: &str) -> String {
+        let id = self.id();
+        let mut subnet = subnet(&id, network, "10.0.0.0/24");
+        subnet.cidr = cidr.parse().unwrap();
+        subnet.gateway_ip = None;
+        subnet.ipv6_ra_mode = Some(Ipv6Mode::Slaac);
+        subnet.ipv6_address_mode = Some(Ipv6Mode::Slaac);
+        self.subnets.push(subnet);
+        id
     }
 
     /// A port on this node; guests' ports are watched, and have no group.

@@ -1,6 +1,6 @@
 //! A machine of its own for a test: network and mount namespaces in which the agent is "the node", and guests
 //! that are namespaces whose interface is wired to the tap that the agent made, as QEMU's would be.
-#![allow(dead_code, unsafe_code)]
+#![allow(dead_code, missing_docs, unsafe_code, clippy::unwrap_used)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_network::agent;
+use cairn_network::agent::mac::Mac;
 use cairn_network::model::*;
 use cairn_state::{AgentArgs, LocalStore, Reporter, RoleStatus, SharedStore, StoreExt};
 use nix::libc;
@@ -175,23 +176,29 @@ impl Guest {
         self.run(&format!("echo hello | busybox nc -w 1 {to} {port}")).status.success()
     }
 
-    /// Answers TCP connections on a port until the test ends.
-    pub fn listen(&self, port: u16) -> Listener {
-        let command = format!("exec busybox nc -ll -p {port} -e busybox cat");
-        let child =
-            Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", &command]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        Listener(child)
+    /// Whether a frame that this guest sends arrives at another.
+    pub fn reaches(&self, other: &Guest, frame: &[u8]) -> bool {
+        let (wanted, name) = (frame.to_vec(), other.name.clone());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let listener = std::thread::spawn(move || in_space(&name, move || hear(&wanted, &ready)));
+        is_ready.recv().unwrap();
+        let frames = vec![frame.to_vec()];
+        in_space(&self.name, move || {
+            let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+            cairn_network::agent::sys::send_frames(index, &frames).unwrap();
+        });
+        listener.join().unwrap()
     }
-}
 
-/// A process that ends with the test.
-pub struct Listener(pub std::process::Child);
+    /// Its own MAC.
+    pub fn mac(&self) -> Mac {
+        self.sh("ip -o link show eth0").split("link/ether ").nth(1).unwrap()[..17].parse().unwrap()
+    }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    /// Takes TCP connections on a port, of both families, until the test ends.
+    pub fn listen(&self, port: u16) {
+        let listener = in_space(&self.name, move || std::net::TcpListener::bind(("::", port)).unwrap());
+        std::thread::spawn(move || listener.incoming().for_each(drop));
     }
 }
 
@@ -228,8 +235,26 @@ fn eventually_or(what: &dyn Fn() -> String, mut is: impl FnMut() -> bool) {
     }
 }
 
+/// Whether this very frame comes in on any interface within a short time.
+fn hear(wanted: &[u8], ready: &std::sync::mpsc::Sender<()>) -> bool {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+    };
+    let kind = SockType::Raw;
+    let fd = socket(AddressFamily::Packet, kind, SockFlag::empty(), SockProtocol::EthAll).unwrap();
+    setsockopt(&fd, sockopt::ReceiveTimeout, &nix::sys::time::TimeVal::new(0, 300_000)).unwrap();
+    ready.send(()).unwrap();
+    let mut frame = vec![0; 2048];
+    while let Ok(length) = recv(fd.as_raw_fd(), &mut frame, nix::sys::socket::MsgFlags::empty()) {
+        if frame[..length] == *wanted {
+            return true;
+        }
+    }
+    false
+}
+
 /// Runs `f` in a namespace, in a thread of its own.
-fn in_space<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn in_space<T: Send + 'static>(name: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
     let file = File::open(format!("/run/netns/{name}")).unwrap();
     let thread = std::thread::spawn(move || {
         nix::sched::setns(file, CloneFlags::CLONE_NEWNET).unwrap();
