@@ -212,7 +212,7 @@ async fn by_application_credential(
         check(svc, &subject, &request.secret, None).await?;
     }
     let mut proven = svc.proven(credential.user_id.clone(), methods::APPLICATION_CREDENTIAL);
-    proven.expires_s = proven.expires_s.min(credential.expires_s.unwrap_or(i64::MAX));
+    proven.expires_s = proven.expires_s.min(credential.expires_us.map_or(i64::MAX, |us| us / 1_000_000));
     proven.credential = Some(credential);
     Ok(proven)
 }

@@ -161,7 +161,7 @@ fn delegation(tx: &mut Tx, payload: &Payload) -> Result<Option<Lent>, ApiError> 
     }
     if let Some(id) = &payload.application_credential_id {
         let found = tx.get::<ApplicationCredential>(id)?;
-        let Some(credential) = found.filter(|c| c.expires_s.is_none_or(|e| e > now)) else {
+        let Some(credential) = found.filter(|c| c.expires_us.is_none_or(|e| e > clock::now_us())) else {
             return Ok(None);
         };
         let mut rules = Vec::new();

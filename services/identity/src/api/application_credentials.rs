@@ -50,13 +50,18 @@ fn view(tx: &mut Tx, c: &ApplicationCredential, here: &Here) -> ApiResult<Value>
         roles.extend(role.map(|r| json!({"id": r.id, "name": r.name, "domain_id": r.domain_id})));
     }
     for id in &c.access_rules {
-        rules.extend(tx.get::<AccessRule>(id)?.map(|r| rule_view(&r, here)));
+        rules.extend(
+            tx.get::<AccessRule>(id)?
+                .map(|r| json!({"id": r.id, "service": r.service, "method": r.method, "path": r.path})),
+        );
     }
+    // Keystone shows this one time without its zone.
+    let expires = c.expires_us.map(|us| clock::show_us(us).trim_end_matches('Z').to_owned());
     let link = format!("{}/users/{}/application_credentials/{}", here.v3, c.user_id, c.id);
     let mut shown = json!({
         "id": c.id, "name": c.name, "description": c.description, "user_id": c.user_id,
         "project_id": c.project_id, "roles": roles, "unrestricted": c.unrestricted, "system": null,
-        "expires_at": c.expires_s.map(clock::show_s), "links": {"self": link},
+        "expires_at": expires, "links": {"self": link},
     });
     if !rules.is_empty() {
         shown["access_rules"] = rules.into();
@@ -97,17 +102,14 @@ fn items(attrs: &mut Attrs, key: &str) -> ApiResult<Vec<Value>> {
 }
 
 fn parse(mut attrs: Attrs, token: &Validated) -> ApiResult<Wanted> {
-    let expires_s = attrs.text("expires_at")?.map(|t| clock::parse_s(&t)).transpose()?;
-    if expires_s.is_some_and(|e| e <= clock::now_s()) {
-        return Err(ApiError::bad_request("'expires_at' is in the past."));
-    }
+    let expires_us = clock::parse_end_us(attrs.text("expires_at")?)?;
     let mut credential = ApplicationCredential {
         id: new_id(),
         user_id: token.caller.user_id.clone(),
         project_id: token.caller.require_project()?.to_owned(),
         description: attrs.text("description")?,
         unrestricted: attrs.flag("unrestricted")?.unwrap_or(false),
-        expires_s,
+        expires_us,
         ..ApplicationCredential::default()
     };
     attrs.set_name(&mut credential.name, NAME_MAX)?;

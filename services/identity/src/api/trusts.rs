@@ -56,11 +56,7 @@ fn parse(mut attrs: Attrs) -> ApiResult<(Trust, Vec<Value>)> {
     if attrs.flag("allow_redelegation")?.unwrap_or(false) {
         return Err(ApiError::not_implemented("A trust cannot be lent on; leave out 'allow_redelegation'."));
     }
-    let now = clock::now_s();
-    let expires_s = attrs.text("expires_at")?.map(|t| clock::parse_s(&t)).transpose()?;
-    if expires_s.is_some_and(|e| e <= now) {
-        return Err(ApiError::bad_request("'expires_at' is in the past."));
-    }
+    let expires_s = clock::parse_end_us(attrs.text("expires_at")?)?.map(|us| us / 1_000_000);
     let remaining_uses = match attrs.value("remaining_uses") {
         None | Some(Value::Null) => None,
         Some(n) => Some(

@@ -85,8 +85,8 @@ pub struct ApplicationCredential {
     pub roles: Vec<String>,
     /// Whether its tokens may make more application credentials and trusts.
     pub unrestricted: bool,
-    /// When it ends, in seconds since the epoch.
-    pub expires_s: Option<i64>,
+    /// When it ends, in microseconds since the epoch.
+    pub expires_us: Option<i64>,
     /// The hash of the secret: hex SHA-256, as the secret is long and random when it is ours.
     pub secret_sha256: String,
     /// The argon2 PHC string of a secret the user chose.
