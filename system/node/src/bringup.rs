@@ -41,7 +41,10 @@ impl Node {
     /// Sees to everything the other roles need before they can start: the identity, the certificates, the
     /// administrator's secret, the LAN. `screens` are the terminals to show the console on.
     pub fn bring_up(paths: Paths, screens: Vec<PathBuf>) -> io::Result<Node> {
-        paths::make_dir(&paths.run, 0o755)?;
+        // On the appliance systemd-tmpfiles made it, with the groups that the roles share.
+        if !paths.run.exists() {
+            paths::make_dir(&paths.run, 0o755)?;
+        }
         let identity = Identity::load_or_create(&paths)?;
         fs::write("/proc/sys/kernel/hostname", &identity.name)
             .unwrap_or_else(|e| tracing::warn!(error = %e, "the host name could not be set"));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -124,7 +125,10 @@ fn notify_sockets(services: &[Service]) -> Result<BTreeMap<&'static str, UnixDat
     fs::create_dir_all("/run/init")?;
     let mut sockets = BTreeMap::new();
     for service in services.iter().filter(|s| s.notifies) {
-        let socket = UnixDatagram::bind(socket(service.name))?;
+        let path = socket(service.name);
+        let socket = UnixDatagram::bind(&path)?;
+        // Roles run as users of their own.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
         socket.set_nonblocking(true)?;
         sockets.insert(service.name, socket);
     }

@@ -60,8 +60,15 @@ impl Node {
             return Ok(());
         }
         self.link()?;
-        fs::create_dir_all(self.dir.join("log"))?;
-        let _ = fs::remove_file(self.dir.join("log/screen"));
+        let logs = self.dir.join("log");
+        let previous = self.dir.join("log.previous");
+        if previous.exists() {
+            fs::remove_dir_all(&previous)?;
+        }
+        if logs.exists() {
+            fs::rename(&logs, &previous).context("keeping the logs of the last run")?;
+        }
+        fs::create_dir_all(&logs)?;
         let disks = disks::attach(&self.dir)?;
         let disks: Vec<String> = disks.iter().map(|d| d.display().to_string()).collect();
         let log = fs::File::create(self.dir.join("log/init.log"))?;
