@@ -19,6 +19,8 @@ mod probe;
 mod reconcile;
 mod socket;
 
+pub use self::socket::Diagnostics;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
