@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use cairn_network::agent::{announce, mac};
 use cairn_network::model::*;
+use cairn_state::StoreExt;
 use node::{Node, eventually, on_a_node, run, sh, text};
 use support::{Cloud, NODE, lan};
 
@@ -226,6 +227,19 @@ fn everything_goes(node: &Node, cloud: &mut Cloud) {
         cloud.networks.iter().all(gone) && cloud.routers.iter().all(router_gone)
     });
     assert_eq!(left(), "", "nothing is left");
+    eventually("the agent says so too", || {
+        let facts = node.role_status().unwrap().facts;
+        ["bridges", "taps", "namespaces"].iter().all(|f| facts[f] == serde_json::json!([]))
+            && facts["rules"] == serde_json::json!({"chains": 0, "sets": 0})
+    });
+    let reported = cloud.ports[0].clone();
+    *cloud = Cloud::default();
+    node.put(cloud);
+    eventually("reports go with what they are about", || {
+        let all = node.runtime.block_on(node.store.list_records::<PortStatus>()).unwrap();
+        let networks = node.runtime.block_on(node.store.list_records::<NetworkStatus>()).unwrap();
+        all.is_empty() && networks.is_empty() && node.port_status(&reported.id).is_none()
+    });
 }
 
 #[test]
@@ -288,7 +302,6 @@ fn orphans(node: &Node) {
     sh(&format!("ip link add {} type bridge; ip tuntap add {} mode tap", bridge_name(id), tap_name(id)));
     sh(&format!("ip netns add {}; ip link add keepme type bridge; ip netns add other", router_netns(id)));
     node.runtime.block_on(async {
-        use cairn_state::StoreExt;
         // Somebody else's record wakes nobody; a security group's does.
         let group = SecurityGroup {
             id: "g".into(),

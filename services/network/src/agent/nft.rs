@@ -112,11 +112,18 @@ async fn list(space: Option<&str>, tables: &'static [Table]) -> io::Result<Strin
         let mut listed = String::new();
         for (family, name) in tables {
             let output = nft(&["-s", "list", "table", family, name]).output()?;
+            if !output.status.success() && !is_absent(&output) {
+                return Err(failure(&output));
+            }
             listed.push_str(&String::from_utf8_lossy(&output.stdout));
         }
         Ok(listed)
     })
     .await
+}
+
+fn is_absent(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains("No such file or directory")
 }
 
 fn nft(arguments: &[&str]) -> Command {
@@ -128,5 +135,5 @@ fn nft(arguments: &[&str]) -> Command {
 fn failure(output: &Output) -> io::Error {
     let text = String::from_utf8_lossy(&output.stderr);
     let first: Vec<_> = text.lines().take(3).collect();
-    io::Error::other(format!("nft refused the rules: {}", first.join(" ")))
+    io::Error::other(format!("nft failed: {}", first.join(" ")))
 }

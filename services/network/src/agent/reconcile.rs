@@ -22,6 +22,8 @@ use super::sys::TapOptions;
 use super::{router, sysctl};
 
 const NODE_TABLES: &[Table] = &[("bridge", GUARD_TABLE), ("inet", GROUP_TABLE)];
+/// How often a pass looks again after it acted: the kernel takes routes away with the address or link they need.
+const ROUNDS: u32 = 2;
 const ROUTER_TABLES: &[Table] = &[("ip", router::TABLE)];
 
 /// Makes the node's network match the store.
@@ -73,6 +75,9 @@ impl NetworkReconciler {
         self.servers.retain(&want.spaces);
         let goes = removals(&want, &observed, fresh);
         let mut failures = kernel.act(&goes).await;
+        for space in observed.spaces.keys().filter(|s| fresh && !want.spaces.contains_key(*s)) {
+            self.rules.forget(Some(space))?;
+        }
         let unfiltered = self.filter(&mut want, fresh).await;
 
         // What comes: namespaces, with their rules, then links.
@@ -80,12 +85,15 @@ impl NetworkReconciler {
         if !goes.is_empty() || created {
             observed = kernel.observe(want.spaces.keys()).await?;
         }
-        let comes = additions(&want, &observed);
-        failures.extend(kernel.act(&comes).await);
-        self.serve(&want, &mut failures).await;
-        if !comes.is_empty() {
+        for _ in 0..ROUNDS {
+            let comes = additions(&want, &observed);
+            if comes.is_empty() {
+                break;
+            }
+            failures.extend(kernel.act(&comes).await);
             observed = kernel.observe(want.spaces.keys()).await?;
         }
+        self.serve(&want, &mut failures).await;
         Ok(self.report(&world, &want, &observed, &failures, unfiltered.as_deref()).await)
     }
 
@@ -129,7 +137,7 @@ impl NetworkReconciler {
             };
             let done = match (&space.ruleset, done) {
                 (Some(text), Ok(())) => {
-                    let trust = if fresh && !new { Trust::Fresh } else { Trust::Stale };
+                    let trust = if fresh { Trust::Fresh } else { Trust::Stale };
                     self.rules.ensure(Some(name), text, ROUTER_TABLES, trust).await.map(drop)
                 }
                 (_, done) => done,

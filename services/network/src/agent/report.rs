@@ -1,6 +1,6 @@
 //! Writing what the agent reports to the store: only what differs from what the store has, and its heartbeat.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_state::{AgentArgs, Fault, Mirror, Record, Reporter, SharedStore, StoreExt};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use super::names;
 use super::nft::Rules;
 use super::status::Findings;
 use crate::model::status::HEARTBEAT_S;
-use crate::model::{HostStatus, Phase};
+use crate::model::{HostStatus, NetworkStatus, Phase, RouterStatus};
 
 /// Where reports go.
 pub struct Reports {
@@ -85,6 +85,16 @@ impl Reports {
         put(&self.store, &self.mirrors.port_status, findings.ports(&ports)).await?;
         put(&self.store, &self.mirrors.network_status, findings.networks(answers)).await?;
         put(&self.store, &self.mirrors.router_status, findings.routers(&routers)).await?;
+        // A report that crossed with the removal of what it was about would stay for ever.
+        let world = findings.world;
+        let ports: BTreeSet<_> = world.ports.iter().map(|p| p.id.as_str()).collect();
+        let mine = |host: &str| host == self.node;
+        clean(&self.store, &self.mirrors.port_status, |s| mine(&s.host) && !ports.contains(s.id.as_str()))
+            .await?;
+        let is_left = |s: &NetworkStatus| mine(&s.host) && !world.networks.contains_key(&s.network);
+        clean(&self.store, &self.mirrors.network_status, is_left).await?;
+        let is_left = |s: &RouterStatus| mine(&s.host) && !world.routers.contains_key(&s.router);
+        clean(&self.store, &self.mirrors.router_status, is_left).await?;
         self.heartbeat(findings.physical_networks(), error).await
     }
 
@@ -128,6 +138,18 @@ async fn put<R: Record + PartialEq>(
         if known.get(&report.id()).as_deref() != Some(&report) {
             store.put_record(&report).await?;
         }
+    }
+    Ok(())
+}
+
+/// Removes reports that are about nothing any more.
+async fn clean<R: Record>(
+    store: &SharedStore,
+    known: &Mirror<R>,
+    is_left: impl Fn(&R) -> bool,
+) -> Result<(), cairn_state::StoreError> {
+    for report in known.all().into_iter().filter(|r| is_left(r)) {
+        store.delete_record::<R>(&report.id()).await?;
     }
     Ok(())
 }
