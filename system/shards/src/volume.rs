@@ -220,7 +220,8 @@ impl Volume {
     /// The segments that have a file, by index.
     pub fn files(&self) -> io::Result<Vec<(usize, PathBuf)>> {
         let mut found = Vec::new();
-        for index in 0..shared(&self.segments).len() {
+        let count = shared(&self.segments).len();
+        for index in 0..count {
             if self.segment(index, false)?.is_some() {
                 found.push((index, self.dir.join(format::segment_name(index))));
             }

@@ -23,8 +23,6 @@ use crate::pool::Pool;
 
 /// How often volumes are looked at without any news (a full disk makes none).
 const VOLUMES_RESYNC: Duration = Duration::from_secs(5);
-/// How often disks are looked for and probed.
-const DISKS_RESYNC: Duration = Duration::from_secs(10);
 /// How long the data socket rests after it failed.
 const SOCKET_REST: Duration = Duration::from_secs(2);
 
@@ -37,6 +35,8 @@ pub struct Options {
     pub socket_group: Option<String>,
     /// Permissions of the data socket.
     pub data_socket_mode: u32,
+    /// How often disks are looked for and probed.
+    pub disks_interval: Duration,
     /// How images are checked and converted.
     pub convert: data::ConvertLimits,
 }
@@ -47,6 +47,7 @@ impl Default for Options {
             cloud: None,
             socket_group: Some("kvm".into()),
             data_socket_mode: 0o660,
+            disks_interval: Duration::from_secs(10),
             convert: data::ConvertLimits::default(),
         }
     }
@@ -80,7 +81,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let disks = disks::Disks::new(&args, pool, news);
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
-        driver::run(disks, vec![], DISKS_RESYNC, args.reporter.clone()),
+        driver::run(disks, vec![], options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),
     );
 }
