@@ -43,20 +43,26 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
         node.stop()?;
         return if options.clean { node.clean() } else { Ok(()) };
     }
-    let mut stages = Stages::start(paths)?;
-    prepare(&mut stages)?;
-    let binary = match &options.binary {
-        Some(binary) => binary.canonicalize().context("no such binary")?,
-        None => build(paths, &mut stages)?,
-    };
-    stages.run("start the node", |_| start(&node, &binary))?;
-    stage::say(&stages.summary());
+    match &options.binary {
+        // Whoever brings a binary wants it to run now, in what was built before.
+        Some(binary) => start(&node, &binary.canonicalize().context("no such binary")?)?,
+        None => build_and_start(paths, &node)?,
+    }
     stage::say(&node.greeting());
     if options.detach {
         return Ok(());
     }
     node.wait_for_interrupt()?;
     node.stop()
+}
+
+fn build_and_start(paths: &Paths, node: &Node) -> Result<()> {
+    let mut stages = Stages::start(paths)?;
+    prepare(&mut stages)?;
+    let binary = build(paths, &mut stages)?;
+    let started = stages.run("start the node", |_| start(node, &binary));
+    stage::say(&stages.summary());
+    started
 }
 
 /// What a node is run from: the host's packages, the image's root tree, the guests.
