@@ -48,6 +48,9 @@ enum Command {
         /// How many seconds to wait for each
         #[arg(long, default_value_t = 600)]
         limit: u64,
+        /// Added to the kernel's command line
+        #[arg(long, default_value = "", allow_hyphen_values = true)]
+        kernel_args: String,
     },
     /// Build all of it and run a cloud of one node here
     Up(Up),
@@ -135,9 +138,9 @@ fn run(arguments: Arguments) -> Result<()> {
             };
             tell(&iso::build(stages, &cairn)?)
         }),
-        Command::BootCheck { medium, limit } => {
+        Command::BootCheck { medium, limit, kernel_args } => {
             let media = medium.map_or(vec![Medium::Cd, Medium::Stick], |one| vec![one.into()]);
-            boot_check::run(&paths, &media, Duration::from_secs(limit))
+            boot_check::run(&paths, &media, Duration::from_secs(limit), &kernel_args)
         }
         Command::Up(options) => bring_up(&paths, options),
     }

@@ -91,7 +91,8 @@ fn command(paths: &Paths, sandbox: &Path, image: &Image) -> Result<Command> {
         .arg("--output-directory")
         .arg(ensure_dir(out_dir(paths))?)
         .arg("--cache-directory")
-        .arg(ensure_dir(cache.join("build"))?)
+        // One each: images of the same distribution would take each other's place in it.
+        .arg(ensure_dir(cache.join("build").join(image.output))?)
         .arg("--package-cache-dir")
         .arg(ensure_dir(cache.join("packages"))?)
         .arg("--workspace-directory")

@@ -64,7 +64,7 @@ pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
     let step = Step::begin("wait for the API", paths.image().join("log"));
     let reached = wait_for_api(&mut vm, &dir, options.limit, &step);
     step.end(&reached);
-    reached?;
+    reached.context("the machine is left as it is, to be looked at (`cargo up --stop` ends it)")?;
     say(&format!("the API answered {:.0} s after power-on", started.elapsed().as_secs_f64()));
     say(&cloud::greeting(&dir));
     if options.detach {

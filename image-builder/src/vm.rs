@@ -5,7 +5,6 @@
 //! by which a later process finds it again. Ends only the process that it started, by its id.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -237,7 +236,6 @@ fn within_namespace(options: &VmOptions, inner: Command) -> Command {
     if let Some(dir) = inner.get_current_dir() {
         outer.current_dir(dir);
     }
-    outer.process_group(0);
     outer
 }
 
