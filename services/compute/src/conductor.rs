@@ -12,9 +12,7 @@ use cairn_state::{Abort, LocalStore, Mirror, Record, Store, StoreError, Tx, reco
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
-use crate::model::{
-    Flavor, HostStatus, INDEX_WORK, InstanceStatus, Server, WORK_OPEN, flavor_seed, hypervisor_uuid,
-};
+use crate::model::{HostStatus, INDEX_WORK, InstanceStatus, Server, WORK_OPEN, flavor_seed, hypervisor_uuid};
 use crate::{Service, actions, advance};
 
 /// How often everything that is under way is looked at, whether anything was reported or not.
@@ -156,11 +154,4 @@ async fn purge(store: LocalStore) {
         }
         tokio::time::sleep(PURGE).await;
     }
-}
-
-/// Whether the catalogue was seeded, for tests that need flavors.
-#[cfg(test)]
-pub fn seed_for_tests(tx: &mut Tx) -> Result<Vec<Flavor>, Abort> {
-    seed(tx)?;
-    tx.list::<Flavor>()
 }

@@ -114,12 +114,6 @@ pub fn inner<'a>(body: &'a Value, key: &str) -> ApiResult<&'a Value> {
     })
 }
 
-/// Reads a value strictly; 400 that names the fault.
-pub fn strict<T: serde::de::DeserializeOwned>(attribute: &str, value: &Value) -> ApiResult<T> {
-    serde_json::from_value(value.clone())
-        .map_err(|e| ApiError::bad_request(format!("Invalid input for field/attribute {attribute}: {e}")))
-}
-
 /// Metadata of a user's: keys and values of at most 255 characters, values text.
 pub fn metadata(value: &Value) -> ApiResult<std::collections::BTreeMap<String, String>> {
     let map = value.as_object().ok_or_else(|| invalid("metadata", value, "is not of type 'object'"))?;

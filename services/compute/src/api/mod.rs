@@ -28,8 +28,6 @@ mod server_list;
 mod server_metadata;
 mod servers;
 mod tags;
-#[cfg(test)]
-mod tests;
 mod usage;
 mod versions;
 pub mod view;

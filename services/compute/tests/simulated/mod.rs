@@ -1,0 +1,260 @@
+//! A whole cloud without a machine: every service on a store in memory, and one node whose agents are played.
+//!
+//! The play follows the store as agents do and writes only what agents write; no guest runs, no disk is made.
+
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use cairn_compute::model::{HostStatus, InstanceStatus, Power, PowerState, Server};
+use cairn_gateway::server::Gateway;
+use cairn_image::data::{DataError, ImageData, Stored};
+use cairn_network::model as net;
+use cairn_shards::model::{DiskStatus, Phase, VolumeSpec, VolumeStatus};
+use cairn_state::{LocalStore, Record, Reporter, SharedStore, StoreExt};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+
+/// The one node.
+pub const NODE: &str = "cairn-000001";
+/// The administrator's password.
+pub const PASSWORD: &str = "simulated-secret";
+
+/// A cloud.
+pub struct Cloud {
+    /// Its store.
+    pub store: LocalStore,
+    /// Its APIs.
+    pub app: Router,
+    _reporter: Reporter,
+}
+
+/// Founds a cloud and starts its node.
+pub async fn cloud() -> Cloud {
+    let store = LocalStore::in_memory().unwrap();
+    cairn_identity::bootstrap(&store, Some(phc().await), "RegionOne").await.unwrap();
+    let shared: SharedStore = Arc::new(store.clone());
+    let reporter = Reporter::new(shared.clone(), NODE, "compute");
+    let identity = cairn_identity::Service::new(store.clone());
+    let image = cairn_image::Service::new(store.clone(), NODE, Arc::new(NoData));
+    let network = cairn_network::Service::new(store.clone());
+    let placement = cairn_placement::Service::new(store.clone());
+    let block = cairn_block::Service::new(store.clone());
+    let socket = console_socket().await;
+    let compute = cairn_compute::Service::new(store.clone(), socket);
+    let mounts = vec![
+        cairn_identity::mount(&identity),
+        cairn_image::mount(&image),
+        cairn_network::mount(&network),
+        cairn_placement::mount(&placement),
+        cairn_block::mount(&block),
+        cairn_compute::mount(&compute),
+    ];
+    report_node(&shared).await;
+    tokio::spawn(cairn_image::conductor(image));
+    tokio::spawn(cairn_network::conductor(network));
+    tokio::spawn(cairn_block::conductor(block));
+    tokio::spawn(cairn_compute::conductor(compute));
+    tokio::spawn(play(shared));
+    Cloud { store, app: Gateway::new(mounts, identity).router(), _reporter: reporter }
+}
+
+async fn phc() -> String {
+    cairn_identity::password::Passwords::default().hash(PASSWORD).await.unwrap()
+}
+
+/// A data socket that knows one line of console log.
+async fn console_socket() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("cairn-simulated-{}.sock", uuid::Uuid::new_v4()));
+    let lines = || async { "one line\n".repeat(20) };
+    let load = || async { axum::Json(serde_json::json!({"cpu_time_ns": 5, "memory_kib": 131_072})) };
+    let router = Router::new()
+        .route("/console/{id}", axum::routing::get(lines))
+        .route("/diagnostics/{id}", axum::routing::get(load));
+    let serve = path.clone();
+    tokio::spawn(async move { cairn_wire::local_http::serve(&serve, 0o600, router).await });
+    path
+}
+
+async fn report_node(store: &SharedStore) {
+    let host = HostStatus {
+        node: NODE.into(),
+        vcpus: 16,
+        memory_mb: 65_536,
+        hypervisor_version: 10_000_003,
+        accelerator: "tcg".into(),
+        cpu_model: "simulated".into(),
+        arch: "x86_64".into(),
+        machine: "pc-q35-10.0".into(),
+        booted_at: Timestamp::now(),
+    };
+    store.put_record(&host).await.unwrap();
+    let disk = DiskStatus {
+        node: NODE.into(),
+        disk: "d1".into(),
+        path: "/nowhere".into(),
+        size: 4 << 40,
+        free: 4 << 40,
+        healthy: true,
+        error: None,
+    };
+    store.put_record(&disk).await.unwrap();
+    beat(store).await;
+}
+
+async fn beat(store: &SharedStore) {
+    let now = Timestamp::now();
+    let host = net::HostStatus {
+        node: NODE.into(),
+        version: "simulated".into(),
+        started_at: now,
+        heartbeat_at: now,
+        physical_networks: vec![net::LAN.into()],
+        error: None,
+    };
+    store.put_record(&host).await.unwrap();
+}
+
+/// Plays the node's agents, for ever.
+async fn play(store: SharedStore) {
+    let mut passes = 0u64;
+    loop {
+        volumes(&store).await;
+        networks(&store).await;
+        guests(&store).await;
+        passes += 1;
+        if passes % 200 == 0 {
+            beat(&store).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn put_if_new<R: Record + PartialEq>(store: &SharedStore, record: R) {
+    let known = store.get_record::<R>(&record.id()).await.unwrap();
+    if known.as_ref() != Some(&record) {
+        store.put_record(&record).await.unwrap();
+    }
+}
+
+async fn volumes(store: &SharedStore) {
+    for spec in store.list_records::<VolumeSpec>().await.unwrap() {
+        let export = spec.export.as_ref();
+        let status = VolumeStatus {
+            id: spec.id.clone(),
+            node: NODE.into(),
+            generation: spec.generation,
+            phase: if spec.deleted { Phase::Gone } else { Phase::Ready },
+            error: None,
+            socket: export.map(|_| format!("/run/{}.sock", spec.id)),
+            epoch: export.map_or(0, |e| e.epoch),
+            size: spec.size,
+            allocated: 0,
+            disk: Some("d1".into()),
+        };
+        put_if_new(store, status).await;
+    }
+}
+
+async fn networks(store: &SharedStore) {
+    for port in store.list_records::<net::Port>().await.unwrap() {
+        if port.host.as_deref() == Some(NODE) || (port.deleted && port.host.is_some()) {
+            let status = net::PortStatus {
+                id: port.id.clone(),
+                host: NODE.into(),
+                generation: port.stamp.revision,
+                phase: if port.deleted { net::Phase::Gone } else { net::Phase::Ready },
+                up: !port.deleted,
+                tap: Some(net::tap_name(&port.id)),
+                error: None,
+            };
+            put_if_new(store, status).await;
+        }
+    }
+    for network in store.list_records::<net::Network>().await.unwrap() {
+        if network.hosts.contains(NODE) {
+            let status = net::NetworkStatus {
+                network: network.id.clone(),
+                host: NODE.into(),
+                generation: network.stamp.revision,
+                phase: if network.deleted { net::Phase::Gone } else { net::Phase::Ready },
+                dhcp: true,
+                error: None,
+            };
+            put_if_new(store, status).await;
+        }
+    }
+    for router in store.list_records::<net::Router>().await.unwrap() {
+        if router.host.as_deref() == Some(NODE) {
+            let status = net::RouterStatus {
+                router: router.id.clone(),
+                host: NODE.into(),
+                generation: router.stamp.revision,
+                phase: if router.deleted { net::Phase::Gone } else { net::Phase::Ready },
+                error: None,
+            };
+            put_if_new(store, status).await;
+        }
+    }
+}
+
+async fn guests(store: &SharedStore) {
+    for server in store.list_records::<Server>().await.unwrap() {
+        if server.host.as_deref() == Some(NODE) {
+            put_if_new(store, seen(&server)).await;
+        }
+    }
+}
+
+/// What a node without troubles says of a server.
+fn seen(server: &Server) -> InstanceStatus {
+    let power_state = match (server.deleted, server.power) {
+        (true, _) => PowerState::NoState,
+        (_, Power::Running) => PowerState::Running,
+        (_, Power::Stopped) => PowerState::Shutdown,
+        (_, Power::Paused) => PowerState::Paused,
+    };
+    let volumes = server.volumes.iter().filter(|v| !v.detaching).map(|v| v.volume_id.clone());
+    let ports = server.ports.iter().filter(|p| !p.detaching).map(|p| p.port_id.clone());
+    InstanceStatus {
+        id: server.id.clone(),
+        node: NODE.into(),
+        generation: server.generation,
+        power_state,
+        boots_done: server.boot.seq,
+        volumes_attached: volumes.collect(),
+        ports_plugged: ports.collect(),
+        gone: server.deleted,
+        ..InstanceStatus::default()
+    }
+}
+
+/// Takes any content for what it says it is, and keeps nothing.
+struct NoData;
+
+impl NoData {
+    fn stored(size: u64) -> Stored {
+        Stored { size, virtual_size: size.max(1 << 20), md5: "0".repeat(32), sha512: "0".repeat(128) }
+    }
+}
+
+#[async_trait]
+impl ImageData for NoData {
+    async fn import(&self, _: &str, _: &str, _: u64, body: Body) -> Result<Stored, DataError> {
+        let bytes = body.collect().await.map_err(|e| DataError::Broken(e.to_string()))?.to_bytes();
+        Ok(NoData::stored(bytes.len() as u64))
+    }
+
+    async fn capture(&self, _: &str, _: &str) -> Result<Stored, DataError> {
+        Ok(NoData::stored(1 << 20))
+    }
+
+    async fn read(&self, _: &str, _: Option<&str>) -> Result<http::Response<Body>, DataError> {
+        Ok(http::Response::new(Body::empty()))
+    }
+}
