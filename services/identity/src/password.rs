@@ -2,13 +2,14 @@
 //!
 //! Passwords are never logged or kept.
 
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use cairn_gateway::ApiError;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 /// Memory in KiB, passes and lanes: OWASP's first choice, about 18 ms.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
@@ -21,17 +22,38 @@ const LENGTH_MAX: usize = 4096;
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$Y2Fpcm4tbm8tc3VjaC11c2Vy$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// The one place where passwords are hashed.
+/// A hash to be computed.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The one place where passwords are hashed: a few threads of its own. (On the runtime's many blocking threads, the
+/// allocator would keep the 19 MiB of a hash once for each of them.)
 pub struct Passwords {
-    at_once: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    queue: SyncSender<Job>,
 }
 
 impl Default for Passwords {
     fn default() -> Passwords {
-        Passwords {
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+        let (queue, jobs) = mpsc::sync_channel::<Job>(WAITING_MAX);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for n in 0..AT_ONCE {
+            let jobs = jobs.clone();
+            let spawned =
+                std::thread::Builder::new().name(format!("password-{n}")).spawn(move || work(&jobs));
+            if let Err(e) = spawned {
+                tracing::error!(error = %e, "no thread to hash passwords");
+            }
+        }
+        Passwords { queue }
+    }
+}
+
+/// Does jobs until their sender is gone.
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(),
+            Err(_) => return,
         }
     }
 }
@@ -57,16 +79,17 @@ impl Passwords {
         Ok(self.run(move || matches(&password, &phc)).await? && exists)
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn run<T: Send + 'static>(&self, hash: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let job = move || {
+            // Nothing is computed for a client that has left.
+            if !reply.is_closed() {
+                let _ = reply.send(hash());
+            }
+        };
         let busy = || ApiError::unavailable("Too many authentications at once; try again.");
-        let _place = self.waiting.clone().try_acquire_owned().map_err(|_| busy())?;
-        let turn = self.at_once.clone().acquire_owned().await.map_err(|_| busy())?;
-        // The turn goes with the work: a client that leaves does not make room for one more hash.
-        let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        work.await.map_err(ApiError::internal)
+        self.queue.try_send(Box::new(job)).map_err(|_| busy())?;
+        answer.await.map_err(ApiError::internal)
     }
 }
 
