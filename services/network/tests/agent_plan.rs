@@ -1,6 +1,8 @@
 //! The deciding half of the agent, without a machine: what a node should look like, the rules' text (golden
 //! files: `UPDATE_GOLDEN=1 cargo test -p cairn-network` rewrites them), and that a right node is left alone.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::path::Path;

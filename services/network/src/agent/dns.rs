@@ -3,6 +3,7 @@
 //! It listens in the network's namespace and asks from the node's, so an isolated network resolves too, and a
 //! resolver on the node's loopback serves. It changes nothing in a message and keeps nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::netns;
@@ -44,16 +45,38 @@ pub async fn open(space: &str, address: IpAddr) -> io::Result<Sockets> {
     .await
 }
 
-/// Answers until it is dropped. A socket that fails ends it; the next pass opens new ones.
-pub async fn serve(sockets: Sockets) -> io::Error {
-    let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    tokio::select! {
-        e = serve_udp(Arc::new(sockets.udp), slots.clone()) => e,
-        e = serve_tcp(sockets.tcp, slots) => e,
+/// Who is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Everyone on the network: it is the guests' own.
+    All,
+    /// These addresses: others are on the wire too.
+    Only(BTreeSet<IpAddr>),
+}
+
+impl Audience {
+    fn has(&self, ip: IpAddr) -> bool {
+        match self {
+            Audience::All => true,
+            Audience::Only(ips) => ips.contains(&ip),
+        }
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, slots: Arc<Semaphore>) -> io::Error {
+/// Answers until it is dropped. A socket that fails ends it; the next pass opens new ones.
+pub async fn serve(sockets: Sockets, audience: watch::Receiver<Audience>) -> io::Error {
+    let slots = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    tokio::select! {
+        e = serve_udp(Arc::new(sockets.udp), slots.clone(), audience.clone()) => e,
+        e = serve_tcp(sockets.tcp, slots, audience) => e,
+    }
+}
+
+async fn serve_udp(
+    socket: Arc<UdpSocket>,
+    slots: Arc<Semaphore>,
+    audience: watch::Receiver<Audience>,
+) -> io::Error {
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
@@ -62,7 +85,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, slots: Arc<Semaphore>) -> io::Error {
         };
         // Under a flood a question is dropped, and asked again by who means it.
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-        if !is_question(&buffer[..length]) {
+        if !is_question(&buffer[..length]) || !audience.borrow().has(from.ip()) {
             continue;
         }
         let (socket, question) = (socket.clone(), buffer[..length].to_vec());
@@ -78,10 +101,15 @@ async fn serve_udp(socket: Arc<UdpSocket>, slots: Arc<Semaphore>) -> io::Error {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, slots: Arc<Semaphore>) -> io::Error {
+async fn serve_tcp(
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+    audience: watch::Receiver<Audience>,
+) -> io::Error {
     loop {
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, from)) if audience.borrow().has(from.ip()) => stream,
+            Ok(_) => continue,
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(e) => return e,
         };

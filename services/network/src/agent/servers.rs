@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::advertise::{self, Advert};
 use super::desired::{METADATA_IP, Space};
 use super::dhcp::{self, Scope};
+use super::dns::Audience;
 use super::metadata::{self, Tenants};
 use super::{dns, netns};
 use crate::model::ServerMetadata;
@@ -73,7 +74,7 @@ impl<T: Clone + PartialEq> Server<T> {
 struct Running {
     inode: u64,
     dhcp: Option<Server<Scope>>,
-    dns: BTreeMap<IpAddr, Task>,
+    dns: BTreeMap<IpAddr, Server<Audience>>,
     metadata: Option<Server<Tenants>>,
     adverts: BTreeMap<String, Server<Advert>>,
 }
@@ -138,14 +139,21 @@ impl Running {
     }
 
     async fn ensure_dns(&mut self, name: &str, want: &Space) -> io::Result<()> {
+        let Some(audience) = &want.dns else {
+            self.dns.clear();
+            return Ok(());
+        };
         let all = want.links.values().flat_map(|v| &v.addresses).map(|a| a.addr());
-        let addresses: BTreeSet<IpAddr> =
-            all.filter(|ip| want.dns && *ip != IpAddr::V4(METADATA_IP)).collect();
-        self.dns.retain(|ip, task| task.runs() && addresses.contains(ip));
+        let addresses: BTreeSet<IpAddr> = all.filter(|ip| *ip != IpAddr::V4(METADATA_IP)).collect();
+        self.dns.retain(|ip, server| server.task.runs() && addresses.contains(ip));
         for ip in addresses {
-            if let Entry::Vacant(vacant) = self.dns.entry(ip) {
-                let sockets = dns::open(name, ip).await?;
-                vacant.insert(Task::spawn(format!("DNS in {name}"), dns::serve(sockets)));
+            match self.dns.entry(ip) {
+                Entry::Occupied(server) => server.get().go_by(audience),
+                Entry::Vacant(vacant) => {
+                    let sockets = dns::open(name, ip).await?;
+                    let title = format!("DNS in {name}");
+                    vacant.insert(Server::spawn(title, audience, |by| dns::serve(sockets, by)));
+                }
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ pub use world::{Records, World};
 
 use super::advertise::Advert;
 use super::dhcp::Scope;
+use super::dns::Audience;
 use super::mac::Mac;
 use super::metadata::Tenants;
 
@@ -108,8 +109,8 @@ pub struct Space {
     pub ruleset: Option<String>,
     /// What DHCP answers in it.
     pub scope: Option<Scope>,
-    /// Whether DNS is answered in it.
-    pub dns: bool,
+    /// Whether DNS is answered in it, and whom.
+    pub dns: Option<Audience>,
     /// What is advertised to IPv6 guests, by link.
     pub adverts: BTreeMap<String, Advert>,
     /// Which server asks for metadata, by the address it asks from.

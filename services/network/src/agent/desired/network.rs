@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{Bridge, Desired, METADATA_IP, PortWant, Space, Tap, Uplink, Veth, World, service_bridge};
 use crate::agent::dhcp::{Client, Scope};
+use crate::agent::dns::Audience;
 use crate::agent::mac::Mac;
 use crate::agent::metadata::Tenant;
 use crate::agent::names;
@@ -63,7 +64,16 @@ fn add_space(world: &World, network: &Network, dhcp: &Port, ports: &[&Port], out
         return;
     };
     let mut addresses: BTreeSet<_> = dhcp.fixed_ips.iter().filter_map(|f| world.address(f)).collect();
-    addresses.insert(IpNet::from(IpAddr::V4(METADATA_IP)));
+    let metadata = IpNet::from(IpAddr::V4(METADATA_IP));
+    let mut loopback = BTreeSet::new();
+    // On the real LAN it is nobody's business to answer ARP for that address, nor to resolve for strangers.
+    let audience = if network.provider.is_some() {
+        loopback.insert(metadata);
+        Audience::Only(ports.iter().flat_map(|p| &p.fixed_ips).map(|f| f.ip).collect())
+    } else {
+        addresses.insert(metadata);
+        Audience::All
+    };
     let veth = Veth {
         outer: names::plug(&dhcp.id),
         // Guests of a network on the LAN are in a bridge of their own, so their DHCP is too.
@@ -79,7 +89,8 @@ fn add_space(world: &World, network: &Network, dhcp: &Port, ports: &[&Port], out
     let space = Space {
         links: BTreeMap::from([(device, veth)]),
         scope: Some(scope),
-        dns: true,
+        loopback,
+        dns: Some(audience),
         tenants: ports.iter().flat_map(|p| tenants(world, p)).collect(),
         ..Space::default()
     };
