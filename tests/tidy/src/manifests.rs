@@ -109,16 +109,20 @@ pub fn package_name(manifest: &str) -> Option<&str> {
 }
 
 fn dependencies(manifest: &str) -> Vec<Dependency<'_>> {
-    section_lines(manifest, |section| section.ends_with("dependencies"))
-        .filter_map(|(line, text)| {
-            let (key, value) = text.split_once('=')?;
-            let key = key.trim();
-            let name = key.strip_suffix(".workspace").unwrap_or(key);
-            let inherited =
-                if name == key { value.contains("workspace = true") } else { value.trim() == "true" };
-            Some(Dependency { line, name, inherited })
-        })
-        .collect()
+    let of = |dev: bool| {
+        let wanted =
+            move |section: &str| section.ends_with("dependencies") && section.contains("dev-") == dev;
+        section_lines(manifest, wanted).filter_map(move |(line, text)| dependency(line, text, dev))
+    };
+    of(false).chain(of(true)).collect()
+}
+
+fn dependency(line: usize, text: &str, dev: bool) -> Option<Dependency<'_>> {
+    let (key, value) = text.split_once('=')?;
+    let key = key.trim();
+    let name = key.strip_suffix(".workspace").unwrap_or(key);
+    let inherited = if name == key { value.contains("workspace = true") } else { value.trim() == "true" };
+    Some(Dependency { line, name, inherited, dev })
 }
 
 /// The lines of the sections that `wanted` names, without comments, with their numbers.
@@ -163,8 +167,16 @@ mod tests {
         let state = manifest("cairn-state", "cairn-image.workspace = true");
         let image = manifest("cairn-image", "cairn-state.workspace = true");
         let cairn = manifest("cairn", "cairn-image.workspace = true");
-        let all = [("s/Cargo.toml", state), ("i/Cargo.toml", image), ("c/Cargo.toml", cairn)];
-        assert_eq!(found(&all), ["direction s/Cargo.toml:6"]);
+        let tests = "[dev-dependencies]\ncairn-image.workspace = true";
+        let network = manifest("cairn-network", tests);
+        let all = [
+            ("s/Cargo.toml", state),
+            ("i/Cargo.toml", image),
+            ("c/Cargo.toml", cairn),
+            ("services/n/Cargo.toml", network.clone()),
+            ("system/n/Cargo.toml", network),
+        ];
+        assert_eq!(found(&all), ["direction s/Cargo.toml:6", "direction system/n/Cargo.toml:7"]);
     }
 
     #[test]

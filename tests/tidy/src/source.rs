@@ -169,11 +169,14 @@ fn left_behind<'a>(source: &'a Source<'_>) -> impl Iterator<Item = Finding> + 'a
     })
 }
 
+/// An ignored test says which command runs it: in its attribute, or at the top of its file.
 fn ignored<'a>(source: &'a Source<'_>) -> impl Iterator<Item = Finding> + 'a {
     source.code.text.match_indices("#[ignore").filter_map(|(at, _)| {
         let line = source.file.text[at..].lines().next().unwrap_or_default();
         let message = "an ignored test without the command that runs it: `#[ignore = \"run by cargo ...\"]`";
-        (!line.contains("cargo ")).then(|| source.at("ignored", at, message))
+        let above = source.file.text.lines().take_while(|line| line.starts_with("//!"));
+        let named = line.contains("cargo ") || above.into_iter().any(|line| line.contains("--ignored"));
+        (!named).then(|| source.at("ignored", at, message))
     })
 }
 
