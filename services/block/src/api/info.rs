@@ -1,8 +1,10 @@
 //! What this deployment consists of: zones, extensions, services, hosts.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::extract::State;
-use cairn_gateway::{ApiResult, Caller, Query};
+use axum::extract::{Path, State};
+use cairn_gateway::{ApiError, ApiResult, Caller, Query};
 use cairn_state::Tx;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use super::Svc;
 use super::view::time;
 use crate::ZONE;
 use crate::capacity::{self, BACKEND};
+use crate::model::{BY_LISTED, LISTED, Snapshot, Volume};
 
 /// `GET /os-availability-zone`
 pub async fn zones(_: Caller) -> Json<Value> {
@@ -18,7 +21,7 @@ pub async fn zones(_: Caller) -> Json<Value> {
 }
 
 /// The parts of the API that were extensions once, and that are built.
-const EXTENSIONS: [(&str, &str); 13] = [
+const EXTENSIONS: [(&str, &str); 14] = [
     ("os-vol-tenant-attr", "VolumeTenantAttribute"),
     ("os-vol-host-attr", "VolumeHostAttribute"),
     ("os-vol-image-meta", "VolumeImageMetadata"),
@@ -32,6 +35,7 @@ const EXTENSIONS: [(&str, &str); 13] = [
     ("os-quota-sets", "Quotas"),
     ("os-services", "Services"),
     ("os-availability-zone", "AvailabilityZones"),
+    ("os-hosts", "Hosts"),
 ];
 
 /// `GET /extensions`
@@ -112,4 +116,42 @@ pub async fn hosts(State(svc): Svc, caller: Caller) -> ApiResult<Json<Value>> {
         })
         .collect();
     Ok(Json(json!({"hosts": shown})))
+}
+
+/// `GET /os-hosts/{host}`: what is on a node, in all and by project.
+pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>) -> ApiResult<Json<Value>> {
+    caller.require_admin()?;
+    let node = host.split('@').next().unwrap_or_default();
+    let (volumes, snapshots) = svc.store.read(|tx| {
+        if !capacity::pools(tx)?.iter().any(|p| p.node == node) {
+            return Err(ApiError::not_found("Host", &host));
+        }
+        Ok((tx.by_index::<Volume>(BY_LISTED, LISTED)?, tx.by_index::<Snapshot>(BY_LISTED, LISTED)?))
+    })?;
+    let mut sums: BTreeMap<String, [u64; 4]> = BTreeMap::from([(TOTAL.to_owned(), [0; 4])]);
+    let mut add = |project: &str, amounts: [u64; 4]| {
+        for key in [TOTAL, project] {
+            let sum = sums.entry(key.to_owned()).or_default();
+            sum.iter_mut().zip(amounts).for_each(|(s, a)| *s += a);
+        }
+    };
+    volumes.iter().filter(|v| v.node == node).for_each(|v| add(&v.project_id, [1, v.size_gb, 0, 0]));
+    snapshots.iter().filter(|s| s.node == node).for_each(|s| add(&s.project_id, [0, 0, 1, s.size_gb]));
+    let rows: Vec<_> = sums.iter().map(|(project, sum)| host_row(&host, project, *sum)).collect();
+    Ok(Json(json!({"host": rows})))
+}
+
+/// The row that sums up all projects; it sorts before any project's id.
+const TOTAL: &str = "(total)";
+
+fn host_row(host: &str, project: &str, sum: [u64; 4]) -> Value {
+    let [volumes, volume_gb, snapshots, snapshot_gb] = sum.map(|n| n.to_string());
+    json!({"resource": {
+        "host": host,
+        "project": project,
+        "volume_count": volumes,
+        "total_volume_gb": volume_gb,
+        "snapshot_count": snapshots,
+        "total_snapshot_gb": snapshot_gb,
+    }})
 }

@@ -13,8 +13,8 @@ use crate::model::{Metadata, Snapshot, Volume};
 /// A value that lists are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SortValue {
-    /// A text; none comes first.
-    Text(Option<String>),
+    /// A text.
+    Text(String),
     /// A number.
     Number(u64),
     /// A time; none comes first.
@@ -25,25 +25,64 @@ pub enum SortValue {
 pub trait Listed {
     /// What it is called in errors.
     const KIND: &'static str;
+    /// The attributes it can be filtered by.
+    const FILTERS: &'static [&'static str];
+    /// The attributes it can be sorted by.
+    const SORTS: &'static [&'static str];
     /// Its id.
     fn id(&self) -> &str;
-    /// The text of an attribute as a filter compares it; `None` if there is no such attribute.
-    fn attribute(&self, key: &str) -> Option<String>;
-    /// The value of an attribute to sort by; `None` if it cannot be sorted by that.
-    fn sort_value(&self, key: &str) -> Option<SortValue>;
+    /// The text of one of [`Listed::FILTERS`], as a filter compares it.
+    fn attribute(&self, key: &str) -> String;
+    /// The value of one of [`Listed::SORTS`].
+    fn sort_value(&self, key: &str) -> SortValue {
+        SortValue::Text(self.attribute(key))
+    }
     /// Its metadata.
     fn metadata(&self) -> &Metadata;
 }
 
 impl Listed for Volume {
     const KIND: &'static str = "Volume";
+    const FILTERS: &'static [&'static str] = &[
+        "id",
+        "name",
+        "display_name",
+        "description",
+        "status",
+        "bootable",
+        "availability_zone",
+        "size",
+        "user_id",
+        "snapshot_id",
+        "source_volid",
+        "image_id",
+        "volume_type_id",
+        "host",
+        "multiattach",
+        "encrypted",
+        "migration_status",
+        "group_id",
+        "consistencygroup_id",
+    ];
+    const SORTS: &'static [&'static str] = &[
+        "id",
+        "name",
+        "display_name",
+        "status",
+        "size",
+        "bootable",
+        "availability_zone",
+        "host",
+        "created_at",
+        "updated_at",
+    ];
 
     fn id(&self) -> &str {
         &self.id
     }
 
-    fn attribute(&self, key: &str) -> Option<String> {
-        Some(match key {
+    fn attribute(&self, key: &str) -> String {
+        match key {
             "id" => self.id.clone(),
             "name" | "display_name" => self.name.clone().unwrap_or_default(),
             "description" => self.description.clone().unwrap_or_default(),
@@ -52,28 +91,24 @@ impl Listed for Volume {
             "availability_zone" => ZONE.into(),
             "size" => self.size_gb.to_string(),
             "user_id" => self.user_id.clone(),
-            "project_id" => self.project_id.clone(),
             "snapshot_id" => self.snapshot_id.clone().unwrap_or_default(),
             "source_volid" => self.source_volid.clone().unwrap_or_default(),
             "image_id" => self.image_metadata.get("image_id").cloned().unwrap_or_default(),
             "volume_type_id" => self.type_id.clone(),
             "host" => crate::capacity::host_name(&self.node),
             "multiattach" | "encrypted" => "false".into(),
-            "migration_status" | "group_id" | "consistencygroup_id" => String::new(),
-            _ => return None,
-        })
+            // What volumes here never have.
+            _ => String::new(),
+        }
     }
 
-    fn sort_value(&self, key: &str) -> Option<SortValue> {
-        Some(match key {
+    fn sort_value(&self, key: &str) -> SortValue {
+        match key {
             "size" => SortValue::Number(self.size_gb),
             "created_at" => SortValue::Time(Some(self.created_at)),
             "updated_at" => SortValue::Time(self.updated_at),
-            "id" | "name" | "display_name" | "status" | "bootable" | "availability_zone" | "host" => {
-                SortValue::Text(self.attribute(key))
-            }
-            _ => return None,
-        })
+            text => SortValue::Text(self.attribute(text)),
+        }
     }
 
     fn metadata(&self) -> &Metadata {
@@ -83,13 +118,27 @@ impl Listed for Volume {
 
 impl Listed for Snapshot {
     const KIND: &'static str = "Snapshot";
+    const FILTERS: &'static [&'static str] = &[
+        "id",
+        "name",
+        "display_name",
+        "description",
+        "status",
+        "volume_id",
+        "size",
+        "volume_size",
+        "user_id",
+        "availability_zone",
+    ];
+    const SORTS: &'static [&'static str] =
+        &["id", "name", "display_name", "status", "volume_id", "size", "created_at", "updated_at"];
 
     fn id(&self) -> &str {
         &self.id
     }
 
-    fn attribute(&self, key: &str) -> Option<String> {
-        Some(match key {
+    fn attribute(&self, key: &str) -> String {
+        match key {
             "id" => self.id.clone(),
             "name" | "display_name" => self.name.clone().unwrap_or_default(),
             "description" => self.description.clone().unwrap_or_default(),
@@ -97,20 +146,17 @@ impl Listed for Snapshot {
             "volume_id" => self.volume_id.clone(),
             "size" | "volume_size" => self.size_gb.to_string(),
             "user_id" => self.user_id.clone(),
-            "project_id" => self.project_id.clone(),
-            "availability_zone" => ZONE.into(),
-            _ => return None,
-        })
+            _ => ZONE.into(),
+        }
     }
 
-    fn sort_value(&self, key: &str) -> Option<SortValue> {
-        Some(match key {
+    fn sort_value(&self, key: &str) -> SortValue {
+        match key {
             "size" => SortValue::Number(self.size_gb),
             "created_at" => SortValue::Time(Some(self.created_at)),
             "updated_at" => SortValue::Time(self.updated_at),
-            "id" | "name" | "display_name" | "status" | "volume_id" => SortValue::Text(self.attribute(key)),
-            _ => return None,
-        })
+            text => SortValue::Text(self.attribute(text)),
+        }
     }
 
     fn metadata(&self) -> &Metadata {
@@ -209,8 +255,7 @@ fn retain<T: Listed>(items: &mut Vec<T>, key: &str, value: &str) -> ApiResult<()
         Some(name) => (name, true),
         None => (key, false),
     };
-    // With nothing in the list nothing can be said of its attributes, and nothing has to be.
-    if items.first().is_some_and(|i| i.attribute(name).is_none()) {
+    if !T::FILTERS.contains(&name) {
         return Err(ApiError::bad_request(format!("Invalid filter: there is no attribute '{key}'.")));
     }
     let wanted = if matches!(name, "bootable" | "multiattach" | "encrypted") {
@@ -218,7 +263,10 @@ fn retain<T: Listed>(items: &mut Vec<T>, key: &str, value: &str) -> ApiResult<()
     } else {
         value.to_owned()
     };
-    items.retain(|i| i.attribute(name).is_some_and(|a| if like { a.contains(&wanted) } else { a == wanted }));
+    items.retain(|i| {
+        let attribute = i.attribute(name);
+        if like { attribute.contains(&wanted) } else { attribute == wanted }
+    });
     Ok(())
 }
 
@@ -245,7 +293,7 @@ fn read_sort(query: &Query) -> ApiResult<Vec<(String, bool)>> {
 
 fn sort<T: Listed>(items: &mut [T], keys: &[(String, bool)]) -> ApiResult<()> {
     for (key, _) in keys {
-        if items.first().is_some_and(|i| i.sort_value(key).is_none()) {
+        if !T::SORTS.contains(&key.as_str()) {
             return Err(ApiError::bad_request(format!("Invalid sort key: {key}.")));
         }
     }

@@ -108,6 +108,7 @@ fn other_routes() -> Router<Arc<Service>> {
         .route("/extensions", get(info::extensions))
         .route("/os-services", get(info::services))
         .route("/os-hosts", get(info::hosts))
+        .route("/os-hosts/{host}", get(info::show_host))
         .route("/scheduler-stats/get_pools", get(pools::list))
         .route("/capabilities/{host}", get(pools::capabilities))
 }

@@ -32,6 +32,9 @@ pub async fn create(
     Body(body): Body<Value>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let fields = input::inner(body, "snapshot")?;
+    if fields.get("volume_id") == Some(&Value::Null) {
+        return Err(ApiError::not_found("Volume", "None"));
+    }
     let volume_id = input::reference(&fields, "volume_id")?
         .ok_or_else(|| input::invalid("volume_id", "it is required"))?;
     let asked = input::flag(&fields, "force")?;

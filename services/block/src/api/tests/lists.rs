@@ -177,5 +177,14 @@ async fn the_deployment_describes_itself() {
     assert_eq!(services["services"][0]["host"], "node-1@cairn");
     let pools = cloud.get(ADMIN, "/scheduler-stats/get_pools?detail=True").await;
     assert_eq!(pools["pools"][0]["capabilities"]["total_capacity_gb"], 100.0);
+    let host = cloud.get(ADMIN, "/os-hosts/node-1@cairn").await;
+    assert_eq!(host["host"][0]["resource"]["volume_count"], "0");
+    assert_eq!(
+        cloud.call(ADMIN, Method::GET, "/os-hosts/absent", Value::Null).await.0,
+        StatusCode::NOT_FOUND
+    );
+    for path in ["/snapshots?sort_key=wat", "/snapshots?wat=1"] {
+        assert_eq!(cloud.call(P1, Method::GET, path, Value::Null).await.0, StatusCode::BAD_REQUEST);
+    }
     assert_eq!(cloud.get(ADMIN, "/capabilities/node-1@cairn").await["vendor_name"], "Cairn");
 }
