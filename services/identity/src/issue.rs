@@ -1,12 +1,14 @@
 //! Makes tokens: who is asking (methods), for what (scope), and the payload that follows.
 //!
-//! Every refusal is the same 401, so that nobody learns which users, projects or trusts exist. Passwords and secrets
+//! Every refusal is the same 401 (but for a token that is not valid), so that nobody learns which users and
+//! projects exist. Passwords and secrets
 //! that come in here go nowhere but to their check.
 
 use std::net::IpAddr;
 
 use cairn_gateway::{ApiError, ApiResult};
 use cairn_state::Tx;
+use http::StatusCode;
 use serde::Deserialize;
 
 use crate::clock;
@@ -177,7 +179,9 @@ async fn check(svc: &Service, subject: &str, secret: &str, phc: Option<&str>) ->
 }
 
 fn by_token(svc: &Service, token: &str) -> ApiResult<Proven> {
-    let validated = svc.validate(token)?.ok_or_else(ApiError::unauthorized)?;
+    // 404, as Keystone has it: the token is what is asked about.
+    let gone = || ApiError::new(StatusCode::NOT_FOUND, "The token is not valid.");
+    let validated = svc.validate(token)?.ok_or_else(gone)?;
     let payload = &validated.payload;
     if payload.trust_id.is_some() || payload.application_credential_id.is_some() {
         return Err(ApiError::forbidden(
