@@ -114,7 +114,7 @@ impl Manifest {
         if m.id != id {
             return Err(format!("the manifest of {} lies in the directory of {id}", m.id));
         }
-        if m.segment_size == 0 || m.segment_size % SECTOR != 0 || m.size % SECTOR != 0 {
+        if m.segment_size == 0 || !m.segment_size.is_multiple_of(SECTOR) || !m.size.is_multiple_of(SECTOR) {
             return Err("sizes that are not whole sectors".into());
         }
         Ok(m)

@@ -1,7 +1,17 @@
 //! The storage engine: volumes on data disks, served to guests by vhost-user-blk.
 //!
-//! Two sides. The controller's side is [`model`] (the records) and [`volumes`] (what services call inside their
-//! own transactions). The node's side runs in the storage process.
+//! Two sides, which meet only in the store and on one socket:
+//!
+//! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
+//!   [`data::Client`] (images in and out).
+//! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
+//!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`mod@format`] names
+//!   every byte on a disk; `FORMAT.md` explains it.
+//!
+//! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
+//! it is the one writer. What it must never do: acknowledge a flush whose data is not on stable media; make a
+//! volume anew that once held data; destroy a volume without its tombstone; guess the format of an image; let a
+//! guest or an upload reach beyond its own bytes.
 
 pub mod agent;
 pub mod blk;

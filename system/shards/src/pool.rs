@@ -3,7 +3,7 @@
 //! It decides on which disk something is made. It blocks; async callers go through `spawn_blocking`. It knows no
 //! store and no guest. Of each volume at most one [`Volume`] is open, so that flushes know of all writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,27 @@ pub struct Pool {
     disks: Mutex<BTreeMap<String, Arc<Disk>>>,
     refused: Mutex<BTreeMap<String, String>>,
     open: Mutex<HashMap<String, Weak<Volume>>>,
+    /// Ids that something is being made under, beside [`Pool::create`].
+    claimed: Mutex<HashSet<String>>,
+}
+
+/// An id that is taken by an import under way, until dropped.
+pub struct Claim {
+    id: String,
+    pool: Arc<Pool>,
+}
+
+impl Claim {
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        guard(&self.pool.claimed).remove(&self.id);
+    }
 }
 
 /// What is wanted of a new volume.
@@ -45,6 +66,7 @@ impl Pool {
             disks: Mutex::default(),
             refused: Mutex::default(),
             open: Mutex::default(),
+            claimed: Mutex::default(),
         }
     }
 
@@ -93,6 +115,20 @@ impl Pool {
         let healthy = self.disks().into_iter().filter(|d| d.health().is_ok());
         let roomiest = healthy.max_by_key(|d| d.space().map_or(0, |(_, free)| free));
         roomiest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no healthy data disk"))
+    }
+
+    /// Takes an id for an import; `None` if it is in use or taken.
+    pub fn claim(self: &Arc<Pool>, id: &str) -> Option<Claim> {
+        let mut claimed = guard(&self.claimed);
+        if self.find(id).is_some() || !claimed.insert(id.to_owned()) {
+            return None;
+        }
+        Some(Claim { id: id.to_owned(), pool: self.clone() })
+    }
+
+    /// Whether an import under this id is under way.
+    pub fn is_claimed(&self, id: &str) -> bool {
+        guard(&self.claimed).contains(id)
     }
 
     /// Opens a volume, or hands out the one that is open.

@@ -118,3 +118,86 @@ fn put_next(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
     spec.generation += 1;
     tx.put(&spec)
 }
+
+#[cfg(test)]
+mod tests {
+    use cairn_state::LocalStore;
+
+    use super::*;
+
+    fn spec(id: &str) -> VolumeSpec {
+        VolumeSpec {
+            id: id.into(),
+            size: 1024,
+            node: "n".into(),
+            source: None,
+            read_only: false,
+            export: None,
+            deleted: false,
+            generation: 0,
+        }
+    }
+
+    async fn change<T>(store: &LocalStore, mut f: impl FnMut(&mut Tx) -> Result<T, Abort>) -> T {
+        store.transact(|tx| f(tx)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn epochs_only_grow() {
+        let store = LocalStore::in_memory().unwrap();
+        change(&store, |tx| create(tx, spec("v"))).await;
+        let first = change(&store, |tx| export(tx, "v", "n", "a")).await;
+        assert_eq!(change(&store, |tx| export(tx, "v", "n", "a")).await, first);
+        let second = change(&store, |tx| export(tx, "v", "n", "b")).await;
+        change(&store, |tx| unexport(tx, "v")).await;
+        let third = change(&store, |tx| export(tx, "v", "n", "b")).await;
+        assert!(first < second && second < third);
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_purged_only_when_its_agent_is_done() {
+        let store = LocalStore::in_memory().unwrap();
+        change(&store, |tx| create(tx, spec("v"))).await;
+        assert!(store.transact(|tx| create(tx, spec("v"))).await.is_err());
+        change(&store, |tx| delete(tx, "v")).await;
+        assert!(store.transact(|tx| export(tx, "v", "n", "a")).await.is_err());
+        let told = |phase, generation| VolumeStatus {
+            id: "v".into(),
+            node: "n".into(),
+            generation,
+            phase,
+            error: None,
+            socket: None,
+            epoch: 0,
+            size: 0,
+            allocated: 0,
+            disk: None,
+        };
+        for early in [told(Phase::Ready, 2), told(Phase::Gone, 1)] {
+            change(&store, |tx| tx.put(&early)).await;
+            assert!(!change(&store, |tx| purge_if_gone(tx, "v")).await);
+        }
+        change(&store, |tx| tx.put(&told(Phase::Gone, 2))).await;
+        assert!(change(&store, |tx| purge_if_gone(tx, "v")).await);
+        assert!(change(&store, |tx| status(tx, "v")).await.is_none());
+        assert!(change(&store, |tx| purge_if_gone(tx, "v")).await, "and again");
+    }
+
+    #[tokio::test]
+    async fn volumes_never_shrink() {
+        let store = LocalStore::in_memory().unwrap();
+        change(&store, |tx| create(tx, spec("v"))).await;
+        change(&store, |tx| resize(tx, "v", 4096).and_then(|()| resize(tx, "v", 512))).await;
+        let spec = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
+        assert_eq!((spec.size, spec.generation), (4096, 2));
+    }
+
+    #[tokio::test]
+    async fn what_may_be_without_a_spec_gets_a_tombstone() {
+        let store = LocalStore::in_memory().unwrap();
+        change(&store, |tx| abandon(tx, "img", "n")).await;
+        assert!(store.read(|tx| tx.get::<VolumeSpec>("img")).unwrap().unwrap().deleted);
+        change(&store, |tx| create(tx, spec("v")).and_then(|()| abandon(tx, "v", "n"))).await;
+        assert!(store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap().deleted);
+    }
+}

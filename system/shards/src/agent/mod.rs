@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_state::{AgentArgs, Mirror, reconcile as driver};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::blk::ServeOptions;
@@ -60,6 +61,12 @@ pub async fn run(args: AgentArgs, disks_dir: PathBuf) {
 
 /// Like [`run`], with options.
 pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
+    // A volume has a file per GiB: as many open ones as the system grants.
+    if let Err(e) = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+    {
+        tracing::warn!(error = %e, "the limit of open files was not raised");
+    }
     let pool = Arc::new(Pool::new(&disks_dir, options.cloud.clone()));
     let serve = ServeOptions {
         dir: args.run_dir.join("storage"),

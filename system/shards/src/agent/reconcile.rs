@@ -143,7 +143,7 @@ impl Volumes {
             served: self.exports.get(&spec.id).filter(|e| e.is_serving()).map(Export::epoch),
             source_ready: source.is_some_and(|s| self.stored.contains_key(s) && !self.making.contains_key(s)),
             clone_waits,
-            in_the_making: self.making.contains_key(&spec.id),
+            in_the_making: self.making.contains_key(&spec.id) || self.pool.is_claimed(&spec.id),
             live: self.live(),
         }
     }

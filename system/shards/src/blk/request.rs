@@ -131,7 +131,7 @@ impl<'m> Request<'m> {
 
     fn clear_ranges(&mut self, volume: &Volume) -> Result<(), Refused> {
         let count = self.source.len() / 16;
-        if count == 0 || count > u64::from(RANGES_MAX) || self.source.len() % 16 != 0 {
+        if count == 0 || count > u64::from(RANGES_MAX) || !self.source.len().is_multiple_of(16) {
             return Err(Refused::Invalid);
         }
         let mut bytes = [0; 16];
@@ -207,7 +207,7 @@ fn collect<'m>(
 fn range(volume: &Volume, sector: u64, len: u64) -> Result<(u64, u64), Refused> {
     let offset = sector.checked_mul(SECTOR).ok_or(Refused::Invalid)?;
     let fits = offset.checked_add(len).is_some_and(|end| end <= volume.size());
-    if len % SECTOR != 0 || !fits {
+    if !len.is_multiple_of(SECTOR) || !fits {
         return Err(Refused::Invalid);
     }
     Ok((offset, len))

@@ -13,10 +13,11 @@ use axum::body::Body;
 use tokio::task::spawn_blocking;
 
 use super::ingest::{self, Hashes, OneFile, Segments};
-use super::{Claim, DataError, ImageImported, Inner, qcow2};
+use super::{DataError, ImageImported, Inner, qcow2};
 use crate::disk::Staging;
 use crate::format::{self, ImageSource, Manifest};
 use crate::fsio;
+use crate::pool::Claim;
 use crate::volume::{self, Volume};
 
 /// The raw file between a conversion and its cutting into segments.
@@ -41,7 +42,7 @@ pub async fn upload(
     wanted: Wanted,
     body: Body,
 ) -> Result<ImageImported, DataError> {
-    let claim = Claim::take(inner, id)?;
+    let claim = inner.claim(id)?;
     let disk = inner.pool.roomiest()?;
     if wanted.length.is_some_and(|length| disk.space().is_ok_and(|(_, free)| length > free)) {
         return Err(DataError::full());
@@ -49,7 +50,7 @@ pub async fn upload(
     let staging = disk.stage(id)?;
     match wanted.format.as_str() {
         "raw" | "iso" => upload_raw(claim, staging, wanted, body).await,
-        "qcow2" => upload_qcow2(claim, staging, wanted, body).await,
+        "qcow2" => upload_qcow2(inner, claim, staging, wanted, body).await,
         other => Err(DataError::refused(format!(
             "the disk format {other} is not supported: convert it to raw or qcow2 first"
         ))),
@@ -74,7 +75,7 @@ async fn upload_raw(
         first_bytes(staging.path(), &format::segment_name(0)).as_deref().and_then(qcow2::looks_formatted)
     {
         tracing::warn!(
-            image = claim.id,
+            image = claim.id(),
             other,
             "a raw image begins like another format; it is kept as raw bytes"
         );
@@ -84,6 +85,7 @@ async fn upload_raw(
 }
 
 async fn upload_qcow2(
+    inner: &Inner,
     claim: Claim,
     staging: Staging,
     wanted: Wanted,
@@ -99,7 +101,6 @@ async fn upload_qcow2(
     qcow2::inspect(&head, wanted.cap).map_err(DataError::refused)?;
     let converted = staging.path().join(CONVERTED);
     let virtual_size = {
-        let inner = claim.inner.clone();
         let _turn = inner.converting.acquire().await.map_err(io::Error::other)?;
         let virtual_size = inner.limits.check(&original, wanted.cap).await?;
         inner.limits.to_raw(&original, &converted, virtual_size).await?;
@@ -129,7 +130,7 @@ fn cut(staging: &Staging, size: u64) -> io::Result<()> {
 
 /// Makes the image `id` of a volume as it is at one moment.
 pub async fn from_volume(inner: &Arc<Inner>, id: &str, volume: &str) -> Result<ImageImported, DataError> {
-    let claim = Claim::take(inner, id)?;
+    let claim = inner.claim(id)?;
     crate::pool::check_id(volume)?;
     // If the caller goes away, the hashing (the long part) must end too.
     let gone = CancelOnDrop::default();
@@ -183,7 +184,7 @@ async fn publish(
     source: ImageSource,
     virtual_size: u64,
 ) -> Result<ImageImported, DataError> {
-    let manifest = Manifest { image: Some(source), ..Manifest::new(&claim.id, virtual_size, true) };
+    let manifest = Manifest { image: Some(source), ..Manifest::new(claim.id(), virtual_size, true) };
     finish(claim, staging, manifest).await
 }
 

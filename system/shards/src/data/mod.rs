@@ -14,9 +14,8 @@ mod ingest;
 mod qcow2;
 mod read;
 
-use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -33,7 +32,7 @@ pub use convert::ConvertLimits;
 
 use crate::fsio;
 use crate::model::VolumeSpec;
-use crate::pool::{self, Pool};
+use crate::pool::{self, Claim, Pool};
 
 /// The largest virtual size accepted where the request names no cap, in bytes: 2 TiB.
 const CAP_DEFAULT: u64 = 2 << 40;
@@ -108,15 +107,13 @@ struct Inner {
     limits: ConvertLimits,
     /// Bounds how many images are checked and converted at once.
     converting: Semaphore,
-    /// Ids that are being imported.
-    importing: Mutex<HashSet<String>>,
 }
 
 impl Service {
     /// Serves the images of this pool. `specs` tells which ids are spoken for.
     pub fn new(pool: Arc<Pool>, specs: Mirror<VolumeSpec>, limits: ConvertLimits) -> Service {
         let converting = Semaphore::new(limits.concurrency.max(1));
-        Service { inner: Arc::new(Inner { pool, specs, limits, converting, importing: Mutex::default() }) }
+        Service { inner: Arc::new(Inner { pool, specs, limits, converting }) }
     }
 
     /// Its routes.
@@ -129,27 +126,13 @@ impl Service {
     }
 }
 
-/// An id that is being imported, until dropped.
-struct Claim {
-    id: String,
-    inner: Arc<Inner>,
-}
-
-impl Claim {
-    fn take(inner: &Arc<Inner>, id: &str) -> Result<Claim, DataError> {
+impl Inner {
+    fn claim(&self, id: &str) -> Result<Claim, DataError> {
         pool::check_id(id)?;
-        let mut importing = inner.importing.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = inner.pool.find(id).is_some() || inner.specs.get(id).is_some();
-        if taken || !importing.insert(id.to_owned()) {
-            return Err(DataError::new(StatusCode::CONFLICT, format!("{id} exists, or is being imported")));
-        }
-        Ok(Claim { id: id.to_owned(), inner: inner.clone() })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.inner.importing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        // Claimed first: a tombstone that comes from here on waits for the import's end, one that was there is seen.
+        let claim = self.pool.claim(id).filter(|_| self.specs.get(id).is_none());
+        claim
+            .ok_or_else(|| DataError::new(StatusCode::CONFLICT, format!("{id} exists, or is being imported")))
     }
 }
 

@@ -1,0 +1,101 @@
+//! The storage process killed at any moment: what was flushed is there, and no request is lost or done twice.
+//!
+//! The backend runs in a process of its own (this test binary, started again with an environment variable), so
+//! that it can be killed as a kernel or an operator would.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cairn_shards::blk::{Export, ServeOptions};
+use cairn_shards::pool::{NewVolume, Pool};
+use common::front_end::*;
+
+const BACKEND: &str = "CAIRN_TEST_BACKEND";
+
+/// Not a test of its own: the backend process.
+#[test]
+fn backend_process() {
+    let Some(dir) = std::env::var_os(BACKEND) else { return };
+    let dir = Path::new(&dir);
+    let pool = Pool::new(dir, None);
+    pool.scan().unwrap();
+    let options = ServeOptions { dir: dir.join("run"), gid: None };
+    options.prepare().unwrap();
+    let _export = Export::start("v1", 1, pool.open("v1").unwrap(), &options).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn backend(dir: &Path) -> Killed {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["backend_process", "--exact", "--nocapture"])
+        .env(BACKEND, dir)
+        .stdout(Stdio::null())
+        .spawn();
+    Killed(child.unwrap())
+}
+
+fn reconnect(guest: &mut Guest, socket: &Path) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while guest.connect(socket).is_err() {
+        assert!(Instant::now() < until, "the backend does not come back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_backend_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    common::make_disk(dir.path(), "d1");
+    let pool = Pool::new(dir.path(), None);
+    pool.scan().unwrap();
+    pool.create(&NewVolume { id: "v1".into(), size: 64 << 20, read_only: false, source: None }).unwrap();
+    drop(pool);
+    let socket = dir.path().join("run/v1.sock");
+    let mut guest = Guest::new();
+    let mut acknowledged = vec![0u8; SLOTS.into()];
+    for round in 1..=12u8 {
+        let process = backend(dir.path());
+        reconnect(&mut guest, &socket);
+        for slot in 0..SLOTS {
+            guest.submit(slot, OUT, u64::from(slot) * 128, &Data::Out(&[round; 65536]));
+        }
+        guest.kick();
+        // Killed somewhere among them: at once, or after a few completions.
+        let some = usize::from(round % 4) * 8;
+        let mut done = if some > 0 { guest.wait(some) } else { vec![] };
+        drop(process);
+        done.extend(guest.completed());
+        let in_order = done.iter().enumerate().all(|(i, (head, _))| usize::from(*head) == 3 * i);
+        assert!(in_order, "round {round}: {done:?}");
+        let process = backend(dir.path());
+        guest.disconnect();
+        reconnect(&mut guest, &socket);
+        done.extend(guest.wait(usize::from(SLOTS) - done.len()));
+        let heads: Vec<u16> = done.iter().map(|(head, _)| *head).collect();
+        assert_eq!(heads, (0..SLOTS).map(|s| 3 * s).collect::<Vec<_>>(), "round {round}");
+        assert!((0..SLOTS).all(|slot| guest.status(slot) == 0));
+        acknowledged.fill(round);
+        drop(process);
+        guest.disconnect();
+    }
+    let _process = backend(dir.path());
+    reconnect(&mut guest, &socket);
+    for (slot, expected) in acknowledged.iter().enumerate() {
+        assert!(guest.read(slot as u64 * 128, 65536).iter().all(|b| b == expected), "slot {slot}");
+    }
+}

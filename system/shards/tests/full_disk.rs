@@ -1,0 +1,151 @@
+//! On a real data disk: an XFS with shared blocks, on a loop device. Clones that cost nothing, and a disk that
+//! fills up under a guest. Needs root and loop devices; says so where it has them not.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use cairn_shards::blk::{Export, ServeOptions};
+use cairn_shards::pool::{NewVolume, Pool};
+use common::front_end::*;
+
+struct Mounted {
+    dir: tempfile::TempDir,
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+impl Mounted {
+    /// Mounts a fresh XFS of 320 MiB; `Err` says what this machine lacks.
+    fn new() -> Result<Mounted, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("disks/d1"));
+        std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
+        std::fs::create_dir_all(&at).unwrap();
+        run("mkfs.xfs", &["-q", "-m", "reflink=1", image.to_str().unwrap()])?;
+        run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
+        common::make_disk(&dir.path().join("disks"), "d1");
+        Ok(Mounted { dir })
+    }
+
+    fn disks(&self) -> PathBuf {
+        self.dir.path().join("disks")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let at = self.disks().join("d1");
+        // Threads of the export may hold files for another moment.
+        for _ in 0..100 {
+            if run("umount", &[at.to_str().unwrap()]).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        println!("{} stays mounted", at.display());
+    }
+}
+
+fn mounted() -> Option<Mounted> {
+    match Mounted::new() {
+        Ok(mounted) => Some(mounted),
+        Err(why) => {
+            println!("SKIPPED, not tested here: no loop-mounted XFS: {why}");
+            None
+        }
+    }
+}
+
+fn free(path: &Path) -> u64 {
+    let s = nix::sys::statvfs::statvfs(path).unwrap();
+    s.blocks_available() * s.fragment_size()
+}
+
+fn volume(id: &str, size: u64, source: Option<&str>) -> NewVolume {
+    NewVolume { id: id.into(), size, read_only: false, source: source.map(Into::into) }
+}
+
+#[test]
+fn a_clone_shares_its_blocks() {
+    let Some(disk) = mounted() else { return };
+    let pool = Pool::new(&disk.disks(), None);
+    pool.scan().unwrap();
+    pool.create(&volume("a", 256 << 20, None)).unwrap();
+    let a = pool.open("a").unwrap();
+    for i in 0..100 {
+        a.write_slice(i << 20, &vec![1; 1 << 20]).unwrap();
+    }
+    a.flush().unwrap();
+    let before = free(&disk.disks().join("d1"));
+    for i in 0..20 {
+        pool.create(&volume(&format!("b{i}"), 256 << 20, Some("a"))).unwrap();
+    }
+    assert!(before - free(&disk.disks().join("d1")) < 16 << 20, "20 clones of 100 MiB");
+    let mut bytes = vec![0; 1 << 20];
+    pool.open("b19").unwrap().read_slice(99 << 20, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|b| *b == 1));
+}
+
+#[test]
+fn a_full_disk_holds_writes_until_there_is_room() {
+    let Some(disk) = mounted() else { return };
+    let pool = Pool::new(&disk.disks(), None);
+    pool.scan().unwrap();
+    pool.create(&volume("a", 1 << 30, None)).unwrap();
+    pool.create(&volume("other", 1 << 20, None)).unwrap();
+    pool.open("other").unwrap().write_slice(0, &[4; 4096]).unwrap();
+    let ballast = disk.disks().join("d1/ballast");
+    std::fs::write(&ballast, vec![1; 200 << 20]).unwrap();
+
+    let options = ServeOptions { dir: disk.dir.path().join("run"), gid: None };
+    options.prepare().unwrap();
+    let a = pool.open("a").unwrap();
+    let mut export = Export::start("a", 1, a.clone(), &options).unwrap();
+    let mut guest = Guest::connected(export.socket());
+    // More than there is room for, 64 requests of 256 KiB at a time.
+    let mut round = 0;
+    let held = loop {
+        for slot in 0..SLOTS {
+            let sector = (round * u64::from(SLOTS) + u64::from(slot)) * 512;
+            guest.submit(slot, OUT, sector, &Data::Out(&[round as u8 + 1; 256 << 10]));
+        }
+        guest.kick();
+        let mut done = Vec::new();
+        for _ in 0..100 {
+            done.extend(guest.completed());
+            if done.len() == usize::from(SLOTS) || a.is_full() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if done.len() < usize::from(SLOTS) {
+            break usize::from(SLOTS) - done.len();
+        }
+        round += 1;
+        assert!(round < 40, "the disk never filled up");
+    };
+    assert!(a.is_full());
+    // Another volume goes on being read, and what this one has completed stays completed.
+    let mut bytes = [0; 4096];
+    pool.open("other").unwrap().read_slice(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [4; 4096]);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(guest.completed().is_empty(), "held, neither failed nor dropped");
+
+    std::fs::remove_file(&ballast).unwrap();
+    let done = guest.wait(held);
+    assert_eq!(done.len(), held);
+    assert!((0..SLOTS).all(|slot| guest.status(slot) == 0));
+    assert!(!a.is_full());
+    let last = (round * u64::from(SLOTS) + u64::from(SLOTS) - 1) * 512;
+    assert!(guest.read(last, 65536).iter().all(|b| *b == round as u8 + 1));
+    drop(guest);
+    assert!(export.stop(Duration::from_secs(5)));
+}
