@@ -97,3 +97,43 @@ fn a_hundred_ports() {
         everything_goes(node, &mut cloud);
     });
 }
+
+/// A port may be down, may send as others on request, and may be left unwatched.
+#[test]
+fn ports_are_as_their_users_want_them() {
+    on_a_node(|node| {
+        let mut cloud = Cloud::default();
+        let (net, subnet) = cloud.network("10.0.0.0/24", None);
+        let open = cloud.group(&[&allow("icmp", None)]);
+        let a = cloud.guest(&net, &subnet, "10.0.0.10", "a", &[&open]);
+        let b = cloud.guest(&net, &subnet, "10.0.0.11", "b", &[&open]);
+        let closed = cloud.guest(&net, &subnet, "10.0.0.12", "c", &[]);
+        node.start_agent();
+        node.settle(&cloud);
+        let [ga, gb, gc] = [&a, &b, &closed].map(|p| node.guest(&cloud, p));
+        [&ga, &gb, &gc].iter().for_each(|g| drop(g.dhcp()));
+        assert!(ga.pings("10.0.0.11"));
+        assert!(!gc.pings("10.0.0.11") && !ga.pings("10.0.0.12"), "without a group nothing passes");
+
+        let from = "ping -n -c 1 -W 1 -I 10.0.0.99 10.0.0.10";
+        gb.sh("ip addr add 10.0.0.99/24 dev eth0");
+        assert!(!gb.run(from).status.success());
+        let mac = cloud.port_mut(&b).mac.clone();
+        cloud.port_mut(&b).allowed_address_pairs =
+            vec![AddressPair { ip: "10.0.0.96/30".parse().unwrap(), mac }];
+        node.settle(&cloud);
+        eventually("an address that is allowed", || gb.run(from).status.success());
+
+        let port = cloud.port_mut(&closed);
+        port.port_security = false;
+        node.settle(&cloud);
+        gc.sh("ip addr add 10.0.0.50/24 dev eth0");
+        assert!(gc.run("ping -n -c 1 -W 1 -I 10.0.0.50 10.0.0.11").status.success(), "unwatched");
+        assert!(ga.pings("10.0.0.12"), "unwatched");
+
+        cloud.port_mut(&a).admin_state_up = false;
+        node.settle(&cloud);
+        assert!(!gb.pings("10.0.0.10") && !node.port_status(&a).unwrap().up, "down");
+        everything_goes(node, &mut cloud);
+    });
+}

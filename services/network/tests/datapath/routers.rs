@@ -100,3 +100,25 @@ fn moves(node: &Node, cloud: &mut Cloud, outside: &node::Guest, b: &str) {
     node.settle(cloud);
     assert!(!outside.pings("203.0.113.50"));
 }
+
+/// What cannot be made is told, and made as soon as it can be.
+#[test]
+fn a_node_without_the_lan_says_so() {
+    on_a_node(|node| {
+        let mut cloud = Cloud::default();
+        let (ext, ext_subnet) = cloud.network("203.0.113.0/24", lan());
+        let (net, subnet) = cloud.network("10.0.0.0/24", None);
+        cloud.router(&[(&net, &subnet, "10.0.0.1")], Some((&ext, &ext_subnet, "203.0.113.9")));
+        let gateway = cloud.ports.last().unwrap().id.clone();
+        node.start_agent();
+        node.put(&cloud);
+        eventually("the gateway port has failed", || {
+            let status = node.port_status(&gateway);
+            status.is_some_and(|s| s.phase == Phase::Failed && s.error.unwrap().contains("lan0"))
+        });
+        assert!(node.get::<HostStatus>(NODE).unwrap().physical_networks.is_empty());
+        sh("ip link add lan0 type bridge; ip link set lan0 up");
+        node.settle(&cloud);
+        everything_goes(node, &mut cloud);
+    });
+}
