@@ -57,7 +57,7 @@ impl Resource for AddressScope {
             project_id: common.project_id,
             name: common.name,
             ip_version,
-            shared: take_shared(ctx, attrs)?.unwrap_or(false),
+            shared: resource::admin_flag(ctx, attrs, "shared")?.unwrap_or(false),
             stamp: common.stamp,
         };
         tx.put(&scope)?;
@@ -66,7 +66,7 @@ impl Resource for AddressScope {
 
     fn update(mut self, tx: &mut Tx, ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<AddressScope> {
         self.name = attrs.text("name")?.unwrap_or(self.name);
-        let shared = take_shared(ctx, attrs)?.unwrap_or(self.shared);
+        let shared = resource::admin_flag(ctx, attrs, "shared")?.unwrap_or(self.shared);
         if self.shared && !shared {
             return Err(ApiError::bad_request("Unable to update address scope: it cannot be unshared.")
                 .with_code("AddressScopeUpdateError"));
@@ -86,12 +86,4 @@ impl Resource for AddressScope {
         }
         Ok(tx.delete::<AddressScope>(&self.id).map(drop)?)
     }
-}
-
-fn take_shared(ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Option<bool>> {
-    let shared = attrs.flag("shared")?;
-    if shared == Some(true) {
-        ctx.caller.require_admin()?;
-    }
-    Ok(shared)
 }

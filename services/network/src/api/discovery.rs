@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, Version, versions};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::logic::hosts;
 use crate::service::Service;
 
 const V2: Version = Version {
@@ -37,14 +39,16 @@ const RESOURCES: [(&str, &str); 10] = [
 type Extension = (&'static str, &'static str, &'static str);
 
 /// What works, by the aliases that clients look for.
-const EXTENSIONS: [Extension; 29] = [
+const EXTENSIONS: [Extension; 33] = [
     ("address-scope", "Address scope", "Address scopes of subnet pools."),
     ("agent", "agent", "The network agents of the nodes."),
     ("allowed-address-pairs", "Allowed Address Pairs", "Further sources that anti-spoofing lets pass."),
+    ("availability_zone", "Availability Zone", "The zones of the nodes."),
     ("binding", "Port Binding", "The node a port is plugged on."),
     ("default-subnetpools", "Default Subnetpools", "A pool that is taken when none is named."),
     ("ext-gw-mode", "Neutron L3 Configurable external gateway mode", "Routers without address translation."),
     ("external-net", "Neutron external network", "Networks that routers have their gateway on."),
+    ("extra_dhcp_opt", "Neutron Extra DHCP options", "Further options of DHCP for IPv4, per port."),
     ("extraroute", "Neutron Extra Route", "Static routes of routers."),
     ("extraroute-atomic", "Atomically add/remove extra routes", "Routes added and removed one by one."),
     ("ip-substring-filtering", "IP address substring filtering", "Ports found by a part of an address."),
@@ -64,6 +68,7 @@ const EXTENSIONS: [Extension; 29] = [
         "Normalized CIDR field for security group rules",
         "The prefix as it is used.",
     ),
+    ("service-type", "Neutron Service Type Management", "What provides the services there are."),
     ("sorting", "Sorting support", "Lists in any order."),
     ("standard-attr-description", "standard-attr-description", "Descriptions of resources."),
     ("standard-attr-revisions", "Resource revision numbers", "How often a resource was changed."),
@@ -71,6 +76,7 @@ const EXTENSIONS: [Extension; 29] = [
     ("standard-attr-timestamp", "Resource timestamps", "When a resource was made and changed."),
     ("subnet-service-types", "Subnet service types", "Subnets for some kinds of port."),
     ("subnet_allocation", "Subnet Allocation", "Subnets cut from pools."),
+    ("tag", "Tag support", "Words on networks."),
 ];
 
 /// The routes of discovery.
@@ -81,6 +87,8 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/v2.0/", get(resources))
         .route("/v2.0/extensions", get(extensions))
         .route("/v2.0/extensions/{alias}", get(extension))
+        .route("/v2.0/service-providers", get(providers))
+        .route("/v2.0/availability_zones", get(zones))
 }
 
 async fn root(base: BaseUrl) -> Json<Value> {
@@ -110,4 +118,17 @@ async fn extension(_: Caller, Path(alias): Path<String>) -> ApiResult<Json<Value
     let found = found
         .ok_or_else(|| ApiError::not_found("Extension with alias", &alias).with_code("ExtensionNotFound"))?;
     Ok(Json(json!({"extension": view(found)})))
+}
+
+/// Who provides what: the kernel's routing, driven by us.
+async fn providers(_: Caller) -> Json<Value> {
+    Json(json!({"service_providers": [{"service_type": "L3_ROUTER_NAT", "name": "cairn", "default": true}]}))
+}
+
+/// All nodes are one zone; it is there when any of them is.
+async fn zones(State(svc): State<Arc<Service>>, _: Caller) -> ApiResult<Json<Value>> {
+    let alive = svc.store.read(|tx| hosts::alive(tx, Timestamp::now()))?;
+    let state = if alive.is_empty() { "unavailable" } else { "available" };
+    let zone = |resource: &str| json!({"name": "nova", "resource": resource, "state": state});
+    Ok(Json(json!({"availability_zones": [zone("network"), zone("router")]})))
 }

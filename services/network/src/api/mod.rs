@@ -12,6 +12,7 @@ pub mod floating_ips;
 pub mod listing;
 pub mod networks;
 pub mod port_attrs;
+pub mod port_view;
 pub mod ports;
 pub mod quotas;
 pub mod resource;

@@ -83,9 +83,9 @@ impl Resource for Network {
             name: common.name,
             description: common.description,
             admin_state_up: attrs.flag("admin_state_up")?.unwrap_or(true),
-            shared: admin_flag(ctx, attrs, "shared")?.unwrap_or(false),
-            external: admin_flag(ctx, attrs, "router:external")?.unwrap_or(false),
-            is_default: admin_flag(ctx, attrs, "is_default")?.unwrap_or(false),
+            shared: resource::admin_flag(ctx, attrs, "shared")?.unwrap_or(false),
+            external: resource::admin_flag(ctx, attrs, "router:external")?.unwrap_or(false),
+            is_default: resource::admin_flag(ctx, attrs, "is_default")?.unwrap_or(false),
             port_security: attrs.flag("port_security_enabled")?.unwrap_or(true),
             segment,
             provider,
@@ -105,13 +105,13 @@ impl Resource for Network {
         resource::rename(attrs, &mut self.name, &mut self.description)?;
         self.admin_state_up = attrs.flag("admin_state_up")?.unwrap_or(self.admin_state_up);
         self.port_security = attrs.flag("port_security_enabled")?.unwrap_or(self.port_security);
-        self.is_default = admin_flag(ctx, attrs, "is_default")?.unwrap_or(self.is_default);
+        self.is_default = resource::admin_flag(ctx, attrs, "is_default")?.unwrap_or(self.is_default);
         self.mtu = take_mtu(attrs, self.provider.as_ref())?.unwrap_or(self.mtu);
-        if let Some(shared) = admin_flag(ctx, attrs, "shared")? {
+        if let Some(shared) = resource::admin_flag(ctx, attrs, "shared")? {
             check_unsharing(tx, &self, shared)?;
             self.shared = shared;
         }
-        if let Some(external) = admin_flag(ctx, attrs, "router:external")? {
+        if let Some(external) = resource::admin_flag(ctx, attrs, "router:external")? {
             if self.external && !external {
                 networks::check_not_used_as_external(tx, &self)?;
             }
@@ -125,15 +125,6 @@ impl Resource for Network {
     fn remove(self, tx: &mut Tx, ctx: Ctx<'_>) -> ApiResult<()> {
         networks::delete(tx, self, ctx.now)
     }
-}
-
-/// Takes a flag that only an administrator may set; false, which is the default, anybody may give.
-fn admin_flag(ctx: Ctx<'_>, attrs: &mut Attrs, key: &str) -> ApiResult<Option<bool>> {
-    let flag = attrs.flag(key)?;
-    if flag == Some(true) {
-        ctx.caller.require_admin()?;
-    }
-    Ok(flag)
 }
 
 fn take_mtu(attrs: &mut Attrs, provider: Option<&Provider>) -> ApiResult<Option<u32>> {

@@ -8,12 +8,14 @@ use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx};
 use crate::logic::addressing;
 use crate::logic::fixed_ips::{self, Wanted};
-use crate::model::{AddressPair, DhcpOption, Network, SecurityGroup};
+use crate::model::{AddressPair, DhcpOption, Network, SecurityGroup, port};
 
 /// The most address pairs of a port.
 const PAIRS_MAX: usize = 10;
 /// The most security groups of a port.
 const GROUPS_MAX: usize = 50;
+/// The largest binding profile, in bytes of JSON.
+const PROFILE_MAX: usize = 4095;
 /// The most DHCP options of a port.
 const OPTIONS_MAX: usize = 50;
 
@@ -75,6 +77,9 @@ pub fn take_pairs(attrs: &mut Attrs, own_mac: &str) -> ApiResult<Option<Vec<Addr
 /// Takes `security_groups`: ids of groups that the caller sees.
 pub fn take_groups(tx: &mut Tx, caller: &Caller, attrs: &mut Attrs) -> ApiResult<Option<Vec<String>>> {
     let Some(ids) = attrs.texts("security_groups")? else { return Ok(None) };
+    if ids.len() > GROUPS_MAX {
+        return Err(ApiError::bad_request(format!("A port has at most {GROUPS_MAX} security groups.")));
+    }
     let mut groups: Vec<String> = Vec::new();
     for id in ids {
         let group = resource::find::<SecurityGroup>(tx, caller, &id)?;
@@ -82,14 +87,11 @@ pub fn take_groups(tx: &mut Tx, caller: &Caller, attrs: &mut Attrs) -> ApiResult
             groups.push(group.id);
         }
     }
-    if groups.len() > GROUPS_MAX {
-        return Err(ApiError::bad_request(format!("A port has at most {GROUPS_MAX} security groups.")));
-    }
     Ok(Some(groups))
 }
 
-/// Takes `extra_dhcp_opts`. An option with the value null is left out.
-pub fn take_dhcp_options(attrs: &mut Attrs, network_version: u8) -> ApiResult<Option<Vec<DhcpOption>>> {
+/// Takes `extra_dhcp_opts`: options of DHCP for IPv4. One with the value null is left out.
+pub fn take_dhcp_options(attrs: &mut Attrs) -> ApiResult<Option<Vec<DhcpOption>>> {
     let key = "extra_dhcp_opts";
     let Some(items) = attrs.list(key)? else { return Ok(None) };
     if items.len() > OPTIONS_MAX {
@@ -97,23 +99,33 @@ pub fn take_dhcp_options(attrs: &mut Attrs, network_version: u8) -> ApiResult<Op
     }
     let mut options: Vec<DhcpOption> = Vec::new();
     for item in &items {
-        let object = attrs::object(item, key, &["opt_name", "opt_value", "ip_version"])?;
-        let name = object.get("opt_name").and_then(Value::as_str).filter(|n| !n.is_empty() && n.len() <= 64);
-        let name = name.ok_or_else(|| attrs::invalid(key, "an option needs an opt_name"))?;
-        let version = match object.get("ip_version").filter(|v| !v.is_null()).map(attrs::as_number) {
-            None => network_version,
-            Some(Some(4)) => 4,
-            Some(Some(6)) => 6,
-            Some(_) => return Err(attrs::invalid(key, "ip_version is 4 or 6")),
-        };
-        let value = match object.get("opt_value") {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(v)) if v.len() <= 255 => v.clone(),
-            Some(other) => return Err(attrs::invalid(key, &format!("'{other}' is not a valid string"))),
-        };
-        options.push(DhcpOption { name: name.to_owned(), value, ip_version: version });
+        options.extend(dhcp_option(key, item)?);
     }
     Ok(Some(options))
+}
+
+fn dhcp_option(key: &str, item: &Value) -> ApiResult<Option<DhcpOption>> {
+    let object = attrs::object(item, key, &["opt_name", "opt_value", "ip_version"])?;
+    let name = object.get("opt_name").and_then(Value::as_str).unwrap_or_default();
+    if !port::is_dhcp_option(name) {
+        return Err(attrs::invalid(key, &format!("'{name}' is not a DHCP option that is served")));
+    }
+    match object.get("ip_version").filter(|v| !v.is_null()).map(attrs::as_number) {
+        None | Some(Some(4)) => {}
+        Some(_) => {
+            return Err(attrs::invalid(
+                key,
+                "extra options are served by DHCP for IPv4 (ip_version 4) alone",
+            ));
+        }
+    }
+    match object.get("opt_value") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) if value.len() <= 255 => {
+            Ok(Some(DhcpOption { name: name.to_owned(), value: value.clone(), ip_version: 4 }))
+        }
+        Some(other) => Err(attrs::invalid(key, &format!("'{other}' is not a valid string"))),
+    }
 }
 
 /// Takes `binding:host_id`; `Some(None)` unbinds. Only an administrator may.
@@ -128,7 +140,12 @@ pub fn take_profile(ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Option<Map<Str
     let profile = match attrs.take("binding:profile") {
         None => return Ok(None),
         Some(Value::Null) => Map::new(),
-        Some(Value::Object(profile)) => profile,
+        Some(Value::Object(profile)) if Value::Object(profile.clone()).to_string().len() <= PROFILE_MAX => {
+            profile
+        }
+        Some(Value::Object(_)) => {
+            return Err(attrs::invalid("binding:profile", &format!("it exceeds {PROFILE_MAX} characters")));
+        }
         Some(other) => {
             return Err(attrs::invalid("binding:profile", &format!("'{other}' is not a dictionary")));
         }

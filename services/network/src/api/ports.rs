@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::attrs::Attrs;
 use super::port_attrs as take;
+use super::port_view;
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::ports;
-use crate::model::{Network, NetworkStatus, Phase, Port, PortStatus, Stamp, owner, status};
+use crate::model::{Network, Port, Stamp};
 
 impl Resource for Port {
     const NAME: &'static str = "port";
@@ -81,13 +82,13 @@ impl Resource for Port {
             base,
             json!({
                 "name": self.name, "network_id": self.network_id, "mac_address": self.mac,
-                "admin_state_up": self.admin_state_up, "status": status_of(tx, self)?, "device_id": self.device_id,
+                "admin_state_up": self.admin_state_up, "status": port_view::status(tx, self)?, "device_id": self.device_id,
                 "device_owner": self.device_owner, "fixed_ips": fixed_ips, "security_groups": self.security_groups,
-                "port_security_enabled": self.port_security, "allowed_address_pairs": pairs_view(self),
-                "extra_dhcp_opts": options_view(self), "binding:vnic_type": "normal", "tags": self.tags,
+                "port_security_enabled": self.port_security, "allowed_address_pairs": port_view::pairs(self),
+                "extra_dhcp_opts": port_view::options(self), "binding:vnic_type": "normal", "tags": self.tags,
             }),
         );
-        Ok(if caller.is_admin() { with(view, binding_view(self)) } else { view })
+        Ok(if caller.is_admin() { with(view, port_view::binding(self)) } else { view })
     }
 
     fn create(tx: &mut Tx, ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Port> {
@@ -109,7 +110,7 @@ impl Resource for Port {
         take::take_vnic_type(attrs)?;
         port.host = take::take_host(ctx, attrs)?.flatten();
         port.binding_profile = take::take_profile(ctx, attrs)?.unwrap_or_default();
-        port.dhcp_options = take::take_dhcp_options(attrs, 4)?.unwrap_or_default();
+        port.dhcp_options = take::take_dhcp_options(attrs)?.unwrap_or_default();
         let wanted = take::take_fixed_ips(ctx.caller, &network, attrs)?;
         port.security_groups = match take::take_groups(tx, ctx.caller, attrs)? {
             Some(groups) => groups,
@@ -144,7 +145,7 @@ impl Resource for Port {
             ports::bind(tx, &mut self, host.as_deref())?;
         }
         self.binding_profile = take::take_profile(ctx, attrs)?.unwrap_or(self.binding_profile);
-        self.dhcp_options = take::take_dhcp_options(attrs, 4)?.unwrap_or(self.dhcp_options);
+        self.dhcp_options = take::take_dhcp_options(attrs)?.unwrap_or(self.dhcp_options);
         if let Some(groups) = take::take_groups(tx, ctx.caller, attrs)? {
             self.security_groups = groups;
         }
@@ -188,6 +189,14 @@ fn take_security(ctx: Ctx<'_>, network: &Network, attrs: &mut Attrs) -> ApiResul
 
 /// A port whose traffic nobody watches can't have rules for it.
 fn check_security(port: &Port) -> ApiResult<()> {
+    let filtered =
+        port.port_security || !port.security_groups.is_empty() || !port.allowed_address_pairs.is_empty();
+    if port.is_service_port() && filtered {
+        return Err(ApiError::bad_request(format!(
+            "Port {} is {} and has no filters.",
+            port.id, port.device_owner
+        )));
+    }
     if port.port_security {
         return Ok(());
     }
@@ -231,67 +240,4 @@ fn check_unbound(port: &Port) -> ApiResult<()> {
     }
     Err(ApiError::conflict(format!("Port {} is bound; its MAC cannot be changed.", port.id))
         .with_code("PortBound"))
-}
-
-fn pairs_view(port: &Port) -> Vec<Value> {
-    let text = |ip: &ipnet::IpNet| match ip.prefix_len() == ip.max_prefix_len() {
-        true => ip.addr().to_string(),
-        false => ip.to_string(),
-    };
-    port.allowed_address_pairs
-        .iter()
-        .map(|p| json!({"ip_address": text(&p.ip), "mac_address": p.mac}))
-        .collect()
-}
-
-fn options_view(port: &Port) -> Vec<Value> {
-    let view = |o: &crate::model::DhcpOption| json!({"opt_name": o.name, "opt_value": o.value, "ip_version": o.ip_version});
-    port.dhcp_options.iter().map(view).collect()
-}
-
-/// The attributes that only administrators see.
-fn binding_view(port: &Port) -> Value {
-    let (kind, details) = match &port.host {
-        Some(_) if port.is_guest_port() => {
-            ("bridge", json!({"port_filter": port.port_security, "connectivity": "l2"}))
-        }
-        Some(_) => ("other", json!({})),
-        None => ("unbound", json!({})),
-    };
-    json!({
-        "binding:host_id": port.host.as_deref().unwrap_or_default(), "binding:profile": port.binding_profile,
-        "binding:vif_type": kind, "binding:vif_details": details,
-    })
-}
-
-/// What a port's node says of it; a DHCP port's status is that of its network's answering.
-fn status_of(tx: &mut Tx, port: &Port) -> ApiResult<&'static str> {
-    match port.device_owner.as_str() {
-        owner::FLOATING_IP => return Ok("N/A"),
-        owner::DHCP => return dhcp_status(tx, port),
-        _ => {}
-    }
-    let Some(host) = &port.host else { return Ok("DOWN") };
-    let seen = tx.get::<PortStatus>(&port.id)?.filter(|s| s.host == *host);
-    Ok(match seen {
-        None => "BUILD",
-        Some(s) if s.phase == Phase::Failed => "ERROR",
-        Some(s) if s.phase == Phase::Pending => "BUILD",
-        // A router's port works as soon as it is there; a guest's when its guest has taken it up.
-        Some(s) if s.phase == Phase::Ready && (s.up || port.is_router_port()) && port.admin_state_up => {
-            "ACTIVE"
-        }
-        Some(_) => "DOWN",
-    })
-}
-
-fn dhcp_status(tx: &mut Tx, port: &Port) -> ApiResult<&'static str> {
-    let Some(network) = tx.get::<Network>(&port.network_id)? else { return Ok("DOWN") };
-    for host in &network.hosts {
-        let seen = tx.get::<NetworkStatus>(&status::on_host(&network.id, host))?;
-        if seen.is_some_and(|s| s.phase == Phase::Ready && s.dhcp) {
-            return Ok("ACTIVE");
-        }
-    }
-    Ok("DOWN")
 }

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 use super::attrs::Attrs;
 use crate::model::Stamp;
 
+/// The most tags on a resource.
+pub const TAGS_MAX: usize = 50;
+
 /// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx<'a> {
@@ -215,9 +218,21 @@ pub fn common(ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Common> {
     })
 }
 
+/// Takes a flag that only an administrator may set; false, which is the default, anybody may give.
+pub fn admin_flag(ctx: Ctx<'_>, attrs: &mut Attrs, key: &str) -> ApiResult<Option<bool>> {
+    let flag = attrs.flag(key)?;
+    if flag == Some(true) {
+        ctx.caller.require_admin()?;
+    }
+    Ok(flag)
+}
+
 /// Takes `tags`, checked.
 pub fn take_tags(attrs: &mut Attrs) -> ApiResult<Option<BTreeSet<String>>> {
     let Some(tags) = attrs.texts("tags")? else { return Ok(None) };
+    if tags.len() > TAGS_MAX {
+        return Err(ApiError::bad_request(format!("A resource has at most {TAGS_MAX} tags.")));
+    }
     tags.into_iter().map(check_tag).collect::<ApiResult<_>>().map(Some)
 }
 

@@ -12,6 +12,8 @@ use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{addressing, pools, quotas};
 use crate::model::{AddressScope, Stamp, Subnet, SubnetPool};
 
+/// The most prefixes of a pool.
+const PREFIXES_MAX: usize = 256;
 /// The shortest prefix lengths given when a pool names none, as Neutron has them.
 const MIN_V4: i64 = 8;
 const MIN_V6: i64 = 64;
@@ -88,8 +90,8 @@ impl Resource for SubnetPool {
             max_prefixlen: max,
             default_quota: take_quota(attrs)?.unwrap_or(None),
             address_scope_id: take_scope(tx, ctx.caller, attrs, v4)?.unwrap_or(None),
-            shared: admin_flag(ctx, attrs, "shared")?.unwrap_or(false),
-            is_default: admin_flag(ctx, attrs, "is_default")?.unwrap_or(false),
+            shared: resource::admin_flag(ctx, attrs, "shared")?.unwrap_or(false),
+            is_default: resource::admin_flag(ctx, attrs, "is_default")?.unwrap_or(false),
             prefixes,
             tags: common.tags,
             stamp: common.stamp,
@@ -114,7 +116,7 @@ impl Resource for SubnetPool {
             take_length(attrs, "default_prefixlen", longest)?.unwrap_or(self.default_prefixlen);
         self.default_quota = take_quota(attrs)?.unwrap_or(self.default_quota);
         self.address_scope_id = take_scope(tx, ctx.caller, attrs, v4)?.unwrap_or(self.address_scope_id);
-        self.is_default = admin_flag(ctx, attrs, "is_default")?.unwrap_or(self.is_default);
+        self.is_default = resource::admin_flag(ctx, attrs, "is_default")?.unwrap_or(self.is_default);
         check(tx, &self)?;
         tx.put(&self)?;
         Ok(self)
@@ -130,16 +132,11 @@ impl Resource for SubnetPool {
     }
 }
 
-fn admin_flag(ctx: Ctx<'_>, attrs: &mut Attrs, key: &str) -> ApiResult<Option<bool>> {
-    let flag = attrs.flag(key)?;
-    if flag == Some(true) {
-        ctx.caller.require_admin()?;
-    }
-    Ok(flag)
-}
-
 fn take_prefixes(attrs: &mut Attrs) -> ApiResult<Option<Vec<IpNet>>> {
     let Some(texts) = attrs.texts("prefixes")? else { return Ok(None) };
+    if texts.len() > PREFIXES_MAX {
+        return Err(attrs::invalid("prefixes", &format!("a pool has at most {PREFIXES_MAX}")));
+    }
     let prefixes = texts.iter().map(|t| attrs::parse_prefix("prefixes", t)).collect::<ApiResult<Vec<_>>>()?;
     pools::normalize(prefixes).map(Some)
 }

@@ -226,6 +226,9 @@ fn take_gateway(attrs: &mut Attrs) -> ApiResult<Option<Option<IpAddr>>> {
 fn take_pools(attrs: &mut Attrs) -> ApiResult<Option<Vec<AddressRange>>> {
     let key = "allocation_pools";
     let Some(items) = attrs.list(key)? else { return Ok(None) };
+    if items.len() > subnets::POOLS_MAX {
+        return Err(attrs::invalid(key, &format!("a subnet has at most {} pools", subnets::POOLS_MAX)));
+    }
     let range = |item: &Value| {
         let object = attrs::object(item, key, &["start", "end"])?;
         let start = attrs::address_in(object, "start", key)?;

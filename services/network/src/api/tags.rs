@@ -12,11 +12,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::resource::{self, Resource};
+use super::resource::{self, Resource, TAGS_MAX};
 use crate::service::Service;
-
-/// The most tags on a resource.
-const TAGS_MAX: usize = 50;
 
 /// The routes of a resource's tags.
 pub fn routes<R: Resource>() -> Router<Arc<Service>> {

@@ -166,6 +166,7 @@ pub fn check_removable(port: &Port) -> ApiResult<()> {
     let held = match port.device_owner.as_str() {
         owner::ROUTER_INTERFACE | owner::ROUTER_GATEWAY => "a router",
         owner::FLOATING_IP => "a floating IP",
+        owner::DHCP => "a network's DHCP",
         _ => return Ok(()),
     };
     let message = format!(

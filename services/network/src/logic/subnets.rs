@@ -11,6 +11,8 @@ use crate::model::{Ipv6Mode, Network, Port, Subnet, owner};
 
 /// The most name servers of a subnet.
 pub const DNS_MAX: usize = 5;
+/// The most allocation pools of a subnet.
+pub const POOLS_MAX: usize = 64;
 /// The most host routes of a subnet.
 pub const ROUTES_MAX: usize = 20;
 

@@ -259,3 +259,37 @@ async fn check_steps(steps: Vec<Step>, v6: bool) {
         }
     }
 }
+
+#[tokio::test]
+async fn dhcp_options_that_are_served() {
+    let cloud = Cloud::new();
+    let (network, _) = cloud.wired("member:p").await;
+    let options = json!([{"opt_name": "bootfile-name", "opt_value": "pxelinux.0"}, {"opt_name": "mtu", "opt_value": null}]);
+    let port = cloud.port("member:p", &network, json!({"extra_dhcp_opts": options})).await;
+    let shown = json!([{"opt_name": "bootfile-name", "opt_value": "pxelinux.0", "ip_version": 4}]);
+    assert_eq!(port["extra_dhcp_opts"], shown);
+    for wrong in [
+        json!([{"opt_name": "no-such-option", "opt_value": "x"}]),
+        json!([{"opt_name": "53", "opt_value": "x"}]),
+        json!([{"opt_name": "mtu", "opt_value": "1400", "ip_version": 6}]),
+    ] {
+        let body = json!({"port": {"network_id": network, "extra_dhcp_opts": wrong}});
+        cloud.post("ports", "member:p", body).await.expect(400);
+    }
+}
+
+#[tokio::test]
+async fn the_clouds_own_ports_are_not_a_users_to_change() {
+    let cloud = Cloud::new();
+    let (network, subnet) = cloud.wired("member:p").await;
+    let router = cloud.router("member:p", None).await;
+    let interface = cloud.join("member:p", &router, &subnet).await;
+    let dhcp = cloud.ids(&format!("ports?network_id={network}&device_owner=network:dhcp"), "member:p").await;
+    for port in [&interface, &dhcp[0]] {
+        let path = format!("ports/{port}");
+        cloud.delete(&path, "member:p").await.refused(409, "ServicePortInUse");
+        cloud.put(&path, "member:p", json!({"port": {"device_id": "x"}})).await.refused(409, "PortInUse");
+        cloud.put(&path, "member:p", json!({"port": {"port_security_enabled": true}})).await.expect(400);
+        cloud.put(&path, "member:p", json!({"port": {"name": "x"}})).await.expect(200);
+    }
+}

@@ -27,7 +27,7 @@ async fn a_server_gets_a_port_and_gives_it_back() {
     assert_eq!(port.device_owner, "compute:nova");
     assert_eq!(port.security_groups.len(), 1);
     let own = with(&cloud, |tx| servers::ports_of(tx, "s1")).await.unwrap();
-    assert_eq!(own, [port.clone()]);
+    assert_eq!(own, std::slice::from_ref(&port));
     with(&cloud, |tx| servers::release(tx, "s1")).await.unwrap();
     assert!(cloud.record::<Port>(&port.id).unwrap().deleted, "until the node has unplugged it");
     assert!(with(&cloud, |tx| servers::ports_of(tx, "s1")).await.unwrap().is_empty());
