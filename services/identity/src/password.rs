@@ -5,14 +5,18 @@
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use cairn_gateway::ApiError;
 use tokio::sync::oneshot;
 
+use crate::crypt;
+
 /// Memory in KiB, passes and lanes: OWASP's first choice, about 18 ms.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
+/// The most memory a hash from elsewhere may ask for, in KiB; and the length of a hash, in bytes.
+const MEMORY_KIB_MAX: u32 = 64 * 1024;
+const OUTPUT: usize = 32;
 /// How many hashes are computed at once, and how many may wait.
 const AT_ONCE: usize = 2;
 const WAITING_MAX: usize = 128;
@@ -23,10 +27,10 @@ const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$Y2Fpcm4tbm8tc3VjaC11c2Vy$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A hash to be computed.
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
-/// The one place where passwords are hashed: a few threads of its own. (On the runtime's many blocking threads, the
-/// allocator would keep the 19 MiB of a hash once for each of them.)
+/// The one place where passwords are hashed: a few threads of its own, each with the memory of one hash. (On the
+/// runtime's many blocking threads, the allocator would keep those 19 MiB several times for each of them.)
 pub struct Passwords {
     queue: SyncSender<Job>,
 }
@@ -49,10 +53,11 @@ impl Default for Passwords {
 
 /// Does jobs until their sender is gone.
 fn work(jobs: &Mutex<Receiver<Job>>) {
+    let mut memory = Vec::new();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => job(),
+            Ok(job) => job(&mut memory),
             Err(_) => return,
         }
     }
@@ -65,7 +70,7 @@ impl Passwords {
             return Err(ApiError::bad_request(format!("A password may have {LENGTH_MAX} bytes.")));
         }
         let password = password.to_owned();
-        self.run(move || hash(&password)).await?
+        self.run(move |memory| hash(&password, memory)).await?
     }
 
     /// Whether the password is the one of this hash. Without a hash (no such user, no password) it takes as long
@@ -76,15 +81,18 @@ impl Passwords {
         }
         let password = password.to_owned();
         let (phc, exists) = (phc.unwrap_or(NOBODY).to_owned(), phc.is_some());
-        Ok(self.run(move || matches(&password, &phc)).await? && exists)
+        Ok(self.run(move |memory| matches(&password, &phc, memory)).await? && exists)
     }
 
-    async fn run<T: Send + 'static>(&self, hash: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn run<T: Send + 'static>(
+        &self,
+        hash: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
-        let job = move || {
+        let job = move |memory: &mut Vec<Block>| {
             // Nothing is computed for a client that has left.
             if !reply.is_closed() {
-                let _ = reply.send(hash());
+                let _ = reply.send(hash(memory));
             }
         };
         let busy = || ApiError::unavailable("Too many authentications at once; try again.");
@@ -93,26 +101,58 @@ impl Passwords {
     }
 }
 
-/// The PHC string of a password.
-fn hash(password: &str) -> Result<String, ApiError> {
-    let (memory, passes, lanes) = COST;
-    let params = Params::new(memory, passes, lanes, None).map_err(ApiError::internal)?;
+/// The hash itself.
+fn derive(
+    password: &str,
+    salt: &[u8],
+    params: Params,
+    memory: &mut Vec<Block>,
+) -> Result<[u8; OUTPUT], argon2::Error> {
+    if memory.len() < params.block_count() {
+        memory.resize(params.block_count(), Block::new());
+    }
+    let mut out = [0; OUTPUT];
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash: PasswordHash = argon2.hash_password(password.as_bytes()).map_err(ApiError::internal)?;
-    Ok(hash.to_string())
+    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut out, memory)?;
+    Ok(out)
 }
 
-fn matches(password: &str, phc: &str) -> bool {
-    let Ok(hash) = PasswordHash::new(phc) else {
+/// The PHC string of a password.
+fn hash(password: &str, memory: &mut Vec<Block>) -> Result<String, ApiError> {
+    let (memory_kib, passes, lanes) = COST;
+    let params = Params::new(memory_kib, passes, lanes, None).map_err(ApiError::internal)?;
+    let salt = crypt::random::<16>()?;
+    let out = derive(password, &salt, params.clone(), memory).map_err(ApiError::internal)?;
+    let phc = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(ApiError::internal)?,
+        salt: Some(Salt::new(&salt).map_err(ApiError::internal)?),
+        hash: Some(Output::new(&out).map_err(ApiError::internal)?),
+    };
+    Ok(phc.to_string())
+}
+
+fn matches(password: &str, phc: &str, memory: &mut Vec<Block>) -> bool {
+    let Some((params, salt, expected)) = parse(phc) else {
         tracing::error!("a stored password hash is damaged");
         return false;
     };
-    Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+    derive(password, &salt, params, memory).is_ok_and(|out| crypt::same(&out, expected.as_bytes()))
+}
+
+/// What a PHC string of ours says; `None` if it is not one.
+fn parse(phc: &str) -> Option<(Params, Salt, Output)> {
+    let hash = PasswordHash::new(phc).ok()?;
+    let is_ours =
+        hash.algorithm == Algorithm::Argon2id.ident() && hash.version == Some(Version::V0x13.into());
+    let params = Params::try_from(&hash).ok().filter(|p| is_ours && p.m_cost() <= MEMORY_KIB_MAX)?;
+    Some((params, hash.salt?, hash.hash.filter(|h| h.len() == OUTPUT)?))
 }
 
 /// Whether this is a PHC string that [`Passwords::verify`] can check.
 pub fn is_phc(text: &str) -> bool {
-    PasswordHash::new(text).is_ok() && text.starts_with("$argon2id$")
+    parse(text).is_some()
 }
 
 #[cfg(test)]
@@ -128,5 +168,10 @@ mod tests {
         assert!(!passwords.verify("open", Some(&phc)).await.unwrap());
         assert!(!passwords.verify("open sesame", None).await.unwrap());
         assert!(!passwords.verify("open sesame", Some("damaged")).await.unwrap());
+        let again = passwords.hash("open sesame").await.unwrap();
+        assert_ne!(phc, again, "each has its own salt");
+        let small = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+        let small = argon2::PasswordHasher::<PasswordHash>::hash_password(&small, b"x").unwrap().to_string();
+        assert!(passwords.verify("x", Some(&small)).await.unwrap(), "the hash's own parameters count");
     }
 }
