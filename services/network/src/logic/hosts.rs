@@ -19,8 +19,16 @@ pub fn pick(tx: &mut Tx, now: Timestamp, id: &str) -> ApiResult<Option<String>> 
 }
 
 /// Rendezvous hashing: things spread over the nodes with no counting, and a new node takes only its share.
-fn weight(node: &str, id: &str) -> u128 {
-    fnv1a(node.bytes().chain([0]).chain(id.bytes()))
+fn weight(node: &str, id: &str) -> u64 {
+    let hash = fnv1a(node.bytes().chain([0]).chain(id.bytes()));
+    mix((hash >> 64) as u64 ^ hash as u64)
+}
+
+/// Spreads a hash's differences over all its bits (the finalizer of SplitMix64): FNV's high bits alone hardly vary.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// The FNV-1a hash: the same on every node and in every release.
