@@ -88,7 +88,7 @@ fn a_hundred_ports() {
         let started = Instant::now();
         node.settle(&cloud);
         let change = started.elapsed();
-        let passes = || node.role_status().map_or(0, |s| s.reconcilers[0].passes);
+        let passes = || node.role_status().and_then(|s| Some(s.reconcilers.first()?.passes)).unwrap_or(0);
         let before = passes();
         eventually("a pass that finds nothing to do", || passes() > before);
         let idle = node.role_status().unwrap().reconcilers[0].took_ms;
