@@ -1,8 +1,7 @@
 //! Makes tokens: who is asking (methods), for what (scope), and the payload that follows.
 //!
 //! Every refusal is the same 401 (but for a token that is not valid), so that nobody learns which users and
-//! projects exist. Passwords and secrets
-//! that come in here go nowhere but to their check.
+//! projects exist. Passwords and secrets that come in here go nowhere but to their check.
 
 use std::net::IpAddr;
 
