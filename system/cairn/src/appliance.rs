@@ -22,8 +22,15 @@ const SILENT_S: i64 = 30;
 const COUNTED: [&str; 6] = ["block/", "compute/", "image/", "network/", "placement/", "shards/"];
 /// Kinds that are the services' own book-keeping and outlive what they count.
 const BOOKKEEPING: [&str; 9] = [
-    "network/usage", "network/address-search", "network/address-block", "network/host", "compute/usage",
-    "compute/host", "compute/action-log", "block/usage", "placement/provider",
+    "network/usage",
+    "network/address-search",
+    "network/address-block",
+    "network/host",
+    "compute/usage",
+    "compute/host",
+    "compute/action-log",
+    "block/usage",
+    "placement/provider",
 ];
 
 /// The appliance's API.
@@ -70,7 +77,11 @@ async fn inventory(State(appliance): State<Arc<Appliance>>, caller: Caller) -> A
         }
     }
     let mut nodes: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    for role in appliance.roles()?.into_iter().filter(|r| ["compute", "network", "storage"].contains(&r.role.as_str())) {
+    for role in appliance
+        .roles()?
+        .into_iter()
+        .filter(|r| ["compute", "network", "storage"].contains(&r.role.as_str()))
+    {
         nodes.entry(role.node).or_default().insert(role.role, role.facts);
     }
     Ok(Json(json!({"records": records, "nodes": nodes})))
@@ -93,7 +104,10 @@ impl StatusPage for Appliance {
             }
             let faults: usize = role.reconcilers.iter().map(|r| r.faults.len()).sum();
             if faults > 0 {
-                problems.push(format!("The {} role of a node has {faults} faults; see: cairn status.", role.role));
+                problems.push(format!(
+                    "The {} role of a node has {faults} faults; see: cairn status.",
+                    role.role
+                ));
             }
         }
         let endpoint = |name: &str, path: &str| (name.to_owned(), path.to_owned());

@@ -59,7 +59,8 @@ fn roles_table(roles: &[RoleStatus]) -> Table {
     let mut table = table(&["node", "role", "pid", "version", "last heard", "reconcilers", "last errors"]);
     let now = jiff::Timestamp::now();
     for r in roles {
-        let faults = r.reconcilers.iter().flat_map(|c| &c.faults).map(|f| format!("{}: {}", f.subject, f.error));
+        let faults =
+            r.reconcilers.iter().flat_map(|c| &c.faults).map(|f| format!("{}: {}", f.subject, f.error));
         let names: Vec<_> = r.reconcilers.iter().map(|c| c.name.as_str()).collect();
         let seconds = now.duration_since(r.updated).as_secs();
         table.add_row(vec![

@@ -86,10 +86,16 @@ fn on_node(paths: &Paths, stages: &mut Stages, node: &Node, binary: PathBuf) -> 
         stages.run(&name, |_| tour::take(paths, &client, guest, false))?;
     }
     stages.run("conformance rung1", |_| {
-        let options = conformance::Options { cloud: None, rung: "rung1".into(), only: None };
+        let options = conformance::Options {
+            cloud: Some(node.access_dir().to_owned()),
+            rung: "rung1".into(),
+            only: None,
+        };
         conformance::run(paths, &options)
     })?;
-    stages.run("refusals", |_| refusals::run(paths, &refusals::Options { cloud: None }))?;
+    stages.run("refusals", |_| {
+        refusals::run(paths, &refusals::Options { cloud: Some(node.access_dir().to_owned()) })
+    })?;
     stages.run("kills and power cuts", |_| {
         let options =
             faults::Options { kills: 1, power_cuts: 1, vm: false, seed: None, binary: Some(binary.clone()) };

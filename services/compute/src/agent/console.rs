@@ -1,15 +1,19 @@
 //! The serial console logs of guests: read from the end, and kept within bounds.
 //!
-//! QEMU (or virtlogd for it) appends; this truncates what has grown too long, keeping the newest part beside it.
+//! QEMU appends, as a user of its own: the log is made for it, with the group of this process's directory. This
+//! truncates what has grown too long, keeping the newest part beside it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// A log longer than this, in bytes, is cut.
 const LOG_MAX: u64 = 2 << 20;
 /// What is kept of it then.
 const KEPT: u64 = 256 << 10;
+/// Who may use a log: this process's user, and the emulators' group. It may hold secrets that a guest shows.
+const LOG_MODE: u32 = 0o660;
 /// The most that is ever read for one answer.
 const READ_MAX: u64 = 512 << 10;
 
@@ -28,6 +32,20 @@ impl Logs {
     /// The log of a server.
     pub fn path(&self, server_id: &str) -> PathBuf {
         self.directory.join(format!("{server_id}.log"))
+    }
+
+    /// Makes the log that the emulator will append to, if it isn't there. The directory is made too; its group, which
+    /// the emulator belongs to, is its parent's.
+    pub fn prepare(&self, server_id: &str) -> io::Result<()> {
+        if !self.directory.exists() {
+            std::fs::create_dir_all(&self.directory)?;
+            if let Some(parent) = self.directory.parent() {
+                chown(&self.directory, None, Some(std::fs::metadata(parent)?.gid()))?;
+            }
+            std::fs::set_permissions(&self.directory, Permissions::from_mode(0o2750))?;
+        }
+        let log = OpenOptions::new().append(true).create(true).open(self.path(server_id))?;
+        log.set_permissions(Permissions::from_mode(LOG_MODE))
     }
 
     /// Where the newest part of what was cut is kept. (virtlogd's name for it, too.)
@@ -117,6 +135,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::new(dir.path());
         assert_eq!(logs.tail("s", None).unwrap(), "");
+        logs.prepare("s").unwrap();
+        assert_eq!(logs.tail("s", None).unwrap(), "");
         let line = "x".repeat(99) + "\n";
         let mut long = (line.repeat(30_000) + "last").into_bytes();
         long.extend_from_slice(b"\xff\n");
@@ -128,6 +148,11 @@ mod tests {
         assert!(logs.tail("s", None).unwrap().len() as u64 <= READ_MAX);
         logs.remove("s").unwrap();
         logs.remove("s").unwrap();
+        logs.prepare("t").unwrap();
+        std::fs::write(logs.path("t"), "kept").unwrap();
+        logs.prepare("t").unwrap();
+        assert_eq!(logs.tail("t", None).unwrap(), "kept");
+        logs.remove("t").unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Runs the agent of this node; never returns.
 pub async fn run(args: AgentArgs) {
     let libvirt = Arc::new(Libvirt::new(setting("CAIRN_LIBVIRT_URI", "qemu:///system")));
-    let logs = Logs::new(PathBuf::from(setting("CAIRN_CONSOLE_DIR", "/var/log/cairn/console")));
+    let logs = Logs::new(args.state_dir.join("console"));
     let ledger = Some(args.state_dir.as_path());
     let mirrors = Mirrors {
         servers: Mirror::start(args.store.clone(), ledger).await,

@@ -393,7 +393,10 @@ fn carry_out(
 
 fn make(libvirt: &Libvirt, logs: &Logs, id: &str, call: Call) -> Result<(), String> {
     let made = match call {
-        Call::Start(xml) => libvirt.start(&xml),
+        Call::Start(xml) => {
+            logs.prepare(id).map_err(|e| format!("its console log could not be made: {e}"))?;
+            libvirt.start(&xml)
+        }
         Call::AskShutdown => libvirt.ask_shutdown(id),
         Call::Destroy => libvirt.destroy(id),
         Call::Undefine => {

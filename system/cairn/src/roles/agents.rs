@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use cairn_node::Paths;
+use cairn_shards::agent::{Options, run_with};
 use cairn_state::{AgentArgs, Reporter, SharedStore};
 use cairn_wire::RemoteStore;
 
 use crate::{lifecycle, roles};
+
+/// The group that lets the guests' emulators connect to their volumes.
+const GUESTS: &str = "cairn-guests";
 
 fn args(paths: &Paths, role: &str) -> Result<AgentArgs> {
     let node = roles::node_name(paths)?;
@@ -37,5 +41,6 @@ pub async fn network(paths: Paths) -> Result<()> {
 
 /// The storage role.
 pub async fn storage(paths: Paths) -> Result<()> {
-    run(cairn_shards::agent::run(args(&paths, "storage")?, paths.disks())).await
+    let options = Options { socket_group: Some(GUESTS.into()), ..Options::default() };
+    run(run_with(args(&paths, "storage")?, paths.disks(), options)).await
 }

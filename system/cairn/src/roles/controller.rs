@@ -74,7 +74,7 @@ impl Services {
             placement: cairn_placement::Service::new(store.clone()),
             network: cairn_network::Service::new(store.clone()),
             block: cairn_block::Service::new(store.clone()),
-            compute: cairn_compute::Service::new(store.clone(), image.clone(), paths.run.join("compute.sock")),
+            compute: cairn_compute::Service::new(store.clone(), paths.run.join("compute.sock")),
             image,
         }
     }

@@ -11,7 +11,8 @@ use cairn_node::Paths;
 /// The node's name, as the node role wrote it when it brought the node up.
 fn node_name(paths: &Paths) -> Result<String> {
     let file = paths.run.join("name");
-    let name = std::fs::read_to_string(&file)
-        .with_context(|| format!("{} is missing: is cairn-node up? (systemctl status cairn-node)", file.display()))?;
+    let name = std::fs::read_to_string(&file).with_context(|| {
+        format!("{} is missing: is cairn-node up? (systemctl status cairn-node)", file.display())
+    })?;
     Ok(name.trim().to_owned())
 }

@@ -40,10 +40,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
         "cairn-storage" => (
             "storage",
             &["node/", "shards/"][..],
-            vec![
-                prefix::<cairn_shards::model::VolumeStatus>(),
-                prefix::<cairn_shards::model::DiskStatus>(),
-            ],
+            vec![prefix::<cairn_shards::model::VolumeStatus>(), prefix::<cairn_shards::model::DiskStatus>()],
         ),
         _ => return None,
     };

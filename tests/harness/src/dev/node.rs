@@ -33,10 +33,15 @@ pub struct Node {
 impl Node {
     /// The node of this instance.
     pub fn new(paths: &Paths, instance: &str) -> Node {
-        let access_dir = paths.cloud();
-        let dir = access_dir.join(instance);
+        let dir = paths.workspace().join("target").join(instance);
         let lan = Lan::new(instance, LAN_PREFIX, &dir);
-        Node { name: format!("cairn-{instance}-n1"), dir, access_dir, root: paths.root_tree(), lan }
+        Node {
+            name: format!("cairn-{instance}-n1"),
+            access_dir: paths.cloud(),
+            dir,
+            root: paths.root_tree(),
+            lan,
+        }
     }
 
     /// Its folder: disks, logs.
@@ -44,9 +49,9 @@ impl Node {
         &self.dir
     }
 
-    /// Where its `openrc` is.
+    /// Where its `openrc` is. (It is left in `target/cloud` too, for a person.)
     pub fn access_dir(&self) -> &Path {
-        &self.access_dir
+        &self.dir
     }
 
     /// Its address.
@@ -144,14 +149,19 @@ impl Node {
     /// ones keep the files of the first.
     pub fn write_access(&self) -> Result<()> {
         let screen = fs::read_to_string(self.dir.join("log/screen")).context("the node's screen is dark")?;
-        let ca = self.dir.join("ca.pem");
+        let ca = self.dir.join("ca.fetched.pem");
         let url = format!("https://{}/ca.pem", self.address());
         exec::run(
             exec::command("curl", ["--silent", "--fail", "--insecure", "--max-time", "10", &url])
                 .arg("--output")
                 .arg(&ca),
         )?;
-        image_builder::cloud::write_access(&self.access_dir, &screen, &ca, self.lan.prefix())
+        image_builder::cloud::write_access(&self.dir, &screen, &ca, self.lan.prefix())?;
+        fs::create_dir_all(&self.access_dir)?;
+        for file in ["openrc", "clouds.yaml", "ca.pem"] {
+            fs::copy(self.dir.join(file), self.access_dir.join(file))?;
+        }
+        Ok(())
     }
 
     /// A program run within the node.
@@ -229,7 +239,7 @@ impl Node {
 
     /// What to tell the person.
     pub fn greeting(&self) -> String {
-        image_builder::cloud::greeting(&self.access_dir)
+        image_builder::cloud::greeting(&self.dir)
     }
 
     /// Waits for Ctrl-C, or for the node to end by itself.

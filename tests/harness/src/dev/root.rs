@@ -2,10 +2,13 @@
 //! what a development node must have otherwise than the appliance (no cgroups, guests run as root).
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{chdir, pivot_root};
 
 use super::init::Options;
@@ -13,12 +16,9 @@ use super::init::Options;
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What libvirt must be told where there is no systemd and no cgroup v2.
-const QEMU_CONF: &str = "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
-    security_driver = \"none\"\nsecurity_default_confined = 0\ncgroup_controllers = [ ]\nnamespaces = [ ]\n\
-    stdio_handler = \"file\"\n";
-const LIBVIRTD_CONF: &str = "unix_sock_group = \"root\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n\
-    log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n";
+/// What libvirt must be told, beside what the image tells it, where there is no systemd and no cgroup v2.
+const QEMU_CONF: &str = "\ncgroup_controllers = [ ]\nnamespaces = [ ]\n";
+const LIBVIRTD_CONF: &str = "\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n";
 
 /// Makes the mounts and pivots into them. Needs a mount namespace of our own.
 pub fn enter(options: &Options) -> Result<()> {
@@ -65,9 +65,15 @@ fn fill(options: &Options, at: &Path) -> Result<()> {
     fs::write(&program, "")?;
     bind(&options.cairn, &program)?;
     fs::write(at.join("var/log/screen"), "")?;
-    fs::create_dir_all(at.join("etc/libvirt"))?;
-    fs::write(at.join("etc/libvirt/qemu.conf"), QEMU_CONF)?;
-    fs::write(at.join("etc/libvirt/libvirtd.conf"), LIBVIRTD_CONF)?;
+    append(&at.join("etc/libvirt/qemu.conf"), QEMU_CONF)?;
+    append(&at.join("etc/libvirt/libvirtd.conf"), LIBVIRTD_CONF)?;
+    // The host's device may be root's alone; on the appliance udev opens it to all.
+    let tun = options.dir.join("tun");
+    if !tun.exists() {
+        mknod(&tun, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 200))?;
+        fs::set_permissions(&tun, fs::Permissions::from_mode(0o666))?;
+    }
+    bind(&tun, &at.join("dev/net/tun"))?;
     Ok(())
 }
 
@@ -81,6 +87,12 @@ fn settings() -> Result<()> {
         let _ = fs::write(Path::new("/proc/sys/net/bridge").join(name), "0");
     }
     Ok(())
+}
+
+fn append(file: &Path, text: &str) -> Result<()> {
+    let mut open =
+        fs::OpenOptions::new().append(true).open(file).with_context(|| format!("no {}", file.display()))?;
+    Ok(open.write_all(text.as_bytes())?)
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {
