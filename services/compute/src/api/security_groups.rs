@@ -73,6 +73,7 @@ fn attrs<R: Resource>(value: Value) -> ApiResult<Attrs> {
 fn told(e: ApiError) -> ApiError {
     match e.code {
         "OverQuota" => ApiError::forbidden(e.message),
+        "SecurityGroupRuleExists" => ApiError::bad_request(e.message),
         // Nova knows an invalid request, not a conflict, for a group that is in use.
         "SecurityGroupInUse" | "SecurityGroupCannotRemoveDefault" => ApiError::bad_request(e.message),
         _ => ApiError::new(e.status, e.message),
@@ -117,11 +118,11 @@ async fn show(State(svc): Svc, ask: Ask, Path(id): Path<String>) -> ApiResult<Js
 fn named(body: &Value) -> ApiResult<Value> {
     let f = form::inner(body, "security_group")?;
     let text = |key: &str| match f.get(key).and_then(Value::as_str) {
-        Some(s) if s.chars().count() <= 255 => Ok(s.trim().to_owned()),
+        Some(s) if s.chars().count() <= 255 => Ok(s.to_owned()),
         _ => Err(invalid(key, f, "is not a text of up to 255 characters")),
     };
     let (name, description) = (text("name")?, text("description")?);
-    if name.is_empty() {
+    if name.trim().is_empty() {
         return Err(invalid("name", name, "is too short"));
     }
     Ok(json!({"name": name, "description": description}))

@@ -25,25 +25,29 @@ const POWER: [(&str, &str, &[&str]); 4] = [
     ("unpause", "unpause", &["paused"]),
 ];
 
+/// What only a server in a state can do that none here is ever in: always a conflict.
+const NEVER: [(&str, &str); 6] = [
+    ("resume", "resume"),
+    ("confirmResize", "confirm_resize"),
+    ("revertResize", "revert_resize"),
+    ("unrescue", "unrescue"),
+    ("unshelve", "unshelve"),
+    ("restore", "restore"),
+];
+
 /// What the API knows and this cloud does not do (yet): refused, with the reason.
-const NOT_BUILT: [(&str, &str); 22] = [
+const NOT_BUILT: [(&str, &str); 16] = [
     ("suspend", "Suspending to disk is not available here; pause or stop the server instead."),
-    ("resume", "Suspending to disk is not available here, so there is nothing to resume."),
     ("resize", "Resizing is not available here yet."),
-    ("confirmResize", "Resizing is not available here yet."),
-    ("revertResize", "Resizing is not available here yet."),
     ("rebuild", "Rebuilding is not available here yet."),
     ("rescue", "Rescue mode is not available here yet."),
-    ("unrescue", "Rescue mode is not available here yet."),
     ("shelve", "Shelving is not available here yet."),
     ("shelveOffload", "Shelving is not available here yet."),
-    ("unshelve", "Shelving is not available here yet."),
     ("changePassword", "Passwords cannot be changed from outside the guest; use key pairs."),
     ("createBackup", "Rotating backups are not available here; use createImage."),
     ("migrate", "Migration is not available here yet."),
     ("os-migrateLive", "Live migration is not available here yet."),
     ("evacuate", "Evacuation is not available here yet."),
-    ("restore", "Deleted servers are not kept, so none can be restored."),
     ("trigger_crash_dump", "Crash dumps are not available here."),
     ("os-getVNCConsole", "Graphical consoles are not available here yet."),
     ("os-getSPICEConsole", "Graphical consoles are not available here."),
@@ -94,6 +98,9 @@ async fn dispatch(
     if let Some((_, name, states)) = POWER.iter().find(|(k, _, _)| *k == key) {
         return power(svc, ask, id, (key, name, states)).await;
     }
+    if let Some((_, name)) = NEVER.iter().find(|(k, _)| *k == key) {
+        return never(svc, ask, id, name);
+    }
     if let Some((_, why)) = NOT_BUILT.iter().find(|(k, _)| *k == key) {
         return not_built(svc, ask, id, why);
     }
@@ -122,6 +129,16 @@ async fn dispatch(
 fn not_built(svc: &Service, ask: &Ask, id: &str, why: &str) -> ApiResult<Response> {
     svc.store.read(|tx| own_server(tx, &ask.caller, id).map(drop))?;
     Err(ApiError::not_implemented(why))
+}
+
+/// Refuses what the server's state, whichever it is, does not allow.
+fn never(svc: &Service, ask: &Ask, id: &str, name: &str) -> ApiResult<Response> {
+    svc.store.read(|tx| {
+        let found = own_server(tx, &ask.caller, id)?;
+        state::require_unlocked(&found, ask.caller.is_admin())?;
+        let now = shown(tx, &found)?;
+        state::require(&found, now, name, &[]).map(|()| empty(StatusCode::ACCEPTED))
+    })
 }
 
 /// Changes a server that the caller may change and that is not locked, and notes it.

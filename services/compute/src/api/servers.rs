@@ -124,9 +124,6 @@ fn changes(body: &Value, mv: Mv) -> ApiResult<Changes> {
             "Additional properties are not allowed ('{other}' was unexpected)"
         )));
     }
-    if f.is_empty() {
-        return Err(ApiError::bad_request("Nothing to update was given."));
-    }
     read_changes(f, mv)
 }
 

@@ -71,7 +71,10 @@ async fn phc() -> String {
 /// A data socket that knows one line of console log.
 async fn console_socket() -> PathBuf {
     let path = std::env::temp_dir().join(format!("cairn-simulated-{}.sock", uuid::Uuid::new_v4()));
-    let lines = || async { "one line\n".repeat(20) };
+    let lines = |query: cairn_gateway::Query| async move {
+        let wanted = query.get("lines").and_then(|n| n.parse().ok());
+        "one line\n".repeat(wanted.unwrap_or(20))
+    };
     let load = || async { axum::Json(serde_json::json!({"cpu_time_ns": 5, "memory_kib": 131_072})) };
     let router = Router::new()
         .route("/console/{id}", axum::routing::get(lines))
