@@ -1,5 +1,7 @@
 //! The compute API through the gateway, on a simulated node.
 
+#![allow(clippy::unwrap_used)]
+
 mod simulated;
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,8 @@
 //! --nocapture`, best in namespaces of its own. The guest must answer its power button and write to its serial
 //! console (`CAIRN_TEST_PROMPT`, by default `login:`).
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;

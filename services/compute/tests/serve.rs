@@ -2,6 +2,8 @@
 //! any machine: `CAIRN_SIMULATED_PEM=cert-and-key.pem CAIRN_SIMULATED_ADDR=127.0.0.1:8443 cargo test -p
 //! cairn-compute --test serve -- --ignored`. The administrator is `admin`, the password in `simulated`.
 
+#![allow(clippy::unwrap_used)]
+
 mod simulated;
 
 use std::time::Duration;

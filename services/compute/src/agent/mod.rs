@@ -21,7 +21,6 @@ mod socket;
 
 pub use self::socket::Diagnostics;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -124,7 +124,7 @@ impl Guests {
 
     /// One guest: look, decide, set to work, report.
     async fn guest(&mut self, server: &Arc<Server>, state: DomainState) -> Result<(), Fault> {
-        let closely = self.passes % LOOK_CLOSELY_EVERY == 0;
+        let closely = self.passes.is_multiple_of(LOOK_CLOSELY_EVERY);
         self.remember(server);
         let Some(memory) = self.memory.get(&server.id) else { return Ok(()) };
         if memory.busy {

@@ -35,7 +35,7 @@ pub fn parse(f: &Map<String, Value>, mv: Mv, image: Option<&str>) -> ApiResult<V
             let both = "Using different block_device_mapping syntaxes is not allowed in the same request.";
             return Err(ApiError::bad_request(both));
         }
-        (Some(old), None) => read(old, |m| legacy(m))?,
+        (Some(old), None) => read(old, legacy)?,
         (None, Some(new)) => read(new, |m| mapping(m, mv))?,
         (None, None) => Vec::new(),
     };

@@ -34,7 +34,9 @@ const OF_FILES: [&str; 3] = ["injected_files", "injected_file_content_bytes", "i
 /// The resources whose quota a microversion shows.
 fn resources(mv: Mv) -> impl Iterator<Item = &'static str> {
     let shown = move |name: &&str| {
-        !(mv.since(36) && OF_THE_NETWORK.contains(name)) && !(mv.since(57) && OF_FILES.contains(name))
+        let gone =
+            (mv.since(36) && OF_THE_NETWORK.contains(name)) || (mv.since(57) && OF_FILES.contains(name));
+        !gone
     };
     DEFAULTS.into_iter().map(|(name, _)| name).filter(shown)
 }

@@ -211,7 +211,7 @@ pub fn doom(tx: &mut Tx, server: &mut Server, actor: &actions::Actor) -> ApiResu
 pub async fn addresses(State(svc): Svc, ask: Ask, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     let found = svc.store.read(|tx| {
         let found = server(tx, &ask.caller, &id)?;
-        Ok::<_, ApiError>(nics::addresses(tx, &found)?)
+        nics::addresses(tx, &found)
     })?;
     Ok(Json(json!({"addresses": view::addresses(&found, false)})))
 }
@@ -224,7 +224,7 @@ pub async fn addresses_of_network(
 ) -> ApiResult<Json<Value>> {
     let mut found = svc.store.read(|tx| {
         let found = server(tx, &ask.caller, &id)?;
-        Ok::<_, ApiError>(nics::addresses(tx, &found)?)
+        nics::addresses(tx, &found)
     })?;
     found.retain(|a| a.network == network);
     match found.is_empty() {

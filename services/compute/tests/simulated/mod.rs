@@ -2,7 +2,7 @@
 //!
 //! The play follows the store as agents do and writes only what agents write; no guest runs, no disk is made.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ async fn play(store: SharedStore) {
         networks(&store).await;
         guests(&store).await;
         passes += 1;
-        if passes % 200 == 0 {
+        if passes.is_multiple_of(200u64) {
             beat(&store).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
