@@ -3,7 +3,8 @@
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
-    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_GEOMETRY, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -28,6 +29,9 @@ pub const LOG_ALL: u64 = 1 << 26;
 
 /// Data pieces per request. With header and status they fit QEMU's smallest queue (128).
 const SEGMENTS_MAX: u32 = 126;
+/// The geometry shown to BIOS boot code.
+const HEADS: u8 = 16;
+const TRACK_SECTORS: u8 = 63;
 /// The configuration space, with room for fields of later versions, which read as zeroes.
 const CONFIG_BYTES: usize = 96;
 
@@ -38,6 +42,7 @@ pub fn features(read_only: bool) -> u64 {
         VIRTIO_RING_F_INDIRECT_DESC,
         VIRTIO_RING_F_EVENT_IDX,
         VIRTIO_BLK_F_SEG_MAX,
+        VIRTIO_BLK_F_GEOMETRY,
         VIRTIO_BLK_F_BLK_SIZE,
         VIRTIO_BLK_F_TOPOLOGY,
         VIRTIO_BLK_F_FLUSH,
@@ -80,6 +85,10 @@ fn space(size: u64, writeback: bool) -> [u8; CONFIG_BYTES] {
     let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(size / SECTOR).to_le_bytes()); // capacity
     put(12, &SEGMENTS_MAX.to_le_bytes()); // seg_max
+    // Geometry as ATA disks have it: boot code of the BIOS's days reads by cylinder, head and sector.
+    let cylinders = (size / SECTOR / u64::from(HEADS) / u64::from(TRACK_SECTORS)).clamp(2, 16383) as u16;
+    put(16, &cylinders.to_le_bytes());
+    put(18, &[HEADS, TRACK_SECTORS]);
     put(20, &(SECTOR as u32).to_le_bytes()); // blk_size
     put(24, &[3]); // physical_block_exp: the disk's blocks have 8 sectors
     put(26, &8u16.to_le_bytes()); // min_io_size, in sectors
@@ -106,6 +115,7 @@ mod tests {
             (all[12], all[20..24].to_vec(), all[24], all[32], all[34]),
             (126, vec![0, 2, 0, 0], 3, 1, 64)
         );
+        assert_eq!(all[16..20], [2080u16.to_le_bytes()[0], 2080u16.to_le_bytes()[1], 16, 63]);
         assert_eq!(read(1 << 30, true, 0, 60)[34..], read(1 << 30, true, 34, 26));
         assert_eq!(read(512, true, u32::MAX, 4), [0; 4]);
         assert_eq!(read(512, false, 90, 10), [0; 10]);

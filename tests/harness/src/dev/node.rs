@@ -74,6 +74,7 @@ impl Node {
             fs::rename(&logs, &previous).context("keeping the logs of the last run")?;
         }
         fs::create_dir_all(&logs)?;
+        let tree = self.own_tree()?;
         let disks = disks::attach(&self.dir)?;
         let disks: Vec<String> = disks.iter().map(|d| d.display().to_string()).collect();
         let log = fs::File::create(self.dir.join("log/init.log"))?;
@@ -81,13 +82,23 @@ impl Node {
         command.arg(format!("--net=/run/netns/{}", self.name));
         command.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]);
         command.arg(std::env::current_exe()?).arg("node-init");
-        command.arg("--root").arg(&self.root).arg("--dir").arg(&self.dir);
+        command.arg("--root").arg(&tree).arg("--dir").arg(&self.dir);
         command.arg("--cairn").arg(binary).arg("--disks").arg(disks.join(","));
         // A process group of its own: Ctrl-C reaches us, and we stop the node in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start the node's init")?;
         fs::write(self.dir.join("unshare.pid"), child.id().to_string())?;
         Ok(())
+    }
+
+    /// The root tree as it is now, by hard links: the original may be built anew while the node runs.
+    fn own_tree(&self) -> Result<PathBuf> {
+        let tree = self.dir.join("tree");
+        if tree.exists() {
+            fs::remove_dir_all(&tree)?;
+        }
+        exec::run(Command::new("cp").arg("-al").arg(&self.root).arg(&tree))?;
+        Ok(tree)
     }
 
     /// The node's namespace on the LAN, with `lan0` as on the appliance.
@@ -112,7 +123,8 @@ impl Node {
     fn unshare_pid(&self) -> Option<i32> {
         let pid = fs::read_to_string(self.dir.join("unshare.pid")).ok()?.trim().parse::<i32>().ok()?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "unshare" || name.trim() == "nsenter").then_some(pid)
+        // It is ours before it has become nsenter, and that becomes unshare.
+        ["harness", "nsenter", "unshare"].contains(&name.trim()).then_some(pid)
     }
 
     /// The node's PID 1, as the host numbers it.
