@@ -105,13 +105,12 @@ fn read_end(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last `n` lines; a last line without an end counts.
+/// The last `n` lines, counted as Nova does: what follows the last line's end, even if nothing, is one.
 fn last_lines(text: &str, n: usize) -> &str {
-    let body = text.strip_suffix('\n').unwrap_or(text);
     if n == 0 {
         return "";
     }
-    match body.rmatch_indices('\n').nth(n - 1) {
+    match text.rmatch_indices('\n').nth(n - 1) {
         Some((at, _)) => &text[at + 1..],
         None => text,
     }
@@ -123,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_last_lines() {
-        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc\n");
+        assert_eq!(last_lines("a\nb\nc\n", 2), "c\n");
         assert_eq!(last_lines("a\nb\nc", 1), "c");
         assert_eq!(last_lines("a\nb\n", 9), "a\nb\n");
         assert_eq!(last_lines("a\n", 0), "");
@@ -144,7 +143,7 @@ mod tests {
         logs.bound("s").unwrap();
         assert_eq!(std::fs::metadata(logs.path("s")).unwrap().len(), 0);
         std::fs::write(logs.path("s"), "new\n").unwrap();
-        assert!(logs.tail("s", Some(2)).unwrap().starts_with("last"));
+        assert!(logs.tail("s", Some(3)).unwrap().starts_with("last"));
         assert!(logs.tail("s", None).unwrap().len() as u64 <= READ_MAX);
         logs.remove("s").unwrap();
         logs.remove("s").unwrap();

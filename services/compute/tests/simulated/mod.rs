@@ -73,7 +73,7 @@ async fn console_socket() -> PathBuf {
     let path = std::env::temp_dir().join(format!("cairn-simulated-{}.sock", uuid::Uuid::new_v4()));
     let lines = |query: cairn_gateway::Query| async move {
         let wanted = query.get("lines").and_then(|n| n.parse().ok());
-        "one line\n".repeat(wanted.unwrap_or(20))
+        vec!["one line"; wanted.unwrap_or(20)].join("\n")
     };
     let load = || async { axum::Json(serde_json::json!({"cpu_time_ns": 5, "memory_kib": 131_072})) };
     let router = Router::new()
