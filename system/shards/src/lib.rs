@@ -20,6 +20,7 @@ pub mod disk;
 pub mod format;
 mod fsio;
 pub mod model;
+pub mod nbd;
 pub mod pool;
 mod sys;
 pub mod volume;

@@ -119,3 +119,6 @@ impl Record for DiskStatus {
         format!("{}/{}", self.node, self.disk)
     }
 }
+
+/// What a volume's NBD socket ends in; its vhost-user socket, the one in [`VolumeStatus`], ends in `sock`.
+pub const NBD_EXTENSION: &str = "nbd";

@@ -159,17 +159,27 @@ fn controllers(guest: &Guest) -> String {
     out
 }
 
-/// A disk, as it stands in the domain and as it is attached and detached.
+/// A disk, as it stands in the domain and as it is attached and detached. A socket that ends in `.nbd` speaks NBD,
+/// any other vhost-user. Either way QEMU connects again, for as long as it takes, when the storage role is restarted.
 pub fn disk(disk: &Disk) -> String {
     let boot = if disk.boot { "<boot order='1'/>" } else { "" };
+    let (socket, device) = (escape(&disk.socket), escape(&disk.device));
+    let target = format!("<target dev='{device}' bus='virtio'/>{boot}\n    </disk>\n");
+    if disk.socket.ends_with(".nbd") {
+        return format!(
+            "    <disk type='network' device='disk'>\n      <driver name='qemu' type='raw' cache='none' discard='unmap'/>\n      \
+             <source protocol='nbd'><host transport='unix' socket='{socket}'/>\
+             <reconnect delay='{NBD_RECONNECT_S}'/></source>\n      {target}"
+        );
+    }
     format!(
         "    <disk type='vhostuser' device='disk'>\n      <driver name='qemu' type='raw' queues='1'/>\n      \
-         <source type='unix' path='{}'><reconnect enabled='yes' timeout='1'/></source>\n      \
-         <target dev='{}' bus='virtio'/>{boot}\n    </disk>\n",
-        escape(&disk.socket),
-        escape(&disk.device),
+         <source type='unix' path='{socket}'><reconnect enabled='yes' timeout='1'/></source>\n      {target}"
     )
 }
+
+/// How long requests wait for the storage role to come back before the guest sees an error, in seconds.
+const NBD_RECONNECT_S: u32 = 86_400;
 
 /// An interface, as it stands in the domain and as it is plugged and unplugged.
 pub fn nic(nic: &Nic) -> String {
@@ -241,6 +251,14 @@ mod tests {
     #[test]
     fn the_emulators_cache_follows_the_guests_memory_within_bounds() {
         assert_eq!([64, 128, 512, 4096].map(translation_cache_mb), [32, 32, 128, 128]);
+    }
+
+    #[test]
+    fn an_emulated_guest_has_its_disks_by_nbd() {
+        let xml = disk(&Disk { socket: "/s/v.nbd".into(), device: "vdb".into(), boot: false });
+        assert!(
+            xml.contains("protocol='nbd'") && xml.contains("socket='/s/v.nbd'") && xml.contains("dev='vdb'")
+        );
     }
 
     #[test]

@@ -87,6 +87,11 @@ pub fn devices(xml: &str) -> Devices {
                         disk.socket = path;
                     }
                 }
+                b"host" => {
+                    if let (Some(disk), Some(path)) = (&mut disk, attribute(&e, "socket")) {
+                        disk.socket = path;
+                    }
+                }
                 b"target" => match (&mut disk, attribute(&e, "dev")) {
                     (Some(disk), Some(dev)) => disk.device = dev,
                     (None, Some(dev)) if in_interface => found.taps.push(dev),
@@ -143,12 +148,16 @@ mod tests {
           <disk type='vhostuser' device='disk'><driver name='qemu'/>
             <source type='unix' path='/run/cairn/storage/v1.sock'><reconnect enabled='yes' timeout='1'/></source>
             <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>
+          <disk type='network' device='disk'><source protocol='nbd'>
+            <host transport='unix' socket='/run/cairn/storage/v2.nbd'/><reconnect delay='9'/></source>
+            <target dev='vdb' bus='virtio'/></disk>
           <interface type='ethernet'><mac address='fa:16:3e:00:00:01'/><target dev='tapa' managed='no'/></interface>
           <serial type='pty'><source path='/dev/pts/1'/><target type='isa-serial' port='0'/></serial>
         </devices></domain>";
         let found = devices(xml);
         let disk = Attached { socket: "/run/cairn/storage/v1.sock".into(), device: "vda".into() };
-        assert_eq!(found, Devices { disks: vec![disk], taps: vec!["tapa".into()] });
+        let by_nbd = Attached { socket: "/run/cairn/storage/v2.nbd".into(), device: "vdb".into() };
+        assert_eq!(found, Devices { disks: vec![disk, by_nbd], taps: vec!["tapa".into()] });
     }
 
     #[test]

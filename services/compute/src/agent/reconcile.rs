@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cairn_network::model::{Phase as PortPhase, PortStatus, tap_name};
-use cairn_shards::model::{Phase, VolumeSpec, VolumeStatus};
+use cairn_shards::model::{NBD_EXTENSION, Phase, VolumeSpec, VolumeStatus};
 use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, StoreExt};
 use tokio::sync::{Semaphore, watch};
 
@@ -191,10 +191,15 @@ impl Guests {
         )
     }
 
+    /// The socket by which a guest of this node has a volume. QEMU's own emulation must write a guest's memory itself
+    /// (see `cairn_shards::nbd`), so it takes NBD.
     fn socket_of(&self, volume_id: &str) -> String {
         let told = self.mirrors.volumes.get(volume_id).and_then(|v| v.socket.clone());
         let usual = || self.run_dir.join("storage").join(format!("{volume_id}.sock"));
-        told.unwrap_or_else(|| usual().to_string_lossy().into_owned())
+        let socket = told.map_or_else(usual, PathBuf::from);
+        let emulated = self.platform.borrow().as_ref().is_some_and(|p| !p.kvm);
+        let socket = if emulated { socket.with_extension(NBD_EXTENSION) } else { socket };
+        socket.to_string_lossy().into_owned()
     }
 
     /// What a volume lacks before this server's guest may have it.

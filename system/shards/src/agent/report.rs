@@ -28,7 +28,7 @@ pub fn allocated(before: u64, now: Option<u64>) -> u64 {
 /// Removes sockets that nobody serves.
 pub fn clear_sockets(dir: &Path, exports: &HashMap<String, Export>) {
     for path in sockets(dir) {
-        if !exports.values().any(|e| e.socket() == path) {
+        if !exports.values().any(|e| e.sockets().contains(&path.as_path())) {
             let _ = std::fs::remove_file(path);
         }
     }

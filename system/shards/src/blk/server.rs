@@ -24,6 +24,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, TIMER_EVENT, WORKERS};
 use super::{GuestMap, GuestMemory};
+use crate::model::NBD_EXTENSION;
+use crate::nbd::NbdExport;
 use crate::volume::Volume;
 
 /// How long the thread rests after a connection that could not be set up.
@@ -58,6 +60,7 @@ pub struct Export {
     socket: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    nbd: NbdExport,
 }
 
 struct Shared {
@@ -71,6 +74,8 @@ impl Export {
     /// Serves the volume under this epoch. When this returns, the socket is there and is listened on.
     pub fn start(id: &str, epoch: u64, volume: Arc<Volume>, options: &ServeOptions) -> io::Result<Export> {
         let socket = options.socket(id);
+        let by_nbd = socket.with_extension(NBD_EXTENSION);
+        let nbd = NbdExport::start(id, volume.clone(), bind(&by_nbd, options.gid)?, &by_nbd)?;
         let listener = bind(&socket, options.gid)?;
         let shared = Arc::new(Shared {
             stopping: AtomicBool::new(false),
@@ -81,7 +86,7 @@ impl Export {
         let thread = std::thread::Builder::new()
             .name(format!("blk-{}", id.get(..8).unwrap_or(id)))
             .spawn(move || serve(&thread_id, listener, &volume, &thread_shared))?;
-        Ok(Export { id: id.into(), epoch, socket, shared, thread: Some(thread) })
+        Ok(Export { id: id.into(), epoch, socket, shared, thread: Some(thread), nbd })
     }
 
     /// The epoch served.
@@ -89,14 +94,19 @@ impl Export {
         self.epoch
     }
 
-    /// The socket.
+    /// The vhost-user socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
+    /// Both sockets, the other being that of NBD.
+    pub fn sockets(&self) -> [&Path; 2] {
+        [&self.socket, self.nbd.socket()]
+    }
+
     /// Whether a front-end is connected.
     pub fn is_connected(&self) -> bool {
-        guard(&self.shared.current).is_some()
+        guard(&self.shared.current).is_some() || self.nbd.is_connected()
     }
 
     /// Whether the thread still serves.
@@ -109,10 +119,11 @@ impl Export {
     pub fn stop(&mut self, patience: Duration) -> bool {
         self.signal();
         let deadline = Instant::now() + patience;
-        while self.is_serving() && Instant::now() < deadline {
+        let ended = |this: &Export| !this.is_serving() && !this.nbd.is_serving();
+        while !ended(self) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        !self.is_serving()
+        ended(self)
     }
 
     fn signal(&self) {
@@ -120,6 +131,7 @@ impl Export {
         if !self.shared.stopping.swap(true, SeqCst) {
             let _ = fs::remove_file(&self.socket);
         }
+        self.nbd.signal();
         let _ = self.shared.wake.write(1);
         if let Some((device, connection)) = &*guard(&self.shared.current) {
             device.stop();
@@ -137,7 +149,7 @@ impl Drop for Export {
 
 fn bind(socket: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
     // Made beside and renamed, so that nobody finds it absent, closed, or left over from a killed process.
-    let beside = socket.with_extension("new");
+    let beside = socket.with_added_extension("new");
     match fs::remove_file(&beside) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
