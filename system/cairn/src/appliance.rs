@@ -21,7 +21,7 @@ const SILENT_S: i64 = 30;
 /// What users make: the first element of the keys that an inventory counts.
 const COUNTED: [&str; 6] = ["block/", "compute/", "image/", "network/", "placement/", "shards/"];
 /// Kinds that are the services' own book-keeping and outlive what they count.
-const BOOKKEEPING: [&str; 9] = [
+const BOOKKEEPING: [&str; 10] = [
     "network/usage",
     "network/address-search",
     "network/address-block",
@@ -30,6 +30,7 @@ const BOOKKEEPING: [&str; 9] = [
     "compute/host",
     "compute/action-log",
     "block/usage",
+    "block/provisioned",
     "placement/provider",
 ];
 

@@ -27,7 +27,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let work = paths.workspace().join("target/refusals");
     fs::create_dir_all(&work)?;
     let qemu_img = QemuImg { root: paths.root_tree(), work };
-    let before = Inventory::read(&client)?;
+    let before = Inventory::before(&client)?;
     step("a wrong CA", || wrong_ca(paths, &client, &qemu_img.work))?;
     step("a token that is not one, and one that was revoked", || tokens(&client))?;
     step("a JSON bomb, a huge body", || bombs(&client, &qemu_img.work))?;

@@ -331,6 +331,9 @@ impl Reconciler for Guests {
             Ok(domains) => domains,
             Err(fault) => return vec![fault],
         };
+        let mut guests: Vec<&String> = domains.keys().collect();
+        guests.sort();
+        self.reporter.set_fact("guests", serde_json::json!(guests));
         let servers = self.mirrors.servers.all();
         let ours: Vec<_> = servers.iter().filter(|s| s.host.as_deref() == Some(&self.node)).collect();
         self.memory.retain(|id, m| m.busy || ours.iter().any(|s| &s.id == id));

@@ -60,7 +60,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let mut random = Random(seed | 1);
     let target = Target::new(paths, options);
     let client = Client::new(paths, Access::load(target.access_dir())?)?;
-    let before = Inventory::read(&client)?;
+    let before = Inventory::before(&client)?;
     let mut scene = Scene::new(paths, &client, Guest::Tiny)?;
     let outcome = all(options, &target, &mut scene, &mut random).with_context(|| format!("seed {seed}"));
     let undone = step("everything deleted", || scene.tear_down());

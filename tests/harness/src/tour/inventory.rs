@@ -15,8 +15,24 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 pub struct Inventory(Value);
 
 impl Inventory {
-    /// Reads the inventory.
-    pub fn read(client: &Client) -> Result<Inventory> {
+    /// Reads the inventory of a cloud that is to be used now: its lasting parts are there (the project's default
+    /// security group, which the first use makes), and every role has looked at its node.
+    pub fn before(client: &Client) -> Result<Inventory> {
+        client.run(&["security", "group", "list"])?;
+        let since = Instant::now();
+        loop {
+            let now = Inventory::read(client)?;
+            if now.0["nodes"].as_object().is_some_and(|nodes| nodes.values().all(complete)) {
+                return Ok(now);
+            }
+            if since.elapsed() > SETTLE_MAX {
+                bail!("not every role reports: {}", now.0);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    fn read(client: &Client) -> Result<Inventory> {
         let (status, body) = client.http("GET", "/appliance/v1/inventory", Some(&client.token()?), None)?;
         ensure!(status == 200, "the inventory answers {status}: {body}");
         Ok(Inventory(serde_json::from_str(&body).context("the inventory is no JSON")?))
@@ -36,4 +52,11 @@ impl Inventory {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+/// Whether a node's roles have said all that is compared later.
+fn complete(node: &Value) -> bool {
+    let facts =
+        [("storage", "orphans"), ("storage", "volumes_on_disk"), ("network", "taps"), ("compute", "guests")];
+    facts.iter().all(|(role, fact)| !node[role][fact].is_null())
 }

@@ -45,7 +45,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 
 /// Takes the tour with one kind of guest.
 pub fn take(paths: &Paths, client: &Client, guest: Guest, keep: bool) -> Result<()> {
-    let before = Inventory::read(client).context("looking at what is there before")?;
+    let before = Inventory::before(client).context("looking at what is there before")?;
     let mut scene = Scene::new(paths, client, guest)?;
     let outcome = walk(&mut scene);
     if keep {
