@@ -26,6 +26,7 @@ const IMAGE: &[&str] = &[
 
 /// Needed to run the image, a development node and the tests.
 const RUN: &[&str] = &[
+    "busybox-static",
     "dnsmasq-base",
     "e2fsprogs",
     "fdisk",
@@ -36,6 +37,7 @@ const RUN: &[&str] = &[
     "openssl",
     "procps",
     "python3-venv",
+    "qemu-utils",
     "xfsprogs",
 ];
 
