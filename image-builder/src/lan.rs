@@ -5,6 +5,7 @@
 //! Nothing is routed: no packet leaves the namespace but to the host's end of the link.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -70,7 +71,10 @@ impl Lan {
         }
         self.inside(&["link", "set", "host", "master", BRIDGE, "up"])?;
         ip(&["address", "replace", &format!("{}/24", self.address(1)), "dev", &link])?;
-        ip(&["link", "set", &link, "up"])
+        ip(&["link", "set", &link, "up"])?;
+        // Even where the host routes: what comes from the LAN goes no further than the host itself.
+        let forwarding = format!("/proc/sys/net/ipv4/conf/{link}/forwarding");
+        fs::write(&forwarding, "0").with_context(|| format!("cannot write {forwarding}"))
     }
 
     /// Starts the DHCP server, if it does not run yet.
@@ -88,6 +92,8 @@ impl Lan {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(self.dir.join("dhcp.log"))?)
+            // A Ctrl-C in the terminal is not meant for it.
+            .process_group(0)
             .spawn()
             .context("cannot start dnsmasq")?;
         fs::write(self.pid_file(), child.id().to_string())?;

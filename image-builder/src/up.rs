@@ -5,9 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::cloud::{self, Console};
@@ -50,29 +53,33 @@ pub struct UpOptions {
 
 /// Builds, starts, waits, tells; then stays until Ctrl-C unless it is to be detached.
 pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
     let dir = ensure_dir(paths.cloud())?;
     let mut vm = match Vm::attach(&machine(&dir)) {
         Some(vm) => {
             say(
-                "the cloud of an earlier `cargo up` is still running; it is used as it is (`cargo up --stop` ends it)",
+                "the cloud of an earlier `cargo up` still runs and is used as it is (`cargo up --stop` ends it)",
             );
             vm
         }
         None => build_and_start(paths, options, &dir)?,
     };
-    let started = Instant::now();
     let step = Step::begin("wait for the API", paths.image().join("log"));
-    let reached = wait_for_api(&mut vm, &dir, options.limit, &step);
+    let reached = wait_for_api(&mut vm, &dir, options.limit, &step, &interrupt);
     step.end(&reached);
+    if interrupt.seen() {
+        return stop(paths);
+    }
     reached.context("the machine is left as it is, to be looked at (`cargo up --stop` ends it)")?;
-    say(&format!("the API answered {:.0} s after power-on", started.elapsed().as_secs_f64()));
     say(&cloud::greeting(&dir));
     if options.detach {
         say("It stays up: `cargo up --stop` ends it, `cargo up --clean` forgets it with all its disks.");
         return Ok(());
     }
     say("Ctrl-C ends it (its disks stay: the next `cargo up` brings the same cloud back).");
-    wait_for_ctrl_c(&mut vm)?;
+    while vm.running() && !interrupt.seen() {
+        sleep(Duration::from_millis(200));
+    }
     stop(paths)
 }
 
@@ -145,7 +152,7 @@ fn start(paths: &Paths, options: &UpOptions, dir: &Path, image: PathBuf) -> Resu
 }
 
 /// Waits until the node shows its address and its API answers there; writes the access files.
-fn wait_for_api(vm: &mut Vm, dir: &Path, limit: Duration, step: &Step) -> Result<()> {
+fn wait_for_api(vm: &mut Vm, dir: &Path, limit: Duration, step: &Step, interrupt: &Interrupt) -> Result<()> {
     let from = Instant::now();
     let mut wrong = "the node has not shown its address on the console yet".to_owned();
     loop {
@@ -157,13 +164,14 @@ fn wait_for_api(vm: &mut Vm, dir: &Path, limit: Duration, step: &Step) -> Result
             }
         }
         step.note(&wrong);
+        ensure!(!interrupt.seen(), "interrupted");
         if !vm.running() || from.elapsed() > limit {
             let lines: Vec<&str> = screen.lines().collect();
             let last = lines[lines.len().saturating_sub(20)..].join("\n");
             let what = if vm.running() { "no API yet" } else { "the machine went off" };
             bail!("{what}: {wrong}\nits console ends with:\n{last}");
         }
-        std::thread::sleep(Duration::from_secs(1));
+        sleep(Duration::from_secs(1));
     }
 }
 
@@ -179,22 +187,33 @@ fn write_access(console: &Console, screen: &str, dir: &Path) -> Result<()> {
     exec::run(exec::command("curl", ["-sSf", "--max-time", "10", "--cacert"]).arg(ca).arg(identity))
 }
 
-/// Waits for Ctrl-C (or a polite request to end), or for the machine to go off by itself.
-fn wait_for_ctrl_c(vm: &mut Vm) -> Result<()> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        set.add(signal);
-    }
-    set.thread_block()?;
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || sender.send(set.wait()));
-    while vm.running() {
-        if receiver.recv_timeout(Duration::from_millis(500)).is_ok() {
-            return Ok(());
+/// Ctrl-C, a closed terminal or a polite request to end, noticed instead of died of. Programs that are started
+/// still get theirs: they begin with nothing blocked.
+struct Interrupt {
+    seen: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// To be called before any other thread is started: each inherits what is blocked.
+    fn listen() -> Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            set.add(signal);
         }
+        set.thread_block()?;
+        let seen = Arc::new(AtomicBool::new(false));
+        let flag = seen.clone();
+        std::thread::spawn(move || {
+            if set.wait().is_ok() {
+                flag.store(true, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { seen })
     }
-    say("the machine went off");
-    Ok(())
+
+    fn seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
 }
 
 fn lan(dir: &Path) -> Lan {
