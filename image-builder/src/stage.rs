@@ -164,6 +164,11 @@ impl Stages {
         Ok(true)
     }
 
+    /// How many stages there were.
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The table of what each stage took, ending with the whole.
     pub fn summary(&self) -> String {
         let width = self.rows.iter().map(|row| row.0.chars().count()).max().unwrap_or(0).max(5);

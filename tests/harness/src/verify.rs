@@ -26,6 +26,9 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let mut stages = Stages::start(paths)?;
     let outcome = all(paths, options, &mut stages);
     stage::say(&stages.summary());
+    if outcome.is_ok() {
+        stage::say(&format!("verify: {} passed, 0 failed", stages.count()));
+    }
     outcome
 }
 
