@@ -83,21 +83,18 @@ fn on_node(paths: &Paths, stages: &mut Stages, node: &Node, binary: PathBuf) -> 
         node.clean()?;
         dev::start(node, &binary)
     })?;
-    let client = Client::new(paths, Access::load(node.access_dir())?)?;
+    let client = Client::new(paths, Access::load(node.dir())?)?;
     for guest in [Guest::Tiny, Guest::Debian] {
         let name = format!("tour with the {} guest", guest.name());
         stages.run(&name, |_| tour::take(paths, &client, guest, false))?;
     }
     stages.run("conformance rung1", |_| {
-        let options = conformance::Options {
-            cloud: Some(node.access_dir().to_owned()),
-            rung: "rung1".into(),
-            only: None,
-        };
+        let options =
+            conformance::Options { cloud: Some(node.dir().to_owned()), rung: "rung1".into(), only: None };
         conformance::run(paths, &options)
     })?;
     stages.run("refusals", |_| {
-        refusals::run(paths, &refusals::Options { cloud: Some(node.access_dir().to_owned()) })
+        refusals::run(paths, &refusals::Options { cloud: Some(node.dir().to_owned()) })
     })?;
     stages.run("kills and power cuts", |_| {
         let options =

@@ -25,7 +25,7 @@ const STOP_MAX: Duration = Duration::from_secs(40);
 pub struct Node {
     name: String,
     dir: PathBuf,
-    access_dir: PathBuf,
+    shown_dir: PathBuf,
     root: PathBuf,
     lan: Lan,
 }
@@ -37,20 +37,15 @@ impl Node {
         let lan = Lan::new(instance, LAN_PREFIX, &dir);
         Node {
             name: format!("cairn-{instance}-n1"),
-            access_dir: paths.cloud(),
+            shown_dir: paths.cloud(),
             dir,
             root: paths.root_tree(),
             lan,
         }
     }
 
-    /// Its folder: disks, logs.
+    /// Its folder: disks, logs, `openrc` (which is left in `target/cloud` too, for a person).
     pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Where its `openrc` is. (It is left in `target/cloud` too, for a person.)
-    pub fn access_dir(&self) -> &Path {
         &self.dir
     }
 
@@ -169,9 +164,9 @@ impl Node {
                 .arg(&ca),
         )?;
         image_builder::cloud::write_access(&self.dir, &screen, &ca, self.lan.prefix())?;
-        fs::create_dir_all(&self.access_dir)?;
+        fs::create_dir_all(&self.shown_dir)?;
         for file in ["openrc", "clouds.yaml", "ca.pem"] {
-            fs::copy(self.dir.join(file), self.access_dir.join(file))?;
+            fs::copy(self.dir.join(file), self.shown_dir.join(file))?;
         }
         Ok(())
     }

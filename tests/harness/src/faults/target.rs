@@ -32,7 +32,7 @@ impl Target {
     /// The folder of its access files.
     pub fn access_dir(&self) -> &Path {
         match self {
-            Target::Node(node, _) => node.access_dir(),
+            Target::Node(node, _) => node.dir(),
             Target::Vm(_, dir) => dir,
         }
     }
