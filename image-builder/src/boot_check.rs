@@ -11,7 +11,7 @@ use crate::stage::{say, seconds};
 use crate::vm::{Disk, Medium, Vm, VmOptions, kvm_works};
 
 /// What systemd writes on the console when the boot is over.
-const REACHED: &str = "Startup finished in";
+const REACHED: &str = "Multi-User System";
 
 /// Boots the ISO once for each medium.
 pub fn run(paths: &Paths, media: &[Medium], limit: Duration, kernel_args: &str) -> Result<()> {
