@@ -39,9 +39,9 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
         paths,
         stages,
         "clippy",
-        &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
-    cargo(paths, stages, "unit and property tests", &["test", "--release", "--workspace", "--quiet"])?;
+    cargo(paths, stages, "unit and property tests", &["test", "--workspace", "--quiet"])?;
     if options.quick {
         return Ok(());
     }

@@ -1,3 +1,5 @@
+//! The DHCP server's answers, message by message.
+
 use super::*;
 
 fn client() -> Client {

@@ -1,3 +1,5 @@
+//! What the metadata server answers to whom.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
