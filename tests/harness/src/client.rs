@@ -107,7 +107,16 @@ impl Client {
         body: Option<&Path>,
     ) -> Result<(u16, String)> {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--max-time", "120", "--request", method, "--cacert"]);
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--http1.1",
+            "--max-time",
+            "120",
+            "--request",
+            method,
+            "--cacert",
+        ]);
         curl.arg(self.access.ca()).args(["--write-out", "\n%{http_code}"]);
         if let Some(token) = token {
             curl.arg("--header").arg(format!("X-Auth-Token: {token}"));

@@ -35,12 +35,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     host::setup(stages)?;
     cargo(paths, stages, "format", &["fmt", "--all", "--check"])?;
-    cargo(
-        paths,
-        stages,
-        "clippy",
-        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    )?;
+    cargo(paths, stages, "clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(paths, stages, "unit and property tests", &["test", "--workspace", "--quiet"])?;
     if options.quick {
         return Ok(());
