@@ -97,6 +97,15 @@ pub fn write_access(dir: &Path, screen: &str, ca: &Path, lan: &str) -> Result<()
     private(&dir.join("clouds.yaml"), &yaml)
 }
 
+/// Shows a cloud's access files in another folder too, where a person looks for those of the cloud started last.
+pub fn show_access(own: &Path, shown: &Path) -> Result<()> {
+    fs::create_dir_all(shown)?;
+    for file in ["openrc", "clouds.yaml", "ca.pem"] {
+        fs::copy(own.join(file), shown.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    Ok(())
+}
+
 fn private(path: &Path, text: &str) -> Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(path)?;

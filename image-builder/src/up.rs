@@ -180,7 +180,9 @@ fn write_access(console: &Console, screen: &str, dir: &Path) -> Result<()> {
     let fetched = dir.join("ca.fetched.pem");
     let url = format!("{}/ca.pem", console.url);
     exec::run(exec::command("curl", ["-sSfk", "--max-time", "5", "-o"]).arg(&fetched).arg(url))?;
-    cloud::write_access(dir, screen, &fetched, PREFIX)?;
+    // Kept with the machine: the password is shown on its first boot only, and other clouds may be shown here since.
+    cloud::write_access(&machine(dir), screen, &fetched, PREFIX)?;
+    cloud::show_access(&machine(dir), dir)?;
     fs::remove_file(&fetched)?;
     let identity = format!("{}/identity/v3", console.url);
     let ca = dir.join("ca.pem");

@@ -164,11 +164,7 @@ impl Node {
                 .arg(&ca),
         )?;
         image_builder::cloud::write_access(&self.dir, &screen, &ca, self.lan.prefix())?;
-        fs::create_dir_all(&self.shown_dir)?;
-        for file in ["openrc", "clouds.yaml", "ca.pem"] {
-            fs::copy(self.dir.join(file), self.shown_dir.join(file))?;
-        }
-        Ok(())
+        image_builder::cloud::show_access(&self.dir, &self.shown_dir)
     }
 
     /// A program run within the node.
