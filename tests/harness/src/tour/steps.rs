@@ -56,12 +56,13 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// A scene with nothing in it but a fresh ssh key.
     pub fn new(paths: &Paths, client: &'a Client, guest: Guest) -> Result<Scene<'a>> {
-        let dir = paths.workspace().join("target/tour");
+        // A folder of its own: two tours of two clouds may be under way.
+        let dir = paths.workspace().join(format!("target/tour/{}", std::process::id()));
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
         fs::create_dir_all(&dir)?;
         let key_file = dir.join("id_ed25519");
-        for old in [&key_file, &key_file.with_extension("pub")] {
-            let _ = fs::remove_file(old);
-        }
         exec::run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key_file))?;
         Ok(Scene {
             client,
