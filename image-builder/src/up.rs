@@ -83,6 +83,20 @@ pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
     stop(paths)
 }
 
+/// Starts the machine from the ISO that was built before, and waits for its API. For who builds in stages of his own.
+pub fn boot(paths: &Paths, options: &UpOptions) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let dir = ensure_dir(paths.cloud())?;
+    let mut vm = match Vm::attach(&machine(&dir)) {
+        Some(vm) => vm,
+        None => start(paths, options, &dir, paths.iso())?,
+    };
+    let step = Step::begin("wait for the API", paths.image().join("log"));
+    let reached = wait_for_api(&mut vm, &dir, options.limit, &step, &interrupt);
+    step.end(&reached);
+    reached
+}
+
 /// Presses the power button of a running cloud's machine, and takes its LAN down.
 pub fn stop(paths: &Paths) -> Result<()> {
     let dir = paths.cloud();

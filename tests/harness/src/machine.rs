@@ -26,10 +26,10 @@ pub fn start(paths: &Paths) -> Result<()> {
         memory_mib: 4096,
         cpus: 2,
         kernel_args: String::new(),
-        cairn: Some(paths.cairn()),
+        cairn: None,
         limit: Duration::from_secs(900),
     };
-    up::up(paths, &options)
+    up::boot(paths, &options)
 }
 
 /// Ends the machine and removes its disks.
