@@ -146,7 +146,7 @@ impl Lan {
     /// Takes all of it down; what is already gone is no error.
     pub fn down(&self) -> Result<()> {
         if let Some(pid) = self.dhcp_pid() {
-            kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot stop dnsmasq")?;
+            kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot stop dnsmasq")?;
         }
         let _ = fs::remove_file(self.pid_file());
         if ip(&["link", "show", &self.host_link()]).is_ok() {
