@@ -1,6 +1,7 @@
 //! The store: all desired and observed state of the cloud, as revisioned key-value records.
 //!
-//! What lives here: the key-value model ([`kv`]), its engine on redb ([`engine`]), typed records with
+//! What lives here: the key-value model ([`kv`]), its state machine on redb (`engine`), replication ([`raft`]),
+//! both put together as [`LocalStore`], typed records with
 //! migrations and indexes ([`record`]), optimistic transactions on a snapshot ([`tx`]), and what an agent
 //! needs to follow the store and to report ([`mirror`], [`reconcile`], [`report`]).
 //!
@@ -8,22 +9,26 @@
 //! It must never acknowledge a transaction that is not on stable media.
 
 pub mod agent;
-pub mod engine;
+mod engine;
 pub mod kv;
 pub mod mirror;
 pub mod reconcile;
+pub mod raft;
 pub mod record;
 pub mod report;
+mod store;
 pub mod tx;
 
 pub use agent::AgentArgs;
-pub use engine::{Limits, LocalStore, Snapshot};
+pub use engine::{Command, Limits, Reply, Snapshot};
 pub use kv::{
     Compare, Entry, Event, LeaseId, Op, Range, Revision, SharedStore, Store, StoreError, Txn, TxnOutcome,
     WatchStream,
 };
 pub use mirror::Mirror;
 pub use reconcile::{Fault, Reconciler, ReconcilerStatus};
+pub use raft::{Member, Network, NodeId, NotReached, Status, Timing};
 pub use record::{Index, Record, StoreExt};
 pub use report::{Reporter, RoleStatus};
+pub use store::{Endpoint, LocalStore, Options};
 pub use tx::{Abort, Tx};

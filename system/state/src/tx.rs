@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::engine::{LocalStore, Snapshot};
+use crate::engine::Snapshot;
 use crate::kv::{Compare, Entry, Op, Revision, StoreError, Txn, TxnOutcome};
 use crate::record::{self, Index, Record};
+use crate::store::LocalStore;
 
 /// How often a transaction is tried before [`StoreError::Contention`].
 const TRIES_MAX: usize = 64;

@@ -12,12 +12,12 @@ use super::layout::{self, Head, META_REVISION, Tables, encode_entry, encode_even
 use crate::kv::{Compare, Entry, Event, LeaseId, Op, Revision, StoreError, Txn, TxnOutcome};
 
 /// The longest key.
-pub(super) const KEY_BYTES_MAX: usize = 4096;
+pub(crate) const KEY_BYTES_MAX: usize = 4096;
 /// The most a transaction may carry: it must fit one frame of the socket protocol.
-pub(super) const TXN_BYTES_MAX: usize = 8 << 20;
+pub(crate) const TXN_BYTES_MAX: usize = 8 << 20;
 
 /// What a transaction carries, in bytes.
-pub(super) fn weight(txn: &Txn) -> usize {
+pub(crate) fn weight(txn: &Txn) -> usize {
     let compares = txn.compares.iter().map(|c| match c {
         Compare::Modified(key, _) => key.len() + 16,
         Compare::Unchanged { prefix, .. } => prefix.len() + 24,
@@ -30,7 +30,7 @@ pub(super) fn weight(txn: &Txn) -> usize {
 }
 
 /// Refuses what no store may hold, before it reaches the writer.
-pub(super) fn check(txn: &Txn) -> Result<(), StoreError> {
+pub(crate) fn check(txn: &Txn) -> Result<(), StoreError> {
     let size = weight(txn);
     if size > TXN_BYTES_MAX {
         return Err(StoreError::TooLarge(format!("a transaction of {size} bytes, at most {TXN_BYTES_MAX}")));
@@ -45,7 +45,7 @@ pub(super) fn check(txn: &Txn) -> Result<(), StoreError> {
 }
 
 /// Does a transaction if its conditions hold; its events go to `events`.
-pub(super) fn apply(
+pub(crate) fn apply(
     tables: &mut Tables,
     txn: Txn,
     events: &mut Vec<Event>,
@@ -90,7 +90,7 @@ fn change(tables: &mut Tables, ops: Vec<Op>, events: &mut Vec<Event>) -> Result<
 }
 
 /// Ends a lease: its keys are removed at a new revision. `None` if it is not known.
-pub(super) fn end_lease(
+pub(crate) fn end_lease(
     tables: &mut Tables,
     lease: LeaseId,
     events: &mut Vec<Event>,

@@ -18,7 +18,7 @@ use crate::kv::{Event, Revision, StoreError, WatchStream};
 const REPLAY_CHUNK: usize = 512;
 
 /// What one commit changed.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// The revision before it.
     pub before: u64,
     /// The revision after it.
@@ -29,7 +29,7 @@ pub(super) struct Batch {
 
 /// Drops the oldest events once the history is an eighth too long, so that the work is done now and then
 /// and not at each commit.
-pub(super) fn compact(tables: &mut Tables, keep: u64) -> Result<(), StoreError> {
+pub(crate) fn compact(tables: &mut Tables, keep: u64) -> Result<(), StoreError> {
     let (last, floor) = (tables.number(META_REVISION)?, tables.number(META_COMPACTED)?);
     if last - floor <= keep + keep / 8 {
         return Ok(());
@@ -53,7 +53,7 @@ struct Watcher {
 
 /// A watch of what changes under `prefix` after `after`. The feed must have been subscribed to before this
 /// is called: what is committed in between is then in both, and is delivered once.
-pub(super) fn watch(
+pub(crate) fn watch(
     db: &Arc<Database>,
     feed: Receiver<Arc<Batch>>,
     prefix: &str,

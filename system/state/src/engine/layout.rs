@@ -9,34 +9,44 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, Ta
 
 use crate::kv::{Entry, Event, LeaseId, Revision, StoreError};
 
-/// The format this release writes. 1: the first one.
-pub(super) const FORMAT: u64 = 1;
+/// The format this release writes.
+///
+/// 1: the first one, a store of one node. 2: [`RAFT`] and [`RAFT_LOG`] beside the same tables, because the store
+/// is a replica of a group. A file of format 1 becomes the first member of its own group when it is opened.
+pub(crate) const FORMAT: u64 = 2;
 
 /// key -> entry: `created`, `modified` and `lease` (0: none) as little-endian u64, then the value.
-pub(super) const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
+pub(crate) const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
 /// (revision, position within it) -> event: a tag (0 delete, 1 put), the key's length as little-endian u32,
 /// the key, and for a put the entry as in [`ENTRIES`].
-pub(super) const HISTORY: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("history");
+pub(crate) const HISTORY: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("history");
 /// lease -> ttl in milliseconds. Deadlines are not kept: after a restart each lease has its full ttl.
-pub(super) const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
+pub(crate) const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
 /// (lease, key): the keys that live under a lease.
-pub(super) const LEASE_KEYS: TableDefinition<(u64, &str), ()> = TableDefinition::new("lease-keys");
+pub(crate) const LEASE_KEYS: TableDefinition<(u64, &str), ()> = TableDefinition::new("lease-keys");
 /// Single numbers, by the names below.
-pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// Of the replica, by the names in `raft::saved`, each in postcard.
+pub(crate) const RAFT: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
+/// index -> log entry in postcard.
+pub(crate) const RAFT_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("raft-log");
+/// number -> a piece of a snapshot that is being received; empty otherwise.
+pub(crate) const RAFT_INCOMING: TableDefinition<u64, &[u8]> = TableDefinition::new("raft-incoming");
 
 /// In [`META`]: the format of the file.
-pub(super) const META_FORMAT: &str = "format";
+pub(crate) const META_FORMAT: &str = "format";
 /// In [`META`]: the revision of the last transaction.
-pub(super) const META_REVISION: &str = "revision";
+pub(crate) const META_REVISION: &str = "revision";
 /// In [`META`]: the newest revision whose events were dropped from the history; 0 if none was.
-pub(super) const META_COMPACTED: &str = "compacted";
+pub(crate) const META_COMPACTED: &str = "compacted";
 /// In [`META`]: the last lease granted.
-pub(super) const META_LEASE: &str = "lease";
+pub(crate) const META_LEASE: &str = "lease";
 
 const HEAD: usize = 24;
 
 /// Any redb error, as the store's.
-pub(super) fn failed(e: impl Into<redb::Error>) -> StoreError {
+pub(crate) fn failed(e: impl Into<redb::Error>) -> StoreError {
     StoreError::Storage(e.into().to_string())
 }
 
@@ -45,7 +55,7 @@ fn damaged(what: &str) -> StoreError {
 }
 
 /// The tables of an open write transaction.
-pub(super) struct Tables<'t> {
+pub(crate) struct Tables<'t> {
     pub entries: Table<'t, &'static str, &'static [u8]>,
     pub history: Table<'t, (u64, u32), &'static [u8]>,
     pub leases: Table<'t, u64, u64>,
@@ -54,7 +64,7 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Tables<'t>, StoreError> {
+    pub(crate) fn open(txn: &'t WriteTransaction) -> Result<Tables<'t>, StoreError> {
         Ok(Tables {
             entries: txn.open_table(ENTRIES).map_err(failed)?,
             history: txn.open_table(HISTORY).map_err(failed)?,
@@ -64,43 +74,44 @@ impl<'t> Tables<'t> {
         })
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<u64, StoreError> {
+    pub(crate) fn number(&self, name: &str) -> Result<u64, StoreError> {
         number(&self.meta, name)
     }
 
-    pub(super) fn set_number(&mut self, name: &str, to: u64) -> Result<(), StoreError> {
+    pub(crate) fn set_number(&mut self, name: &str, to: u64) -> Result<(), StoreError> {
         self.meta.insert(name, to).map(drop).map_err(failed)
     }
 }
 
 /// A number of [`META`]; 0 if it was never set.
-pub(super) fn number(meta: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64, StoreError> {
+pub(crate) fn number(meta: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64, StoreError> {
     Ok(meta.get(name).map_err(failed)?.map_or(0, |n| n.value()))
 }
 
-/// Makes the tables of a new file, or checks that an existing one is of a format this release knows.
-pub(super) fn prepare(db: &Database) -> Result<(), StoreError> {
-    let found = {
-        let txn = db.begin_read().map_err(failed)?;
-        match txn.open_table(META) {
-            Ok(meta) => number(&meta, META_FORMAT)?,
-            Err(TableError::TableDoesNotExist(_)) => 0,
-            Err(e) => return Err(failed(e)),
-        }
+/// The format of a file: 0 if it has no tables yet. A newer one than this release knows is refused.
+pub(crate) fn format_of(db: &Database) -> Result<u64, StoreError> {
+    let txn = db.begin_read().map_err(failed)?;
+    let found = match txn.open_table(META) {
+        Ok(meta) => number(&meta, META_FORMAT)?,
+        Err(TableError::TableDoesNotExist(_)) => 0,
+        Err(e) => return Err(failed(e)),
     };
-    match found {
-        FORMAT => Ok(()),
-        0 => {
-            let txn = db.begin_write().map_err(failed)?;
-            Tables::open(&txn)?.set_number(META_FORMAT, FORMAT)?;
-            txn.commit().map_err(failed)
-        }
-        found => Err(StoreError::TooNew { found, known: FORMAT }),
+    if found > FORMAT {
+        return Err(StoreError::TooNew { found, known: FORMAT });
     }
+    Ok(found)
+}
+
+/// Makes every table that is not there yet, and says that the file is of this release's format.
+pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
+    txn.open_table(RAFT).map_err(failed)?;
+    txn.open_table(RAFT_LOG).map_err(failed)?;
+    txn.open_table(RAFT_INCOMING).map_err(failed)?;
+    Tables::open(txn)?.set_number(META_FORMAT, FORMAT)
 }
 
 /// An entry as [`ENTRIES`] holds it.
-pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD + entry.value.len());
     put_entry(&mut out, entry);
     out
@@ -114,14 +125,14 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// What an entry is beside its key and value.
-pub(super) struct Head {
+pub(crate) struct Head {
     pub created: Revision,
     pub modified: Revision,
     pub lease: Option<LeaseId>,
 }
 
 /// The head of a stored entry, and its value.
-pub(super) fn split_entry(stored: &[u8]) -> Result<(Head, &[u8]), StoreError> {
+pub(crate) fn split_entry(stored: &[u8]) -> Result<(Head, &[u8]), StoreError> {
     let (head, value) = stored.split_first_chunk::<HEAD>().ok_or_else(|| damaged("a short entry"))?;
     let [created, modified, lease] = [0, 8, 16].map(|at| {
         let mut word = [0; 8];
@@ -133,13 +144,13 @@ pub(super) fn split_entry(stored: &[u8]) -> Result<(Head, &[u8]), StoreError> {
 }
 
 /// A stored entry.
-pub(super) fn decode_entry(key: &str, stored: &[u8]) -> Result<Entry, StoreError> {
+pub(crate) fn decode_entry(key: &str, stored: &[u8]) -> Result<Entry, StoreError> {
     let (Head { created, modified, lease }, value) = split_entry(stored)?;
     Ok(Entry { key: key.to_owned(), value: Bytes::copy_from_slice(value), created, modified, lease })
 }
 
 /// An event as [`HISTORY`] holds it.
-pub(super) fn encode_event(event: &Event) -> Vec<u8> {
+pub(crate) fn encode_event(event: &Event) -> Vec<u8> {
     let key = event.key();
     let mut out = Vec::with_capacity(5 + key.len() + HEAD);
     out.put_u8(u8::from(matches!(event, Event::Put(_))));
@@ -152,7 +163,7 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
 }
 
 /// The event of this revision, if its key begins with `prefix`.
-pub(super) fn decode_event(revision: u64, stored: &[u8], prefix: &str) -> Result<Option<Event>, StoreError> {
+pub(crate) fn decode_event(revision: u64, stored: &[u8], prefix: &str) -> Result<Option<Event>, StoreError> {
     let (tag, rest) = stored.split_first().ok_or_else(|| damaged("an empty event"))?;
     let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("a short event"))?;
     let (key, entry) = rest

@@ -1,54 +1,81 @@
 //! The deadlines of leases, in memory: the file knows only that a lease exists and its ttl.
 //!
-//! Deadlines are on the monotonic clock, and start anew when the store is opened: a lease never ends because
-//! the controller was away or the clock was set. Only the writer ends a lease.
+//! Deadlines are on a monotonic clock, and start anew when the store is opened and when this replica becomes the
+//! leader: a lease never ends because the leader was away or the clock was set. Only the leader lets one end, by
+//! proposing so.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::kv::{LeaseId, StoreError};
+
+/// How long it has been since some moment of the past, the same for every call.
+pub(crate) type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 
 #[derive(Clone, Copy)]
 struct Term {
     ttl: Duration,
-    deadline: Instant,
+    deadline: Duration,
 }
 
 /// Every living lease and when it ends.
-#[derive(Default)]
-pub(super) struct Leases {
+pub(crate) struct Leases {
     terms: Mutex<HashMap<LeaseId, Term>>,
+    clock: Clock,
+    changed: Notify,
 }
 
 impl Leases {
+    pub(crate) fn new(clock: Clock) -> Leases {
+        Leases { terms: Mutex::default(), clock, changed: Notify::new() }
+    }
+
     fn terms(&self) -> MutexGuard<'_, HashMap<LeaseId, Term>> {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn term(&self, ttl: Duration) -> Term {
+        Term { ttl, deadline: (self.clock)().saturating_add(ttl) }
+    }
+
     /// Starts a full term.
-    pub(super) fn start(&self, lease: LeaseId, ttl_ms: u64) {
-        let ttl = Duration::from_millis(ttl_ms);
-        self.terms().insert(lease, Term { ttl, deadline: Instant::now() + ttl });
+    pub(crate) fn start(&self, lease: LeaseId, ttl_ms: u64) {
+        self.terms().insert(lease, self.term(Duration::from_millis(ttl_ms)));
+        self.changed.notify_one();
+    }
+
+    /// Forgets all, and starts a full term for each of these.
+    pub(crate) fn restart(&self, leases: impl Iterator<Item = (LeaseId, u64)>) {
+        let fresh = leases.map(|(lease, ttl_ms)| (lease, self.term(Duration::from_millis(ttl_ms)))).collect();
+        *self.terms() = fresh;
+        self.changed.notify_one();
     }
 
     /// Starts the term anew, if the lease still lives.
-    pub(super) fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+    pub(crate) fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         let mut terms = self.terms();
         let term = terms.get_mut(&lease).ok_or(StoreError::LeaseExpired(lease))?;
-        term.deadline = Instant::now() + term.ttl;
+        *term = self.term(term.ttl);
         Ok(())
     }
 
+    /// Whether a lease lives.
+    pub(crate) fn lives(&self, lease: LeaseId) -> bool {
+        self.terms().contains_key(&lease)
+    }
+
     /// Forgets a lease.
-    pub(super) fn remove(&self, lease: LeaseId) {
+    pub(crate) fn remove(&self, lease: LeaseId) {
         self.terms().remove(&lease);
     }
 
-    /// Takes out those that are over. From here on they cannot be kept alive, so that the transaction which
-    /// removes their keys is never overtaken by a keep-alive that was answered with success.
-    pub(super) fn take_expired(&self) -> Vec<LeaseId> {
-        let now = Instant::now();
+    /// Takes out those that are over. From here on they cannot be kept alive, so that the entry which removes
+    /// their keys is never overtaken by a keep-alive that was answered with success.
+    pub(crate) fn take_expired(&self) -> Vec<LeaseId> {
+        let now = (self.clock)();
         let mut terms = self.terms();
         let mut over: Vec<_> = terms.iter().filter(|(_, t)| t.deadline <= now).map(|(l, _)| *l).collect();
         over.sort();
@@ -59,8 +86,13 @@ impl Leases {
     }
 
     /// How long until the next one may be over.
-    pub(super) fn next_in(&self) -> Option<Duration> {
-        let now = Instant::now();
-        self.terms().values().map(|t| t.deadline.saturating_duration_since(now)).min()
+    pub(crate) fn next_in(&self) -> Option<Duration> {
+        let now = (self.clock)();
+        self.terms().values().map(|t| t.deadline.saturating_sub(now)).min()
+    }
+
+    /// Waits until there may be an earlier deadline than before.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }

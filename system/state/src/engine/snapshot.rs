@@ -19,7 +19,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(db: &Database) -> Result<Snapshot, StoreError> {
+    pub(crate) fn new(db: &Database) -> Result<Snapshot, StoreError> {
         let txn = db.begin_read().map_err(failed)?;
         let entries = txn.open_table(ENTRIES).map_err(failed)?;
         let lease_keys = txn.open_table(LEASE_KEYS).map_err(failed)?;

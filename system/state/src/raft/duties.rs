@@ -1,0 +1,56 @@
+//! What falls to the replica that leads: to end the leases whose time has run out.
+//!
+//! It acts by proposing, so what a replica does that no longer leads has no effect.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::metrics::RaftServerMetrics;
+
+use super::group::Group;
+use super::types::{Runtime, Types};
+use crate::engine::Command;
+
+/// How long to sleep when no lease is near its end.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Runs until the replica is gone.
+pub(super) async fn run<K: Runtime>(
+    group: Weak<Group<K>>,
+    mut metrics: WatchReceiverOf<Types<K>, RaftServerMetrics<Types<K>>>,
+) {
+    let mut led = false;
+    loop {
+        let wait = {
+            let Some(group) = group.upgrade() else { return };
+            let leads = group.leads();
+            if leads && !led && let Err(e) = group.core.restart_leases() {
+                tracing::error!(error = %e, "the leases cannot be read");
+                return;
+            }
+            led = leads;
+            if leads { end_leases(&group).await } else { IDLE }
+        };
+        let Some(core) = group.upgrade().map(|group| group.core.clone()) else { return };
+        let sleep = K::Async::sleep(wait);
+        let woken = K::Async::select3(metrics.changed(), core.leases.changed(), sleep).await;
+        if let openraft::async_runtime::Select3::First(Err(_)) = woken {
+            return;
+        }
+    }
+}
+
+/// Ends the leases that are over, and says how long until the next may be.
+async fn end_leases<K: Runtime>(group: &Group<K>) -> Duration {
+    for lease in group.core.leases.take_expired() {
+        if group.propose_here(Command::Revoke(lease)).await.is_err() {
+            // No longer the leader, or about not to be. A full term for all does no harm.
+            drop(group.core.restart_leases());
+            return Duration::from_millis(100);
+        }
+    }
+    group.core.leases.next_in().unwrap_or(IDLE)
+}

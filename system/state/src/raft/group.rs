@@ -1,0 +1,347 @@
+//! This replica in its group: commands through the leader, reads that see all that was acknowledged, keep-alives,
+//! changes of who is in it.
+//!
+//! It never says that something was not done when it may have been: who asked is told that it is not known.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::{AsyncRuntime, Instant, Raft, ReadPolicy, ServerState};
+use tokio::sync::{oneshot, watch};
+
+use super::log::LogStore;
+use super::machine::Machine;
+use super::messages::{Change, Request, Response};
+use super::network::{self, Network, Peers};
+use super::serve::Receiving;
+use super::types::{Member, NodeId, Runtime, Types};
+use super::{Status, Timing, duties};
+use crate::engine::disk::gone;
+use crate::engine::{Command, Core, Reply};
+use crate::kv::{LeaseId, StoreError};
+
+/// What a store needs of its group.
+#[async_trait]
+pub(crate) trait Replica: Send + Sync {
+    /// Has a command done, wherever the leader is; what it did is then to be seen here.
+    async fn propose(self: Arc<Self>, command: Command) -> Result<Reply, StoreError>;
+    /// Waits until all that was acknowledged anywhere before this call is to be seen here.
+    async fn catch_up(self: Arc<Self>) -> Result<(), StoreError>;
+    /// Keeps a lease alive.
+    async fn keep_alive(self: Arc<Self>, lease: LeaseId) -> Result<(), StoreError>;
+    /// Changes who is in the group.
+    async fn change(self: Arc<Self>, change: Change) -> Result<(), StoreError>;
+    /// Answers another replica.
+    async fn serve(self: Arc<Self>, request: Bytes) -> Bytes;
+    /// How the group looks from here.
+    fn status(&self) -> Status;
+    /// Ends it.
+    async fn stop(&self);
+}
+
+/// A replica of a group.
+pub(crate) struct Group<K: Runtime> {
+    pub(super) raft: Raft<Types<K>, Machine>,
+    pub(super) core: Arc<Core>,
+    pub(super) receiving: tokio::sync::Mutex<Receiving>,
+    network: Arc<dyn Network>,
+    me: NodeId,
+    timing: Timing,
+    failure: watch::Receiver<Option<StoreError>>,
+    /// Where the group's own tasks run; without one, where the caller's do.
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+/// Why this replica did not do something.
+pub(super) enum Miss {
+    /// It does not lead. That one may.
+    NotLeader(Option<NodeId>),
+    /// It may have been done nevertheless.
+    Unsure,
+    Refused(StoreError),
+}
+
+impl<K: Runtime> Group<K> {
+    /// Starts the replica on the current runtime.
+    pub(crate) async fn start(
+        core: Arc<Core>,
+        me: NodeId,
+        network: Arc<dyn Network>,
+        timing: Timing,
+        failure: watch::Receiver<Option<StoreError>>,
+        runtime: Option<tokio::runtime::Handle>,
+    ) -> Result<Arc<Group<K>>, StoreError> {
+        let config = timing.config().map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let peers = Peers {
+            network: network.clone(),
+            transfers: Arc::new(AtomicU64::new(0)),
+            piece_patience: timing.patience,
+        };
+        let (log, machine) = (LogStore(core.clone()), Machine(core.clone()));
+        let started = Raft::new(me, Arc::new(config), peers, log, machine).await;
+        let raft = started.map_err(|e| StoreError::Storage(e.to_string()))?;
+        let receiving = tokio::sync::Mutex::default();
+        let group = Arc::new(Group { raft, core, receiving, network, me, timing, failure, runtime });
+        let duties = duties::run(Arc::downgrade(&group), group.raft.server_metrics());
+        drop(K::Async::spawn(duties));
+        group.ready().await?;
+        Ok(group)
+    }
+
+    /// A group of one is ready once it leads and has applied its log; a larger one when the others are.
+    async fn ready(&self) -> Result<(), StoreError> {
+        let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
+        let voters: Vec<NodeId> = self.raft.voter_ids().collect();
+        if voters != [self.me] {
+            return Ok(());
+        }
+        // Nobody else could be elected: no need to wait for a silence.
+        self.raft.trigger().elect(false).await.map_err(|e| self.fatal(e))?;
+        loop {
+            match self.read_index().await {
+                Ok(_) => return Ok(()),
+                Err(Miss::Refused(e)) => return Err(e),
+                Err(_) if <K::Async as AsyncRuntime>::Instant::now() > deadline => {
+                    return Err(StoreError::Unavailable("a group of one did not elect itself".into()));
+                }
+                Err(_) => K::Async::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// Whether this replica is the only voter and leads: what is applied here is then all that there is. (Nobody
+    /// could become a voter beside it without its own consent, which it would know of.)
+    fn alone(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state == ServerState::Leader && metrics.membership_config.voter_ids().eq([self.me])
+    }
+
+    fn fatal(&self, e: impl std::fmt::Display) -> StoreError {
+        match &*self.failure.borrow() {
+            Some(failure) => failure.clone(),
+            None => StoreError::Unavailable(format!("the replica has stopped: {e}")),
+        }
+    }
+
+    /// Has a command done if this replica leads.
+    pub(super) async fn propose_here(&self, command: Command) -> Result<(Reply, u64), Miss> {
+        match self.raft.client_write(command).await {
+            Ok(done) => Ok((done.data, done.log_id.index)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Miss::Unsure),
+            Err(RaftError::APIError(e)) => Err(Miss::Refused(StoreError::Unavailable(e.to_string()))),
+            Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
+        }
+    }
+
+    /// The index that a state must have to see all that was acknowledged before this call, if this replica leads;
+    /// it has it then.
+    pub(super) async fn read_index(&self) -> Result<u64, Miss> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(at) => Ok(at.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(_)) => Err(Miss::NotLeader(None)),
+            Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
+        }
+    }
+
+    /// Keeps a lease alive if this replica leads. Whoever leads next gives it a full term, so it must still lead
+    /// once the term is begun.
+    pub(super) async fn keep_alive_here(&self, lease: LeaseId) -> Result<(), Miss> {
+        if !self.alone() {
+            self.read_index().await?;
+        }
+        self.core.leases.keep_alive(lease).map_err(Miss::Refused)?;
+        if self.alone() {
+            return Ok(());
+        }
+        self.read_index().await?;
+        if self.core.leases.lives(lease) { Ok(()) } else { Err(Miss::Refused(StoreError::LeaseExpired(lease))) }
+    }
+
+    pub(super) async fn change_here(&self, change: Change) -> Result<(), Miss> {
+        let done = match change {
+            Change::Admit(node, member) => self.raft.add_learner(node, member, false).await,
+            Change::Voters(voters) => self.raft.change_membership(voters, true).await,
+            Change::Remove(node) => {
+                let gone = openraft::ChangeMembers::RemoveNodes([node].into());
+                self.raft.change_membership(gone, true).await
+            }
+            Change::Lead(node) => {
+                if !self.leads() {
+                    return Err(Miss::NotLeader(self.raft.server_metrics().borrow_watched().current_leader));
+                }
+                return self.raft.trigger().transfer_leader(node).await.map_err(|e| Miss::Refused(self.fatal(e)));
+            }
+        };
+        match done {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Miss::Unsure),
+            Err(RaftError::APIError(e)) => Err(Miss::Refused(StoreError::Unavailable(e.to_string()))),
+            Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
+        }
+    }
+
+    /// Runs a future where the group's tasks run, so that it goes on when the caller does not, and may sleep where
+    /// the caller may not.
+    async fn there<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (done, result) = oneshot::channel();
+        let task = async move { drop(done.send(future.await)) };
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(task)),
+            None => drop(K::Async::spawn(task)),
+        }
+        result.await.map_err(|_| gone())?
+    }
+
+    /// Asks whoever leads, here or there, until somebody answers or patience ends.
+    async fn ask_leader(&self, request: impl Fn() -> Request<K>) -> Result<Response<K>, StoreError> {
+        let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
+        let mut leader = self.raft.server_metrics().borrow_watched().current_leader;
+        loop {
+            let response = match leader {
+                Some(other) if other != self.me => self.ask(other, &request()).await,
+                _ => self.answer(request()).await,
+            };
+            match response {
+                Response::Refused(e) => return Err(e),
+                Response::Unsure => return Err(unsure()),
+                Response::Failed(why) => return Err(StoreError::Unavailable(why)),
+                Response::NotLeader(told) => leader = told.filter(|told| leader != Some(*told)),
+                done => return Ok(done),
+            }
+            if <K::Async as AsyncRuntime>::Instant::now() > deadline {
+                return Err(StoreError::Unavailable("the group has no leader; nothing was done".into()));
+            }
+            if leader.is_none() {
+                K::Async::sleep(self.timing.pause).await;
+                leader = self.raft.server_metrics().borrow_watched().current_leader;
+            }
+        }
+    }
+
+    async fn ask(&self, other: NodeId, request: &Request<K>) -> Response<K> {
+        let member = self.members().remove(&other).unwrap_or_default();
+        let again = matches!(request, Request::ReadIndex | Request::KeepAlive(_));
+        match network::ask(&self.network, other, &member, request, self.timing.patience).await {
+            Ok(response) => response,
+            Err(e) if again || !e.maybe_arrived => Response::NotLeader(None),
+            Err(_) => Response::Unsure,
+        }
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, Member> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(node, member)| (*node, member.clone())).collect()
+    }
+
+    async fn propose_anywhere(self: Arc<Self>, command: Command) -> Result<Reply, StoreError> {
+        let (reply, index) = match self.ask_leader(|| Request::Propose(command.clone())).await? {
+            Response::Done(reply, index) => (reply, index),
+            _ => return Err(unsure()),
+        };
+        // It is done; that it cannot be seen here yet would not undo it.
+        if K::Async::timeout(self.timing.patience, self.core.wait_applied(index)).await.is_err() {
+            tracing::warn!(index, "this replica is far behind");
+        }
+        Ok(reply)
+    }
+
+    async fn catch_up_anywhere(self: Arc<Self>) -> Result<(), StoreError> {
+        let Response::Index(index) = self.ask_leader(|| Request::ReadIndex).await? else { return Err(unsure()) };
+        let seen = K::Async::timeout(self.timing.patience, self.core.wait_applied(index)).await;
+        seen.map_err(|_| StoreError::Unavailable("this replica is far behind".into()))
+    }
+
+    /// Has the leader do what is only done or not.
+    async fn order(self: Arc<Self>, request: impl Fn() -> Request<K>) -> Result<(), StoreError> {
+        match self.ask_leader(request).await? {
+            Response::Ok => Ok(()),
+            _ => Err(unsure()),
+        }
+    }
+}
+
+fn unsure() -> StoreError {
+    StoreError::Unavailable("the leader was lost meanwhile; it may or may not have been done".into())
+}
+
+#[async_trait]
+impl<K: Runtime> Replica for Group<K> {
+    async fn propose(self: Arc<Self>, command: Command) -> Result<Reply, StoreError> {
+        if self.alone() {
+            match self.propose_here(command.clone()).await {
+                Ok((reply, _)) => return Ok(reply),
+                Err(Miss::Refused(e)) => return Err(e),
+                Err(Miss::Unsure) => return Err(unsure()),
+                Err(Miss::NotLeader(_)) => {}
+            }
+        }
+        let group = self.clone();
+        self.there(group.propose_anywhere(command)).await
+    }
+
+    async fn catch_up(self: Arc<Self>) -> Result<(), StoreError> {
+        if self.alone() {
+            return Ok(());
+        }
+        let group = self.clone();
+        self.there(group.catch_up_anywhere()).await
+    }
+
+    async fn keep_alive(self: Arc<Self>, lease: LeaseId) -> Result<(), StoreError> {
+        if self.alone() {
+            return self.core.leases.keep_alive(lease);
+        }
+        let group = self.clone();
+        self.there(group.order(move || Request::KeepAlive(lease))).await
+    }
+
+    async fn change(self: Arc<Self>, change: Change) -> Result<(), StoreError> {
+        let group = self.clone();
+        self.there(group.order(move || Request::Change(change.clone()))).await
+    }
+
+    async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
+        let response = match Request::<K>::decode(&request) {
+            Ok(request) => self.answer(request).await,
+            Err(e) => Response::Failed(e.to_string()),
+        };
+        response.encode().unwrap_or_default()
+    }
+
+    fn status(&self) -> Status {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        Status {
+            node: self.me,
+            leader: metrics.current_leader,
+            term: metrics.vote.leader_id.term,
+            voters: metrics.membership_config.voter_ids().collect(),
+            members: metrics.membership_config.nodes().map(|(node, member)| (*node, member.clone())).collect(),
+            applied: self.core.applied().log_id.map_or(0, |at| at.index),
+        }
+    }
+
+    async fn stop(&self) {
+        // It ends either way.
+        drop(self.raft.shutdown().await);
+    }
+}

@@ -1,0 +1,216 @@
+//! The log of the replica, on the store's file.
+//!
+//! Appended entries and votes are on stable media before they are reported so; appends that wait share a commit.
+//! It never reads what a truncation or purge has taken away, although the disk may still have it.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use redb::{ReadableDatabase, WriteTransaction};
+use tokio::sync::oneshot;
+
+use super::saved;
+use super::tail;
+use super::types::{LogEntry, LogId, Runtime, Types, Vote};
+use crate::engine::Core;
+use crate::engine::disk::Job;
+use crate::engine::layout::{RAFT_LOG, failed};
+use crate::kv::StoreError;
+
+/// The most bytes of entries in one message to another replica (a single larger entry goes alone).
+const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// The log. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct LogStore(pub Arc<Core>);
+
+/// Entries to append.
+struct Append<K: Runtime> {
+    core: Arc<Core>,
+    rows: Vec<(u64, Vec<u8>)>,
+    last: u64,
+    flushed: Option<IOFlushed<Types<K>>>,
+}
+
+impl<K: Runtime> Job for Append<K> {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    fn weight(&self) -> usize {
+        self.rows.iter().map(|(_, row)| row.len() + 16).sum()
+    }
+
+    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let mut log = txn.open_table(RAFT_LOG).map_err(failed)?;
+        for (index, row) in &self.rows {
+            log.insert(index, row.as_slice()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn done(mut self: Box<Self>, result: Result<(), StoreError>) {
+        if result.is_ok() {
+            self.core.tail().flushed(self.last);
+        }
+        if let Some(flushed) = self.flushed.take() {
+            flushed.io_completed(result.map_err(io::Error::other));
+        }
+    }
+}
+
+/// Any other small change, and who waits for it.
+struct Change<F> {
+    change: F,
+    durable: bool,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl<F: FnMut(&WriteTransaction) -> Result<(), StoreError> + Send> Job for Change<F> {
+    fn durable(&self) -> bool {
+        self.durable
+    }
+
+    fn weight(&self) -> usize {
+        64
+    }
+
+    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        (self.change)(txn)
+    }
+
+    fn done(self: Box<Self>, result: Result<(), StoreError>) {
+        // Who does not wait need not know.
+        drop(self.done.send(result));
+    }
+}
+
+/// Does a change behind all that wait, and waits for it.
+pub(crate) async fn change(
+    core: &Core,
+    durable: bool,
+    change: impl FnMut(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
+) -> Result<(), io::Error> {
+    let (done, result) = oneshot::channel();
+    core.disk.put(Change { change, durable, done });
+    result.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+impl LogStore {
+    /// The entries of `from..to`; no more than `bytes_max`, but for the first.
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, StoreError> {
+        let (recent, disk_end) = self.0.tail().read(from, to);
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        if from < disk_end {
+            let txn = self.0.db.begin_read().map_err(failed)?;
+            for row in txn.open_table(RAFT_LOG).map_err(failed)?.range(from..disk_end).map_err(failed)? {
+                let (_, stored) = row.map_err(failed)?;
+                bytes += stored.value().len();
+                if bytes > bytes_max && !found.is_empty() {
+                    return Ok(found);
+                }
+                found.push(saved::decode::<LogEntry>(stored.value())?);
+            }
+        }
+        for entry in recent {
+            bytes += tail::weight(&entry);
+            if bytes > bytes_max && !found.is_empty() {
+                break;
+            }
+            found.push(entry);
+        }
+        Ok(found)
+    }
+}
+
+impl<K: Runtime> RaftLogReader<Types<K>> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(from, to, usize::MAX).map_err(io::Error::other)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.0.tail().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        self.read(start, end, SEND_BYTES_MAX).map_err(io::Error::other)
+    }
+}
+
+impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types<K>>, io::Error> {
+        let tail = self.0.tail();
+        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = *vote;
+        change(&self.0, true, move |txn| saved::put_vote(txn, &vote)).await?;
+        self.0.tail().vote = Some(vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<K>>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut rows = Vec::new();
+        let mut tail = self.0.tail();
+        let mut last = 0;
+        for entry in entries {
+            last = entry.index();
+            rows.push((last, saved::encode(&entry).map_err(io::Error::other)?));
+            tail.push(entry);
+        }
+        drop(tail);
+        self.0.disk.put(Append { core: self.0.clone(), rows, last, flushed: Some(callback) });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.0.tail().truncate(last_log_id);
+        let next = last_log_id.map_or(0, |l| l.index + 1);
+        change(&self.0, true, move |txn| remove(txn, next..)).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.0.tail().purge(log_id);
+        // If a crash undoes it, there is more log than needed, which does no harm.
+        change(&self.0, false, move |txn| {
+            saved::put_purged(txn, &log_id)?;
+            remove(txn, ..=log_id.index)
+        })
+        .await
+    }
+}
+
+fn remove(txn: &WriteTransaction, range: impl RangeBounds<u64>) -> Result<(), StoreError> {
+    let mut log = txn.open_table(RAFT_LOG).map_err(failed)?;
+    log.retain_in(range, |_, _| false).map_err(failed)
+}

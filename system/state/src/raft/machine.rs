@@ -1,0 +1,177 @@
+//! The state machine of the replica: the committed entries of the log, applied in order to the store's tables.
+//!
+//! What was applied is committed without waiting for the disk: the log has it on stable media, and it is applied
+//! again after a crash. It decides nothing by itself (`engine::commands` does), and has no clock.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use redb::WriteTransaction;
+use tokio::sync::oneshot;
+
+use super::image::{self, Image, Source};
+use super::saved::{self, Applied};
+use super::types::{LeaderId, LogEntry, LogId, Member, NodeId, Runtime, SnapshotMeta, StoredMembership, Types};
+use super::tail;
+use crate::engine::commands::{self, Effects, Reply};
+use crate::engine::disk::Job;
+use crate::engine::history::{Batch, compact};
+use crate::engine::layout::{META_REVISION, Tables};
+use crate::engine::Core;
+use crate::kv::StoreError;
+
+/// The most entries that are applied in one job.
+const JOB_MAX: usize = 1024;
+
+/// The state machine. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Machine(pub Arc<Core>);
+
+/// Entries to apply.
+struct Apply<K: Runtime> {
+    core: Arc<Core>,
+    weight: usize,
+    entries: Vec<LogEntry>,
+    responders: Vec<Option<ApplyResponder<Types<K>>>>,
+    replies: Vec<Reply>,
+    outcome: Option<Outcome>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// What came of applying.
+struct Outcome {
+    applied: Applied,
+    effects: Effects,
+    before: u64,
+    last: u64,
+}
+
+impl<K: Runtime> Job for Apply<K> {
+    fn durable(&self) -> bool {
+        false
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        let entries = std::mem::take(&mut self.entries);
+        let mut applied = self.core.applied();
+        let mut effects = Effects::default();
+        let mut tables = Tables::open(txn)?;
+        let before = tables.number(META_REVISION)?;
+        for entry in entries {
+            applied.log_id = Some(entry.log_id);
+            self.replies.push(match entry.payload {
+                EntryPayload::Blank => Reply::Nothing,
+                EntryPayload::Normal(command) => commands::run(&mut tables, command, &mut effects)?,
+                EntryPayload::Membership(membership) => {
+                    applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    saved::put_membership(txn, &applied.membership)?;
+                    Reply::Nothing
+                }
+            });
+        }
+        compact(&mut tables, self.core.keep_revisions)?;
+        let last = tables.number(META_REVISION)?;
+        drop(tables);
+        saved::put_applied(txn, &applied.log_id)?;
+        self.outcome = Some(Outcome { applied, effects, before, last });
+        Ok(())
+    }
+
+    fn done(self: Box<Self>, result: Result<(), StoreError>) {
+        let job = *self;
+        if let (Ok(()), Some(outcome)) = (&result, job.outcome) {
+            publish(&job.core, outcome);
+            for (responder, reply) in job.responders.into_iter().zip(job.replies) {
+                if let Some(responder) = responder {
+                    responder.send(reply);
+                }
+            }
+        }
+        drop(job.done.send(result));
+    }
+}
+
+fn publish(core: &Core, outcome: Outcome) {
+    let Outcome { applied, effects, before, last } = outcome;
+    effects.granted.iter().for_each(|(lease, ttl_ms)| core.leases.start(*lease, *ttl_ms));
+    effects.ended.iter().for_each(|lease| core.leases.remove(*lease));
+    if last > before {
+        // No watcher is no error.
+        drop(core.feed.send(Arc::new(Batch { before, last, events: effects.events })));
+    }
+    core.set_applied(applied);
+}
+
+impl Machine {
+    async fn apply_some<K: Runtime>(&self, some: Vec<EntryResponder<Types<K>>>) -> Result<(), io::Error> {
+        let (done, result) = oneshot::channel();
+        let weight = some.iter().map(|(entry, _)| tail::weight(entry)).sum();
+        let (entries, responders) = some.into_iter().unzip();
+        let replies = Vec::new();
+        self.0.disk.put(Apply { core: self.0.clone(), weight, entries, responders, replies, outcome: None, done });
+        result.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        let Applied { log_id, membership } = self.0.applied();
+        SnapshotMeta { last_log_id: log_id, last_membership: membership }
+    }
+}
+
+impl<K: Runtime> RaftStateMachine<Types<K>> for Machine {
+    type SnapshotData = Image;
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let Applied { log_id, membership } = self.0.applied();
+        Ok((log_id, membership))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types<K>>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(JOB_MAX);
+        while let Some(chunk) = chunks.next().await {
+            let some = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.apply_some::<K>(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Image) -> Result<(), io::Error> {
+        image::install(&self.0, meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
+        let meta = self.meta();
+        if meta.last_log_id.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Snapshot { meta, snapshot: Image::Live(Source(self.0.db.clone())) }))
+    }
+}
+
+/// A snapshot of this state machine.
+pub(crate) type SnapshotOf = Snapshot<LeaderId, NodeId, Member, Image>;
+
+impl<K: Runtime> RaftSnapshotBuilder<Types<K>> for Machine {
+    type SnapshotData = Image;
+
+    /// Nothing is built: the state is in the file, and a snapshot of it is read when somebody needs it. What
+    /// this says is that the log before may be purged.
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
+        Ok(Snapshot { meta: self.meta(), snapshot: Image::Live(Source(self.0.db.clone())) })
+    }
+}

@@ -1,0 +1,147 @@
+//! What the replica keeps of itself in the store's file beside log and state: who it is, whom it has voted for,
+//! how far its log is purged and its state applied.
+//!
+//! Only reading and writing of these few values, and the founding of a group. It must never found twice.
+
+use std::collections::BTreeSet;
+
+use openraft::{Membership, Vote as RaftVote};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::types::{LeaderId, LogId, Member, NodeId, StoredMembership, Vote};
+use crate::engine::layout::{self, RAFT, RAFT_LOG, failed};
+use crate::kv::StoreError;
+
+const NODE: &str = "node";
+const VOTE: &str = "vote";
+const PURGED: &str = "purged";
+const APPLIED: &str = "applied";
+const MEMBERSHIP: &str = "membership";
+
+/// The first term and index of a founded group.
+const FIRST: u64 = 1;
+
+/// What a replica starts from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Saved {
+    pub node: NodeId,
+    pub vote: Option<Vote>,
+    pub purged: Option<LogId>,
+    pub last: Option<LogId>,
+    pub applied: Applied,
+}
+
+/// How far the state is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Applied {
+    pub log_id: Option<LogId>,
+    pub membership: StoredMembership,
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_allocvec(value).map_err(|e| StoreError::Storage(format!("cannot be encoded: {e}")))
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(stored: &[u8]) -> Result<T, StoreError> {
+    postcard::from_bytes(stored).map_err(|e| StoreError::Storage(format!("the store's file is damaged: {e}")))
+}
+
+fn put<T: Serialize>(txn: &WriteTransaction, name: &str, value: &T) -> Result<(), StoreError> {
+    txn.open_table(RAFT).map_err(failed)?.insert(name, encode(value)?.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+pub(crate) fn put_vote(txn: &WriteTransaction, vote: &Vote) -> Result<(), StoreError> {
+    put(txn, VOTE, vote)
+}
+
+pub(crate) fn put_purged(txn: &WriteTransaction, upto: &LogId) -> Result<(), StoreError> {
+    put(txn, PURGED, upto)
+}
+
+pub(crate) fn put_applied(txn: &WriteTransaction, at: &Option<LogId>) -> Result<(), StoreError> {
+    put(txn, APPLIED, at)
+}
+
+pub(crate) fn put_membership(txn: &WriteTransaction, now: &StoredMembership) -> Result<(), StoreError> {
+    put(txn, MEMBERSHIP, now)
+}
+
+type Table = ReadOnlyTable<&'static str, &'static [u8]>;
+
+fn get<T: DeserializeOwned>(table: &Table, name: &str) -> Result<Option<T>, StoreError> {
+    table.get(name).map_err(failed)?.map(|stored| decode(stored.value())).transpose()
+}
+
+/// How far the state is in this view.
+pub(crate) fn applied(txn: &ReadTransaction) -> Result<Applied, StoreError> {
+    let table = txn.open_table(RAFT).map_err(failed)?;
+    let log_id = get::<Option<LogId>>(&table, APPLIED)?.flatten();
+    Ok(Applied { log_id, membership: get(&table, MEMBERSHIP)?.unwrap_or_default() })
+}
+
+/// Reads what a replica starts from; `None` if the file is no replica's yet.
+pub(crate) fn load(db: &Database) -> Result<Option<Saved>, StoreError> {
+    let txn = db.begin_read().map_err(failed)?;
+    let table = match txn.open_table(RAFT) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let Some(node) = get(&table, NODE)? else { return Ok(None) };
+    let purged: Option<LogId> = get(&table, PURGED)?;
+    let log = txn.open_table(RAFT_LOG).map_err(failed)?;
+    let last = match log.last().map_err(failed)? {
+        Some((_, stored)) => Some(decode::<super::types::LogEntry>(stored.value())?.log_id),
+        None => purged,
+    };
+    let applied = applied(&txn)?;
+    Ok(Some(Saved { node, vote: get(&table, VOTE)?, purged, last, applied }))
+}
+
+/// How a file that is no replica's yet becomes one.
+#[derive(Debug, Clone)]
+pub(crate) enum Birth {
+    /// As the first and only voter of a new group, whatever state the file has.
+    Founds(Member),
+    /// As a replica without a group: another's leader will take it in.
+    Waits,
+}
+
+/// Reads what the replica starts from; a file that is no replica's yet is made one, in one commit.
+pub(crate) fn open(db: &Database, birth: &Birth) -> Result<Saved, StoreError> {
+    let format = layout::format_of(db)?;
+    if let Some(saved) = load(db)? {
+        return Ok(saved);
+    }
+    // What a store has held alone must not be forgotten for another group's state.
+    if format != 0 && matches!(birth, Birth::Waits) {
+        return Err(StoreError::Storage("this store holds a cloud of its own, and cannot join another's".into()));
+    }
+    let node = uuid::Uuid::new_v4().as_u64_pair().0;
+    let txn = db.begin_write().map_err(failed)?;
+    layout::make_tables(&txn)?;
+    put(&txn, NODE, &node)?;
+    if let Birth::Founds(member) = birth {
+        found(&txn, node, member.clone())?;
+    }
+    txn.commit().map_err(failed)?;
+    load(db)?.ok_or_else(|| StoreError::Storage("the store's file does not keep what is written to it".into()))
+}
+
+/// Makes the replica the elected leader of a group of one, with the state it has as what was applied and purged
+/// so far: whoever joins later gets that state as a snapshot.
+fn found(txn: &WriteTransaction, node: NodeId, member: Member) -> Result<(), StoreError> {
+    let leader = LeaderId { term: FIRST, node_id: node };
+    let at = LogId { leader_id: leader, index: FIRST };
+    let voters = vec![BTreeSet::from([node])];
+    let members = std::collections::BTreeMap::from([(node, member)]);
+    let membership = Membership::new(voters, members)
+        .map_err(|e| StoreError::Storage(format!("a group of one is refused: {e}")))?;
+    put_vote(txn, &RaftVote { leader_id: leader, committed: true })?;
+    put_purged(txn, &at)?;
+    put_applied(txn, &Some(at))?;
+    put_membership(txn, &StoredMembership::new(Some(at), membership))
+}
