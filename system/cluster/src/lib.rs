@@ -1,0 +1,26 @@
+//! How nodes become one cloud: how they find each other, how one joins, who belongs, and by what they trust.
+//!
+//! What lives here: a node's key and name ([`key`]), announcing and finding nodes on every link ([`discovery`]), the
+//! decision to found, wait, join or give way ([`founder`]), the joining handshake with its four words ([`join`],
+//! [`handshake`], [`words`], [`token`]), the members and who of them votes ([`membership`]), and certificates
+//! ([`certificates`]). What is decided is pure; what is remembered is in the store; what is said goes over
+//! `cairn-wire`.
+//!
+//! It knows no service and keeps no file. It must never let a node in, nor trust one, by its address, by its name, or
+//! by an announcement: those are hints for whom to ask.
+
+pub mod certificates;
+mod der;
+pub mod handshake;
+pub mod join;
+pub mod key;
+pub mod membership;
+pub mod token;
+pub mod words;
+
+pub use certificates::{Authority, NodeCertificate};
+pub use der::Der;
+pub use key::NodeKey;
+pub use membership::Belonging;
+pub use token::Token;
+pub use words::Words;
