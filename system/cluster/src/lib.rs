@@ -11,6 +11,8 @@
 
 pub mod certificates;
 mod der;
+pub mod discovery;
+pub mod founder;
 pub mod handshake;
 pub mod join;
 pub mod key;
