@@ -200,6 +200,11 @@ fn nodes_find_and_reach_each_other_by_link_local_addresses_alone() {
         node.sighting(ids[1])
             .is_some_and(|s| s.announcement.phase == Phase::Member && s.announcement.members == 3)
     });
+    ip(&format!("-n {} addr add fd00::2/64 dev lan0 nodad", lan.names[2]));
+    let added: Ipv6Addr = "fd00::2".parse().unwrap();
+    nodes[0].wait("a new address is seen", |node| {
+        node.sighting(ids[1]).is_some_and(|s| s.addresses.iter().any(|a| a.ip() == added))
+    });
     drop(nodes.remove(1));
     nodes[0].wait("who says good-bye is gone", |node| node.sighting(ids[1]).is_none());
     lan.unplug(3);

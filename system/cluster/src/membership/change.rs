@@ -55,6 +55,9 @@ pub enum Error {
     /// No room.
     #[error("{0}")]
     Full(&'static str),
+    /// The authority was replaced since the successor was made.
+    #[error("another node was removed at the same moment: try again")]
+    Overtaken,
     /// The last node cannot be removed.
     #[error("the last node cannot be removed")]
     Last,
@@ -211,19 +214,19 @@ pub fn leave(tx: &mut Tx, id: PeerId) -> Result<(), Error> {
 }
 
 /// Removes a node, dead or alive, for ever; `successor` is the authority that takes the place of the one it has
-/// seen ([`Authority::successor`] of [`authority`]).
+/// seen ([`Authority::successor`] of [`authority`]). On [`Error::Overtaken`] it is to be made anew.
 pub fn remove(tx: &mut Tx, id: PeerId, successor: &Authority) -> Result<(), Error> {
     let mut member = trusted(tx, id)?;
     if tx.list::<Member>()?.iter().filter(|m| m.is_trusted()).count() == 1 {
         return Err(Error::Last);
     }
+    if Some(successor.generation) != authority(tx)?.generation.checked_add(1) {
+        return Err(Error::Overtaken);
+    }
+    tx.put(successor)?;
     member.state = MemberState::Removed;
     member.voter = false;
-    tx.put(&member)?;
-    if successor.generation > authority(tx)?.generation {
-        tx.put(successor)?;
-    }
-    Ok(())
+    Ok(tx.put(&member)?)
 }
 
 /// Makes exactly these members voters.

@@ -92,13 +92,19 @@ async fn a_removed_node_stays_out_and_the_authority_it_saw_is_replaced() {
     let key = house.joined().await;
     let before = house.tx(|tx| belonging(tx, &key.public_key(), at(2))).await.unwrap();
     let successor = house.tx(authority).await.unwrap().successor().unwrap();
+    let other = house.joined().await;
     house.tx(|tx| remove(tx, key.id(), &successor)).await.unwrap();
+    // The other one has seen the successor, so it takes another to be rid of it.
+    let same = house.tx(|tx| remove(tx, other.id(), &successor)).await;
+    assert!(matches!(same, Err(Error::Overtaken)));
     assert!(matches!(house.tx(|tx| admit(tx, &asks(&key, 1), at(3))).await, Err(Error::Removed)));
     assert!(matches!(house.tx(|tx| belonging(tx, &key.public_key(), at(3))).await, Err(Error::Removed)));
     let after = house.tx(|tx| belonging(tx, &house.founder.public_key(), at(3))).await.unwrap();
     assert_eq!((after.certificate.generation, after.removed.as_slice()), (2, &[key.id()][..]));
     assert_ne!(after.authority, before.authority);
     assert!(after.trust().removed.contains(&key.id()) && !after.trust().members.contains(&key.id()));
+    let successor = house.tx(authority).await.unwrap().successor().unwrap();
+    house.tx(|tx| remove(tx, other.id(), &successor)).await.unwrap();
     let last = house.tx(|tx| remove(tx, house.founder.id(), &successor)).await;
     assert!(matches!(last, Err(Error::Last)));
 }

@@ -125,7 +125,13 @@ impl Connection {
         let request = Request::builder().method(Method::POST).uri(format!("https://node/{method}"));
         let request =
             request.body(messages.into_body(self.version)).map_err(|e| Error::Garbled(e.to_string()))?;
-        let answer = self.sender.clone().send_request(request).await.map_err(|e| Error::http(&e))?;
+        let answer = self.sender.clone().try_send_request(request).await.map_err(|mut e| {
+            // A request that comes back was never sent.
+            match e.take_message() {
+                Some(_) => Error::Unreachable(format!("{}: the connection had ended; it", self.peer.address)),
+                None => Error::http(e.error()),
+            }
+        })?;
         Ok(Messages::new(answer.into_body(), self.version, ANSWER_BYTES_MAX))
     }
 }

@@ -1,7 +1,7 @@
 //! The other nodes, as this one calls them: by identity. One connection to each, made when it is first needed and
 //! again when it broke; addresses are hints that may change at any time.
 //!
-//! A call is never sent twice. After a failure to connect, calls fail at once for a moment, so that a dead
+//! A call that may have been sent is never sent again. After a failure to connect, calls fail at once for a moment, so that a dead
 //! node costs its callers nothing.
 
 use std::collections::HashMap;
@@ -61,6 +61,15 @@ impl Peers {
         self.lock().entry(node).or_default().addresses = addresses;
     }
 
+    /// Where a node can be tried, as long as nobody has said anything better.
+    pub fn hint(&self, node: PeerId, addresses: impl FnOnce() -> Vec<SocketAddr>) {
+        let mut links = self.lock();
+        let link = links.entry(node).or_default();
+        if link.addresses.is_empty() {
+            link.addresses = addresses();
+        }
+    }
+
     /// Forgets every node but these, and closes the connections to the others.
     pub fn keep_only(&self, keep: impl Fn(&PeerId) -> bool) {
         self.lock().retain(|node, _| keep(node));
@@ -74,7 +83,15 @@ impl Peers {
         message: &Q,
         within: Duration,
     ) -> Result<A, Error> {
-        let called = async { self.connection(node).await?.call(method, message, within).await };
+        let called = async {
+            match self.connection(node).await?.call(method, message, within).await {
+                // It had ended unnoticed, and nothing was sent.
+                Err(Error::Unreachable(_)) => {
+                    self.connection(node).await?.call(method, message, within).await
+                }
+                answer => answer,
+            }
+        };
         tokio::time::timeout(within, called).await.map_err(|_| Error::TimedOut(within.as_millis()))?
     }
 

@@ -1,6 +1,7 @@
 //! Nodes talking over loopback: who is let in, which version is spoken, and what limits hold.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod replicas;
 mod support;
 
 use std::sync::Arc;
@@ -48,6 +49,21 @@ async fn one_connection_carries_many_calls_and_is_made_anew_when_it_broke() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(peers.call::<_, u32>(b.id(), "echo/echo", &7u32, WITHIN).await.unwrap(), 7);
     drop(served);
+}
+
+#[tokio::test]
+async fn a_node_that_moved_to_another_address_is_still_itself() {
+    let (a, b) = Node::pair();
+    let mut before = b.start(services()).await;
+    let peers = Peers::new(a.endpoint.clone());
+    peers.set_addresses(b.id(), vec![before.address]);
+    assert_eq!(peers.call::<_, u32>(b.id(), "echo/echo", &1u32, WITHIN).await.unwrap(), 1);
+    before.stop().await;
+    let after = b.serve(services()).await;
+    // Another node has the old address now.
+    let _taken = Node::alone().start_at(before.address, services()).await;
+    peers.set_addresses(b.id(), vec![before.address, after]);
+    assert_eq!(peers.call::<_, u32>(b.id(), "echo/echo", &2u32, WITHIN).await.unwrap(), 2);
 }
 
 #[tokio::test]
