@@ -1,8 +1,8 @@
 //! How nodes talk: one versioned transport with mutual TLS, on one port.
 //!
-//! A connection is TCP, TLS 1.3 with a certificate from both ends ([`tls`]), a hello that agrees on a version
-//! ([`hello`]), then HTTP/2: each call is a request to `/service/method` whose body, like that of its answer, is one
-//! or many messages ([`message`]). [`serve`] takes calls in, [`Peers`] sends them.
+//! A connection is TCP, TLS 1.3 with a certificate from both ends (`tls`), a hello that agrees on a version
+//! (`hello`), then HTTP/2: each call is a request to `/service/method` whose body, like that of its answer, is one
+//! or many messages (`message`). [`serve`] takes calls in, [`Peers`] sends them.
 //!
 //! Identity is the key ([`PeerId`]); whether it is trusted is decided by [`trust`] alone, from members' keys first
 //! and certificates second. It must never rest on an address, a name, or, for a member, the time.
