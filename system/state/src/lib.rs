@@ -12,8 +12,8 @@ pub mod agent;
 mod engine;
 pub mod kv;
 pub mod mirror;
-pub mod reconcile;
 pub mod raft;
+pub mod reconcile;
 pub mod record;
 pub mod report;
 mod store;
@@ -26,8 +26,8 @@ pub use kv::{
     WatchStream,
 };
 pub use mirror::Mirror;
-pub use reconcile::{Fault, Reconciler, ReconcilerStatus};
 pub use raft::{Member, Network, NodeId, NotReached, Status, Timing};
+pub use reconcile::{Fault, Reconciler, ReconcilerStatus};
 pub use record::{Index, Record, StoreExt};
 pub use report::{Reporter, RoleStatus};
 pub use store::{Endpoint, LocalStore, Options};

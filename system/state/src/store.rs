@@ -19,7 +19,10 @@ use crate::engine::disk::{self, gone};
 use crate::engine::layout::failed;
 use crate::engine::{self, Clock, Command, Core, Limits, Reply, Snapshot};
 use crate::kv::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, WatchStream};
-use crate::raft::{self, Birth, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Saved, Status, Timing, Tokio};
+use crate::raft::{
+    self, Birth, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Saved, Status, Timing,
+    Tokio,
+};
 
 /// How many requests may wait for an answer; more wait for a place.
 const PLACES: usize = 4096;
@@ -33,6 +36,7 @@ pub struct Options {
     /// How the other replicas are reached.
     pub network: Arc<dyn Network>,
     birth: Birth,
+    node: Option<NodeId>,
 }
 
 impl Options {
@@ -47,7 +51,13 @@ impl Options {
     }
 
     fn new(birth: Birth) -> Options {
-        Options { limits: Limits::default(), timing: Timing::default(), network: Arc::new(Nobody), birth }
+        Options {
+            limits: Limits::default(),
+            timing: Timing::default(),
+            network: Arc::new(Nobody),
+            birth,
+            node: None,
+        }
     }
 
     /// With this network.
@@ -59,6 +69,12 @@ impl Options {
     /// With these times.
     pub fn timing(mut self, timing: Timing) -> Options {
         self.timing = timing;
+        self
+    }
+
+    /// With this number for a new file, for simulations: they must be able to do the same again.
+    pub fn node(mut self, node: NodeId) -> Options {
+        self.node = Some(node);
         self
     }
 
@@ -117,8 +133,7 @@ impl LocalStore {
     pub fn open_with(path: &Path, options: Options) -> Result<LocalStore, StoreError> {
         let cache = options.limits.cache_bytes;
         if !path.exists() {
-            create(path, cache, &options.birth)
-                .map_err(|e| StoreError::Storage(format!("{}: {e}", path.display())))?;
+            create(path, &options).map_err(|e| StoreError::Storage(format!("{}: {e}", path.display())))?;
         }
         let db = Database::builder().set_cache_size(cache).open(path).map_err(failed)?;
         LocalStore::on(db, options)
@@ -140,7 +155,7 @@ impl LocalStore {
     }
 
     fn on(db: Database, options: Options) -> Result<LocalStore, StoreError> {
-        let saved = raft::open(&db, &options.birth)?;
+        let saved = raft::open(&db, &options.birth, options.node)?;
         let db = Arc::new(db);
         let (writer, queue, failure) = disk::writer(db.clone());
         let started = tokio::time::Instant::now();
@@ -151,7 +166,8 @@ impl LocalStore {
         let (stop, stopped) = oneshot::channel();
         let theirs = core.clone();
         let failures = failure.clone();
-        let group = thread("store-group", move || run_group(theirs, saved, options, failures, told, stopped))?;
+        let group =
+            thread("store-group", move || run_group(theirs, saved, options, failures, told, stopped))?;
         let replica = replica.recv().unwrap_or_else(|_| Err(gone()));
         let (error, replica) = match replica {
             Ok(replica) => (None, Some(replica)),
@@ -171,7 +187,7 @@ impl LocalStore {
     ) -> Result<LocalStore, StoreError> {
         use openraft::AsyncRuntime;
         let db = database(backend, &options)?;
-        let saved = raft::open(&db, &options.birth)?;
+        let saved = raft::open(&db, &options.birth, options.node)?;
         let db = Arc::new(db);
         let (writer, queue, failure) = disk::writer(db.clone());
         let core = Arc::new(Core::new(db, queue, clock, &saved, options.limits)?);
@@ -189,7 +205,8 @@ impl LocalStore {
         stop: Option<oneshot::Sender<()>>,
         threads: Vec<JoinHandle<()>>,
     ) -> LocalStore {
-        let (core, places, last_in_line) = (Some(core), Semaphore::new(PLACES), tokio::sync::Mutex::default());
+        let (core, places, last_in_line) =
+            (Some(core), Semaphore::new(PLACES), tokio::sync::Mutex::default());
         LocalStore { inner: Arc::new(Inner { replica, core, places, failure, last_in_line, stop, threads }) }
     }
 
@@ -333,15 +350,15 @@ fn database(backend: impl StorageBackend, options: &Options) -> Result<Database,
 }
 
 /// Makes an empty store beside, and renames it to where it belongs once it is whole.
-fn create(path: &Path, cache_bytes: usize, birth: &Birth) -> Result<(), Box<dyn std::error::Error>> {
+fn create(path: &Path, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
     if beside.exists() {
         std::fs::remove_file(beside)?;
     }
-    let db = Database::builder().set_cache_size(cache_bytes).create(beside)?;
-    raft::open(&db, birth)?;
+    let db = Database::builder().set_cache_size(options.limits.cache_bytes).create(beside)?;
+    raft::open(&db, &options.birth, options.node)?;
     db.close()?;
     std::fs::File::open(beside)?.sync_all()?;
     std::fs::rename(beside, path)?;

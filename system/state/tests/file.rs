@@ -98,7 +98,10 @@ async fn format_2() {
     let db = Database::open(&path).unwrap();
     let txn = db.begin_read().unwrap();
     let table = txn.open_table(ENTRIES).unwrap();
-    let found = table.iter().unwrap().map(|row| row.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).unwrap());
+    let found = table
+        .iter()
+        .unwrap()
+        .map(|row| row.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).unwrap());
     assert_eq!(found.collect::<Vec<_>>(), entries());
     let table = txn.open_table(HISTORY).unwrap();
     let found = table.iter().unwrap().map(|row| row.map(|(k, v)| (k.value(), v.value().to_vec())).unwrap());

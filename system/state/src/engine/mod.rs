@@ -15,10 +15,11 @@ pub(crate) mod layout;
 mod leases;
 mod snapshot;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast};
 
 pub(crate) use self::apply::check;
 pub use self::commands::{Command, Reply};
@@ -54,7 +55,8 @@ pub(crate) struct Core {
     pub leases: Leases,
     pub feed: broadcast::Sender<Arc<Batch>>,
     pub keep_revisions: u64,
-    applied: watch::Sender<Applied>,
+    applied: Mutex<Applied>,
+    moved: Notify,
     tail: Mutex<Tail>,
 }
 
@@ -72,7 +74,8 @@ impl Core {
             leases: Leases::new(clock),
             feed: broadcast::channel(limits.feed_commits).0,
             keep_revisions: limits.history_revisions,
-            applied: watch::Sender::new(saved.applied.clone()),
+            applied: Mutex::new(saved.applied.clone()),
+            moved: Notify::new(),
             tail: Mutex::new(Tail::new(saved.last, saved.purged, saved.vote)),
         };
         core.restart_leases()?;
@@ -85,17 +88,24 @@ impl Core {
 
     /// How far the state is.
     pub(crate) fn applied(&self) -> Applied {
-        self.applied.borrow().clone()
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_applied(&self, applied: Applied) {
-        self.applied.send_replace(applied);
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied;
+        self.moved.notify_waiters();
     }
 
     /// Waits until the state has the entry of this index.
     pub(crate) async fn wait_applied(&self, index: u64) {
-        // The sender lives in `self`, so this cannot fail.
-        let _ = self.applied.subscribe().wait_for(|a| a.log_id.is_some_and(|at| at.index >= index)).await;
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            moved.as_mut().enable();
+            if self.applied().log_id.is_some_and(|at| at.index >= index) {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// A view of what is applied.

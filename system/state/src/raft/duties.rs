@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use openraft::async_runtime::WatchReceiver;
-use openraft::type_config::alias::WatchReceiverOf;
 use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 
 use super::group::Group;
 use super::types::{Runtime, Types};
@@ -27,7 +27,10 @@ pub(super) async fn run<K: Runtime>(
         let wait = {
             let Some(group) = group.upgrade() else { return };
             let leads = group.leads();
-            if leads && !led && let Err(e) = group.core.restart_leases() {
+            if leads
+                && !led
+                && let Err(e) = group.core.restart_leases()
+            {
                 tracing::error!(error = %e, "the leases cannot be read");
                 return;
             }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::{AsyncRuntime, Instant, Raft, ReadPolicy, ServerState};
+use openraft::{AsyncRuntime, Instant, Raft, RaftState, ReadPolicy, ServerState};
 use tokio::sync::{oneshot, watch};
 
 use super::log::LogStore;
@@ -98,20 +98,23 @@ impl<K: Runtime> Group<K> {
     /// A group of one is ready once it leads and has applied its log; a larger one when the others are.
     async fn ready(&self) -> Result<(), StoreError> {
         let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
-        let voters: Vec<NodeId> = self.raft.voter_ids().collect();
-        if voters != [self.me] {
+        let me = self.me;
+        let alone =
+            move |state: &RaftState<Types<K>>| state.membership_state.effective().voter_ids().eq([me]);
+        if !self.raft.with_raft_state(alone).await.map_err(|e| self.fatal(e))? {
             return Ok(());
         }
         // Nobody else could be elected: no need to wait for a silence.
         self.raft.trigger().elect(false).await.map_err(|e| self.fatal(e))?;
         loop {
             match self.read_index().await {
-                Ok(_) => return Ok(()),
+                // What is seen from outside follows a moment later.
+                Ok(_) if self.alone() => return Ok(()),
                 Err(Miss::Refused(e)) => return Err(e),
-                Err(_) if <K::Async as AsyncRuntime>::Instant::now() > deadline => {
+                Ok(_) | Err(_) if <K::Async as AsyncRuntime>::Instant::now() > deadline => {
                     return Err(StoreError::Unavailable("a group of one did not elect itself".into()));
                 }
-                Err(_) => K::Async::sleep(Duration::from_millis(2)).await,
+                Ok(_) | Err(_) => K::Async::sleep(Duration::from_millis(1)).await,
             }
         }
     }
@@ -139,7 +142,9 @@ impl<K: Runtime> Group<K> {
     pub(super) async fn propose_here(&self, command: Command) -> Result<(Reply, u64), Miss> {
         match self.raft.client_write(command).await {
             Ok(done) => Ok((done.data, done.log_id.index)),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(Miss::NotLeader(to.leader_id))
+            }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Miss::Unsure),
             Err(RaftError::APIError(e)) => Err(Miss::Refused(StoreError::Unavailable(e.to_string()))),
             Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
@@ -151,7 +156,9 @@ impl<K: Runtime> Group<K> {
     pub(super) async fn read_index(&self) -> Result<u64, Miss> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(at) => Ok(at.index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(Miss::NotLeader(to.leader_id))
+            }
             Err(RaftError::APIError(_)) => Err(Miss::NotLeader(None)),
             Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
         }
@@ -168,7 +175,11 @@ impl<K: Runtime> Group<K> {
             return Ok(());
         }
         self.read_index().await?;
-        if self.core.leases.lives(lease) { Ok(()) } else { Err(Miss::Refused(StoreError::LeaseExpired(lease))) }
+        if self.core.leases.lives(lease) {
+            Ok(())
+        } else {
+            Err(Miss::Refused(StoreError::LeaseExpired(lease)))
+        }
     }
 
     pub(super) async fn change_here(&self, change: Change) -> Result<(), Miss> {
@@ -183,12 +194,19 @@ impl<K: Runtime> Group<K> {
                 if !self.leads() {
                     return Err(Miss::NotLeader(self.raft.server_metrics().borrow_watched().current_leader));
                 }
-                return self.raft.trigger().transfer_leader(node).await.map_err(|e| Miss::Refused(self.fatal(e)));
+                return self
+                    .raft
+                    .trigger()
+                    .transfer_leader(node)
+                    .await
+                    .map_err(|e| Miss::Refused(self.fatal(e)));
             }
         };
         match done {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(Miss::NotLeader(to.leader_id)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(Miss::NotLeader(to.leader_id))
+            }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Miss::Unsure),
             Err(RaftError::APIError(e)) => Err(Miss::Refused(StoreError::Unavailable(e.to_string()))),
             Err(RaftError::Fatal(e)) => Err(Miss::Refused(self.fatal(e))),
@@ -217,7 +235,7 @@ impl<K: Runtime> Group<K> {
         loop {
             let response = match leader {
                 Some(other) if other != self.me => self.ask(other, &request()).await,
-                _ => self.answer(request()).await,
+                _ => self.answer_in_time(request()).await,
             };
             match response {
                 Response::Refused(e) => return Err(e),
@@ -236,12 +254,17 @@ impl<K: Runtime> Group<K> {
         }
     }
 
+    /// As [`Group::answer`], for at most as long as anybody waits: without a majority nothing ends by itself.
+    async fn answer_in_time(&self, request: Request<K>) -> Response<K> {
+        let late = if request.changes() { Response::Unsure } else { Response::NotLeader(None) };
+        K::Async::timeout(self.timing.patience, self.answer(request)).await.unwrap_or(late)
+    }
+
     async fn ask(&self, other: NodeId, request: &Request<K>) -> Response<K> {
         let member = self.members().remove(&other).unwrap_or_default();
-        let again = matches!(request, Request::ReadIndex | Request::KeepAlive(_));
         match network::ask(&self.network, other, &member, request, self.timing.patience).await {
             Ok(response) => response,
-            Err(e) if again || !e.maybe_arrived => Response::NotLeader(None),
+            Err(e) if !request.changes() || !e.maybe_arrived => Response::NotLeader(None),
             Err(_) => Response::Unsure,
         }
     }
@@ -265,7 +288,9 @@ impl<K: Runtime> Group<K> {
     }
 
     async fn catch_up_anywhere(self: Arc<Self>) -> Result<(), StoreError> {
-        let Response::Index(index) = self.ask_leader(|| Request::ReadIndex).await? else { return Err(unsure()) };
+        let Response::Index(index) = self.ask_leader(|| Request::ReadIndex).await? else {
+            return Err(unsure());
+        };
         let seen = K::Async::timeout(self.timing.patience, self.core.wait_applied(index)).await;
         seen.map_err(|_| StoreError::Unavailable("this replica is far behind".into()))
     }
@@ -321,7 +346,7 @@ impl<K: Runtime> Replica for Group<K> {
 
     async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
         let response = match Request::<K>::decode(&request) {
-            Ok(request) => self.answer(request).await,
+            Ok(request) => self.answer_in_time(request).await,
             Err(e) => Response::Failed(e.to_string()),
         };
         response.encode().unwrap_or_default()
@@ -335,7 +360,11 @@ impl<K: Runtime> Replica for Group<K> {
             leader: metrics.current_leader,
             term: metrics.vote.leader_id.term,
             voters: metrics.membership_config.voter_ids().collect(),
-            members: metrics.membership_config.nodes().map(|(node, member)| (*node, member.clone())).collect(),
+            members: metrics
+                .membership_config
+                .nodes()
+                .map(|(node, member)| (*node, member.clone()))
+                .collect(),
             applied: self.core.applied().log_id.map_or(0, |at| at.index),
         }
     }

@@ -17,7 +17,8 @@ use super::types::SnapshotMeta;
 use crate::engine::Core;
 use crate::engine::history::Batch;
 use crate::engine::layout::{
-    self, ENTRIES, HISTORY, LEASE_KEYS, LEASES, META, META_FORMAT, META_REVISION, RAFT_INCOMING, Tables, failed,
+    self, ENTRIES, HISTORY, LEASE_KEYS, LEASES, META, META_FORMAT, META_REVISION, RAFT_INCOMING, Tables,
+    failed,
 };
 use crate::kv::StoreError;
 
@@ -89,14 +90,18 @@ impl Pieces {
                 self.small(&mut rows)?;
                 Cursor::Entries(String::new())
             }
-            Cursor::Entries(from) => match entries(&self.txn.open_table(ENTRIES).map_err(failed)?, from, &mut rows)? {
-                Some(from) => Cursor::Entries(from),
-                None => Cursor::History((0, 0)),
-            },
-            Cursor::History(from) => match history(&self.txn.open_table(HISTORY).map_err(failed)?, *from, &mut rows)? {
-                Some(from) => Cursor::History(from),
-                None => Cursor::End,
-            },
+            Cursor::Entries(from) => {
+                match entries(&self.txn.open_table(ENTRIES).map_err(failed)?, from, &mut rows)? {
+                    Some(from) => Cursor::Entries(from),
+                    None => Cursor::History((0, 0)),
+                }
+            }
+            Cursor::History(from) => {
+                match history(&self.txn.open_table(HISTORY).map_err(failed)?, *from, &mut rows)? {
+                    Some(from) => Cursor::History(from),
+                    None => Cursor::End,
+                }
+            }
             Cursor::End => Cursor::End,
         };
         Ok((saved::encode(&rows)?, !matches!(self.at, Cursor::End)))
@@ -219,7 +224,9 @@ fn put(tables: &mut Tables, row: Row) -> Result<(), StoreError> {
     match row {
         Row::Meta(name, number) => tables.set_number(&name, number),
         Row::Lease(lease, ttl_ms) => tables.leases.insert(lease, ttl_ms).map(drop).map_err(failed),
-        Row::LeaseKey(lease, key) => tables.lease_keys.insert((lease, key.as_str()), ()).map(drop).map_err(failed),
+        Row::LeaseKey(lease, key) => {
+            tables.lease_keys.insert((lease, key.as_str()), ()).map(drop).map_err(failed)
+        }
         Row::Entry(key, stored) => tables.entries.insert(key.as_str(), &*stored).map(drop).map_err(failed),
         Row::History(revision, position, stored) => {
             tables.history.insert((revision, position), &*stored).map(drop).map_err(failed)

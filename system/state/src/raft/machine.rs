@@ -14,13 +14,15 @@ use tokio::sync::oneshot;
 
 use super::image::{self, Image, Source};
 use super::saved::{self, Applied};
-use super::types::{LeaderId, LogEntry, LogId, Member, NodeId, Runtime, SnapshotMeta, StoredMembership, Types};
 use super::tail;
+use super::types::{
+    LeaderId, LogEntry, LogId, Member, NodeId, Runtime, SnapshotMeta, StoredMembership, Types,
+};
+use crate::engine::Core;
 use crate::engine::commands::{self, Effects, Reply};
 use crate::engine::disk::Job;
 use crate::engine::history::{Batch, compact};
 use crate::engine::layout::{META_REVISION, Tables};
-use crate::engine::Core;
 use crate::kv::StoreError;
 
 /// The most entries that are applied in one job.
@@ -115,7 +117,15 @@ impl Machine {
         let weight = some.iter().map(|(entry, _)| tail::weight(entry)).sum();
         let (entries, responders) = some.into_iter().unzip();
         let replies = Vec::new();
-        self.0.disk.put(Apply { core: self.0.clone(), weight, entries, responders, replies, outcome: None, done });
+        self.0.disk.put(Apply {
+            core: self.0.clone(),
+            weight,
+            entries,
+            responders,
+            replies,
+            outcome: None,
+            done,
+        });
         result.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 

@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,11 @@ pub(crate) enum Response<K: Runtime> {
 }
 
 impl<K: Runtime> Request<K> {
+    /// Whether it matters if it is done twice.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self, Request::Propose(_) | Request::Change(_))
+    }
+
     pub(crate) fn encode(&self) -> Result<Bytes, StoreError> {
         encode(self)
     }

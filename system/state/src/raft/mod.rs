@@ -17,6 +17,8 @@ mod messages;
 mod network;
 mod saved;
 mod serve;
+#[cfg(test)]
+mod suite;
 mod tail;
 mod types;
 

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
@@ -49,7 +49,10 @@ pub(crate) struct Nobody;
 #[async_trait]
 impl Network for Nobody {
     async fn call(&self, to: NodeId, _: &Member, _: Bytes) -> Result<Bytes, NotReached> {
-        Err(NotReached { why: format!("this store was opened without a network to reach {to}"), maybe_arrived: false })
+        Err(NotReached {
+            why: format!("this store was opened without a network to reach {to}"),
+            maybe_arrived: false,
+        })
     }
 }
 
@@ -103,7 +106,11 @@ fn unreachable<K: Runtime>(why: impl std::fmt::Display) -> Unreachable<Types<K>>
 }
 
 impl Peer {
-    async fn ask<K: Runtime>(&self, request: Request<K>, patience: Duration) -> Result<Response<K>, Unreachable<Types<K>>> {
+    async fn ask<K: Runtime>(
+        &self,
+        request: Request<K>,
+        patience: Duration,
+    ) -> Result<Response<K>, Unreachable<Types<K>>> {
         match ask(&self.network, self.to, &self.member, &request, patience).await {
             Ok(Response::Failed(why)) => Err(unreachable(why)),
             Ok(response) => Ok(response),
@@ -112,8 +119,14 @@ impl Peer {
     }
 
     /// Sends a snapshot piece by piece. It is read anew from the file, so that it is as fresh as can be.
-    async fn send<K: Runtime>(&self, vote: Vote, image: Image) -> Result<SnapshotResponse<Types<K>>, Unreachable<Types<K>>> {
-        let Image::Live(source) = image else { return Err(unreachable("a received snapshot cannot be sent")) };
+    async fn send<K: Runtime>(
+        &self,
+        vote: Vote,
+        image: Image,
+    ) -> Result<SnapshotResponse<Types<K>>, Unreachable<Types<K>>> {
+        let Image::Live(source) = image else {
+            return Err(unreachable("a received snapshot cannot be sent"));
+        };
         let mut pieces = Pieces::new(&source.0).map_err(unreachable)?;
         let transfer = self.transfers.fetch_add(1, Ordering::Relaxed);
         let mut number = 0;

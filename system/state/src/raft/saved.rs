@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use openraft::{Membership, Vote as RaftVote};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -110,17 +112,20 @@ pub(crate) enum Birth {
     Waits,
 }
 
-/// Reads what the replica starts from; a file that is no replica's yet is made one, in one commit.
-pub(crate) fn open(db: &Database, birth: &Birth) -> Result<Saved, StoreError> {
+/// Reads what the replica starts from; a file that is no replica's yet is made one, in one commit, with this number
+/// or one that nobody else has.
+pub(crate) fn open(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result<Saved, StoreError> {
     let format = layout::format_of(db)?;
     if let Some(saved) = load(db)? {
         return Ok(saved);
     }
     // What a store has held alone must not be forgotten for another group's state.
     if format != 0 && matches!(birth, Birth::Waits) {
-        return Err(StoreError::Storage("this store holds a cloud of its own, and cannot join another's".into()));
+        return Err(StoreError::Storage(
+            "this store holds a cloud of its own, and cannot join another's".into(),
+        ));
     }
-    let node = uuid::Uuid::new_v4().as_u64_pair().0;
+    let node = node.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
     let txn = db.begin_write().map_err(failed)?;
     layout::make_tables(&txn)?;
     put(&txn, NODE, &node)?;
@@ -128,7 +133,8 @@ pub(crate) fn open(db: &Database, birth: &Birth) -> Result<Saved, StoreError> {
         found(&txn, node, member.clone())?;
     }
     txn.commit().map_err(failed)?;
-    load(db)?.ok_or_else(|| StoreError::Storage("the store's file does not keep what is written to it".into()))
+    load(db)?
+        .ok_or_else(|| StoreError::Storage("the store's file does not keep what is written to it".into()))
 }
 
 /// Makes the replica the elected leader of a group of one, with the state it has as what was applied and purged

@@ -69,7 +69,7 @@ impl Tail {
             self.bytes -= weight(entry);
         }
         self.flushed = self.flushed.min(next.saturating_sub(1));
-        self.last = after.max(self.purged);
+        self.last = self.last.min(after).max(self.purged);
     }
 
     /// Forgets what is up to this.
@@ -86,7 +86,11 @@ impl Tail {
         let end = to.min(self.last.map_or(0, |l| l.index + 1));
         let first = self.entries.first_key_value().map_or(end, |(index, _)| *index);
         let start = from.max(first);
-        let found = if start < end { self.entries.range(start..end).map(|(_, e)| e.clone()).collect() } else { Vec::new() };
+        let found = if start < end {
+            self.entries.range(start..end).map(|(_, e)| e.clone()).collect()
+        } else {
+            Vec::new()
+        };
         (found, first.min(end))
     }
 }

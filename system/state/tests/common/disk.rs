@@ -65,6 +65,12 @@ impl Disk {
         self.0.lock().unwrap()
     }
 
+    /// Breaks it for good, so many writes from now: nothing is done any more.
+    pub fn break_after(&self, writes: u64) {
+        let mut state = self.state();
+        state.breaks = Break::PowerFailsAt(state.writes + writes);
+    }
+
     /// How many writes it has seen.
     pub fn writes(&self) -> u64 {
         self.state().writes

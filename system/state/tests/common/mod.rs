@@ -1,6 +1,7 @@
 //! What the tests of the store share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod cluster;
 pub mod disk;
 pub mod model;
 
@@ -42,6 +43,11 @@ pub fn small(history_revisions: u64, feed_commits: usize) -> LocalStore {
 /// What the future gives; it must not take long.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+}
+
+/// What the future gives; several machines' worth of work may go before.
+pub async fn within_20s<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing came")
 }
 
 /// A record with a unique and a shared index.

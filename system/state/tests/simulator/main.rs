@@ -1,0 +1,102 @@
+//! The replicated store under a simulator: every run is made by its seed alone, in time that costs nothing.
+//!
+//! Three replicas on disks that lose or tear what was not synced, a network that loses, delays, doubles and cuts,
+//! clocks that jump, crashes of process and power, changes of leader and voters; clients on all nodes. What they
+//! saw must be linearizable (checked by stateright), the watches without gap, all replicas equal in the end, and
+//! once the faults stop, every node must serve within bounded time.
+//!
+//! `CAIRN_SIM_SEED=n` runs that one; `CAIRN_SIM_RUNS=n` as many, `CAIRN_SIM_FROM=n` from there on.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should panic")]
+
+mod channel;
+#[path = "../common/disk.rs"]
+#[allow(dead_code)]
+mod disk;
+mod faults;
+mod model;
+mod run;
+mod runtime;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use run::{Tally, run};
+
+/// How many runs the default test makes.
+const RUNS: u64 = 10_000;
+
+/// Seeds that have found something, each with what it was.
+const KEPT: &[(u64, &str)] = &[];
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn outcome(seed: u64) -> Result<Tally, String> {
+    let caught = std::panic::catch_unwind(|| run(seed));
+    caught.unwrap_or_else(|_| Err("it panicked".into()))
+}
+
+#[test]
+fn many_histories_are_linearizable_and_live() {
+    if let Some(seed) = number("CAIRN_SIM_SEED") {
+        println!("{:?}", outcome(seed).unwrap_or_else(|e| panic!("seed {seed}: {e}")));
+        return;
+    }
+    let (from, runs) = (number("CAIRN_SIM_FROM").unwrap_or(0), number("CAIRN_SIM_RUNS").unwrap_or(RUNS));
+    let next = AtomicU64::new(from);
+    let failed = Mutex::new(Vec::new());
+    let total = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + runs {
+                        return;
+                    }
+                    match outcome(seed) {
+                        Ok(tally) => {
+                            let mut total = total.lock().unwrap();
+                            total.calls += tally.calls;
+                            total.unknown += tally.unknown;
+                            total.faults += tally.faults;
+                        }
+                        Err(e) => failed.lock().unwrap().push((seed, e)),
+                    }
+                }
+            });
+        }
+    });
+    let Tally { calls, unknown, faults, .. } = *total.lock().unwrap();
+    println!(
+        "{runs} histories from seed {from}: {calls} calls, {unknown} with an unknown end, {faults} faults"
+    );
+    let failed = failed.into_inner().unwrap();
+    for (seed, e) in failed.iter().take(5) {
+        println!("seed {seed}: {e}");
+    }
+    let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {runs} failed, seeds {:?}",
+        failed.len(),
+        &seeds[..seeds.len().min(20)]
+    );
+    assert!(number("CAIRN_SIM_RUNS").is_some() || calls > 20 * runs as u32 && unknown > runs as u32 / 10);
+}
+
+#[test]
+fn what_was_found_once_stays_fixed() {
+    for (seed, what) in KEPT {
+        outcome(*seed).unwrap_or_else(|e| panic!("seed {seed} ({what}): {e}"));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..5 {
+        assert_eq!(outcome(seed).unwrap(), outcome(seed).unwrap(), "seed {seed}");
+    }
+}

@@ -1,0 +1,122 @@
+//! What clients did and saw, and the sequential store that it must look like.
+
+use std::collections::BTreeMap;
+
+use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
+
+/// What a client asks for. Values are never the same twice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    Put(u8, u64),
+    /// Puts if the key was last put at this revision (0: is absent).
+    Swap(u8, u64, u64),
+    Delete(u8),
+    Get(u8),
+}
+
+/// What it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ret {
+    Committed(u64),
+    Conflict,
+    /// The value and the revision that put it, and the revision that was read.
+    Found(Option<(u64, u64)>, u64),
+}
+
+/// The store in the plainest words.
+#[derive(Debug, Clone, Default)]
+pub struct Plain {
+    revision: u64,
+    entries: BTreeMap<u8, (u64, u64)>,
+}
+
+impl Plain {
+    fn put(&mut self, key: u8, value: u64) -> Ret {
+        self.revision += 1;
+        self.entries.insert(key, (value, self.revision));
+        Ret::Committed(self.revision)
+    }
+}
+
+impl SequentialSpec for Plain {
+    type Op = Op;
+    type Ret = Ret;
+
+    fn invoke(&mut self, op: &Op) -> Ret {
+        match op {
+            Op::Put(key, value) => self.put(*key, *value),
+            Op::Swap(key, at, value) => {
+                if self.entries.get(key).map_or(0, |(_, at)| *at) != *at {
+                    return Ret::Conflict;
+                }
+                self.put(*key, *value)
+            }
+            Op::Delete(key) => {
+                self.revision += u64::from(self.entries.remove(key).is_some());
+                Ret::Committed(self.revision)
+            }
+            Op::Get(key) => Ret::Found(self.entries.get(key).copied(), self.revision),
+        }
+    }
+}
+
+/// The history of a run, in the order of time.
+#[derive(Debug, Default)]
+pub struct History {
+    events: Vec<(u32, Step)>,
+    threads: u32,
+    pub calls: u32,
+    pub unknown: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Call(Op),
+    Answer(Ret),
+}
+
+impl History {
+    /// A client that has not asked anything yet. One that was not answered is never used again.
+    pub fn thread(&mut self) -> u32 {
+        self.threads += 1;
+        self.threads
+    }
+
+    pub fn call(&mut self, thread: u32, op: Op) {
+        self.calls += 1;
+        self.events.push((thread, Step::Call(op)));
+    }
+
+    pub fn answer(&mut self, thread: u32, ret: Ret) {
+        self.events.push((thread, Step::Answer(ret)));
+    }
+
+    /// Whether some sequential order of the calls explains the answers. `written` has the revision of each value
+    /// that the store has kept in the end: a call without an answer has been done at that revision, some time
+    /// before the end, or never. (A removal leaves no value: it may have been done or not.)
+    pub fn linearizable(&self, written: &BTreeMap<u64, u64>) -> bool {
+        let mut tester = LinearizabilityTester::new(Plain::default());
+        let mut late = Vec::new();
+        for (at, (thread, step)) in self.events.iter().enumerate() {
+            let mut rest = self.events[at + 1..].iter();
+            match step {
+                Step::Answer(ret) => drop(tester.on_return(*thread, ret.clone()).unwrap()),
+                Step::Call(op) if rest.any(|(other, _)| other == thread) => {
+                    tester.on_invoke(*thread, op.clone()).unwrap();
+                }
+                Step::Call(op @ (Op::Put(_, value) | Op::Swap(_, _, value))) => {
+                    if let Some(revision) = written.get(value) {
+                        tester.on_invoke(*thread, op.clone()).unwrap();
+                        late.push((*thread, Ret::Committed(*revision)));
+                    }
+                }
+                Step::Call(op @ Op::Delete(_)) => drop(tester.on_invoke(*thread, op.clone()).unwrap()),
+                Step::Call(Op::Get(_)) => {}
+            }
+        }
+        for (thread, ret) in late {
+            tester.on_return(thread, ret).unwrap();
+        }
+        tester.is_consistent()
+    }
+}

@@ -1,0 +1,258 @@
+//! One run: clients ask, faults strike, then all is well again and must be so within bounded time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use cairn_state::{
+    Compare, Event, LocalStore, Op as StoreOp, Options, Revision, Store, StoreError, Txn, TxnOutcome,
+};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+
+use crate::model::{History, Op, Ret};
+use crate::runtime::{begin, below, live};
+use crate::world::{NODES, World, member, node};
+
+const CLIENTS: usize = 3;
+const CALLS: usize = 7;
+const KEYS: u64 = 2;
+/// How long faults go on.
+const STORM: Duration = Duration::from_secs(4);
+/// Once faults have stopped, how long it may take until every node serves.
+const CALM: Duration = Duration::from_secs(20);
+
+/// What a run has to show for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Tally {
+    pub calls: u32,
+    pub unknown: u32,
+    pub faults: u32,
+    /// A digest of what the clients saw: the same for the same seed.
+    pub digest: u64,
+}
+
+/// Runs one seed; the error says what must not have been.
+pub fn run(seed: u64) -> Result<Tally, String> {
+    let disks = founded()?;
+    simulate(seed, async move {
+        let world = World::new(disks);
+        join_all((0..NODES).map(|place| world.start(place, Options::join()))).await;
+        let history = Arc::new(Mutex::new(History::default()));
+        let watcher = tokio::spawn(watch_all(world.clone()));
+        let clients = (0..CLIENTS).map(|_| tokio::spawn(client(world.clone(), history.clone())));
+        let clients: Vec<_> = clients.collect();
+        let faults = crate::faults::storm(&world, STORM).await;
+        let calmed = crate::faults::calm(&world).await;
+        for client in clients {
+            client.await.map_err(|e| format!("a client: {e}"))?;
+        }
+        calmed?;
+        let served = tokio::time::timeout(CALM, serves_everywhere(&world, &history)).await;
+        served.map_err(|_| format!("after {CALM:?} of calm it does not serve"))??;
+        let seen = watcher.await.map_err(|e| format!("the watcher: {e}"))?;
+        let history = history.lock().map_err(|e| e.to_string())?;
+        if std::env::var("CAIRN_SIM_SHOW").is_ok() {
+            println!("{history:#?}");
+        }
+        agree(&world)?;
+        seen?;
+        if !history.linearizable(&written(&world).await?) {
+            return Err(format!("not linearizable: {history:?}"));
+        }
+        let digest =
+            format!("{history:?}").bytes().fold(0u64, |d, b| d.wrapping_mul(31).wrapping_add(b.into()));
+        Ok(Tally { calls: history.calls, unknown: history.unknown, faults, digest })
+    })
+}
+
+/// Runs a future in a world of its own.
+fn simulate<T>(seed: u64, run: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        begin(seed);
+        run.await
+    })
+}
+
+/// The disks of a group that was founded by the first node and has taken in the others: where all runs begin.
+fn founded() -> Result<Vec<Vec<u8>>, String> {
+    static DISKS: OnceLock<Result<Vec<Vec<u8>>, String>> = OnceLock::new();
+    let found = || {
+        simulate(0, async {
+            let world = World::new(vec![Vec::new(); NODES]);
+            world.start(0, Options::found(member(0))).await;
+            let (first, _) = world.store(0).ok_or("the founder does not start")?;
+            for place in 1..NODES {
+                world.start(place, Options::join()).await;
+                first.admit(node(place), member(place)).await.map_err(|e| e.to_string())?;
+            }
+            first.set_voters((0..NODES).map(node)).await.map_err(|e| e.to_string())?;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            (0..NODES).for_each(|place| world.crash(place, false));
+            Ok((0..NODES).map(|place| world.content(place)).collect())
+        })
+    };
+    DISKS.get_or_init(found).clone()
+}
+
+fn key(key: u8) -> String {
+    format!("k/{key}")
+}
+
+fn txn(op: &Op) -> Txn {
+    let put = |k: u8, value: u64| StoreOp::Put { key: key(k), value: value.to_string().into(), lease: None };
+    match op {
+        Op::Put(k, value) => Txn { compares: vec![], ops: vec![put(*k, *value)] },
+        Op::Swap(k, at, value) => {
+            Txn { compares: vec![Compare::Modified(key(*k), Revision(*at))], ops: vec![put(*k, *value)] }
+        }
+        Op::Delete(k) => Txn { compares: vec![], ops: vec![StoreOp::Delete { key: key(*k) }] },
+        Op::Get(_) => Txn::default(),
+    }
+}
+
+async fn ask(store: &LocalStore, op: &Op) -> Result<Ret, StoreError> {
+    if let Op::Get(k) = op {
+        store.catch_up().await?;
+        let snapshot = store.snapshot()?;
+        let entry = snapshot.get(&key(*k))?;
+        let found = entry.map(|e| (String::from_utf8_lossy(&e.value).parse().unwrap_or(0), e.modified.0));
+        return Ok(Ret::Found(found, snapshot.revision().0));
+    }
+    Ok(match store.commit(txn(op)).await? {
+        TxnOutcome::Committed(at) => Ret::Committed(at.0),
+        TxnOutcome::Conflict => Ret::Conflict,
+    })
+}
+
+/// Asks one thing of one node, and notes it. `None`: it is not known what became of it.
+async fn call(
+    world: &Arc<World>,
+    history: &Mutex<History>,
+    thread: &mut u32,
+    place: usize,
+    op: Op,
+) -> Option<Ret> {
+    let (store, life) = world.store(place)?;
+    history.lock().unwrap().call(*thread, op.clone());
+    let asked = live(&life, async move { ask(&store, &op).await });
+    let answered = tokio::time::timeout(Duration::from_secs(6), asked).await;
+    let mut history = history.lock().unwrap();
+    match answered {
+        Ok(Ok(ret)) => {
+            history.answer(*thread, ret.clone());
+            Some(ret)
+        }
+        _ => {
+            history.unknown += 1;
+            *thread = history.thread();
+            None
+        }
+    }
+}
+
+fn some_op(value: u64, seen: &[u64; KEYS as usize]) -> Op {
+    let key = below(KEYS) as u8;
+    match below(10) {
+        0..=2 => Op::Put(key, value),
+        3..=5 => Op::Swap(key, seen[key as usize], value),
+        6 => Op::Delete(key),
+        _ => Op::Get(key),
+    }
+}
+
+/// A client: asks one thing after the other, of any node.
+async fn client(world: Arc<World>, history: Arc<Mutex<History>>) {
+    let mut thread = history.lock().unwrap().thread();
+    let mut seen = [0; KEYS as usize];
+    for _ in 0..CALLS {
+        tokio::time::sleep(Duration::from_millis(below(600))).await;
+        let op = some_op(below(1 << 40) + 1, &seen);
+        let place = below(NODES as u64) as usize;
+        match (call(&world, &history, &mut thread, place, op.clone()).await, op) {
+            (Some(Ret::Found(found, _)), Op::Get(key)) => seen[key as usize] = found.map_or(0, |(_, at)| at),
+            (Some(Ret::Committed(at)), Op::Put(key, _) | Op::Swap(key, ..)) => seen[key as usize] = at,
+            _ => {}
+        }
+    }
+}
+
+/// Every node takes a write and gives a linearizable read.
+async fn serves_everywhere(world: &Arc<World>, history: &Mutex<History>) -> Result<(), String> {
+    for place in 0..NODES {
+        for get in [false, true] {
+            let mut thread = history.lock().map_err(|e| e.to_string())?.thread();
+            loop {
+                let op = if get { Op::Get(0) } else { Op::Put(0, below(1 << 40) + 1) };
+                if call(world, history, &mut thread, place, op).await.is_some() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    for place in 0..NODES {
+        let (store, _) = world.store(place).ok_or("a node is down in the calm")?;
+        store.catch_up().await.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// All nodes have the same state.
+fn agree(world: &World) -> Result<(), String> {
+    let mut states = Vec::new();
+    for place in 0..NODES {
+        let (store, _) = world.store(place).ok_or("a node is down in the calm")?;
+        let all = store.snapshot().and_then(|s| s.range("", None, usize::MAX)).map_err(|e| e.to_string())?;
+        states.push(all);
+    }
+    match states.windows(2).all(|pair| pair[0] == pair[1]) {
+        true => Ok(()),
+        false => Err(format!("the nodes differ: {states:#?}")),
+    }
+}
+
+/// The revision of each value that was ever put, as the store tells in the end.
+async fn written(world: &World) -> Result<BTreeMap<u64, u64>, String> {
+    let (store, _) = world.store(0).ok_or("a node is down in the calm")?;
+    let mut watch = store.watch("k/", Revision(0)).await.map_err(|e| e.to_string())?;
+    let mut found = BTreeMap::new();
+    while let Ok(Some(Ok(event))) = tokio::time::timeout(Duration::from_millis(1), watch.next()).await {
+        if let Event::Put(entry) = event {
+            found.insert(
+                String::from_utf8_lossy(&entry.value).parse().map_err(|e| format!("{e}"))?,
+                entry.modified.0,
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Follows the changes, on another node whenever the one it follows is lost, and sees each once and in order.
+async fn watch_all(world: Arc<World>) -> Result<(), String> {
+    let until = tokio::time::Instant::now() + STORM;
+    let mut last = Revision(0);
+    while tokio::time::Instant::now() < until {
+        let Some((store, life)) = world.store(below(NODES as u64) as usize) else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let opened = tokio::time::timeout(Duration::from_secs(3), live(&life, store.watch("k/", last))).await;
+        drop(store);
+        let Ok(Ok(mut watch)) = opened else { continue };
+        let patience = Duration::from_millis(200 + below(800));
+        while let Ok(Some(Ok(event))) = tokio::time::timeout(patience, watch.next()).await {
+            // Each transaction here changes one key.
+            if event.revision() != Revision(last.0 + 1) {
+                return Err(format!("after {last:?} the watch gave {event:?}"));
+            }
+            last = event.revision();
+        }
+    }
+    Ok(())
+}

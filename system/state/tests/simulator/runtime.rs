@@ -1,0 +1,207 @@
+//! The runtime of a simulated node: tokio's paused clock, dice from the seed, tasks that end with their node, and a
+//! clock per node that may jump.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::disk::Dice;
+
+/// One life of a node.
+#[derive(Debug, Default)]
+pub struct Life {
+    over: AtomicBool,
+    /// How far its clock is ahead, in nanoseconds.
+    ahead: AtomicU64,
+}
+
+impl Life {
+    /// Ends it: none of its tasks goes on.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub fn jump(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static LIFE: RefCell<Option<Arc<Life>>> = const { RefCell::new(None) };
+    static START: RefCell<Option<tokio::time::Instant>> = const { RefCell::new(None) };
+    static DICE: RefCell<Dice> = const { RefCell::new(Dice(0)) };
+}
+
+/// Begins a simulation on this thread.
+pub fn begin(seed: u64) {
+    START.set(Some(tokio::time::Instant::now()));
+    DICE.set(Dice(seed));
+}
+
+/// A number below `n`, of this thread's simulation.
+pub fn below(n: u64) -> u64 {
+    DICE.with_borrow_mut(|dice| dice.below(n))
+}
+
+/// A future that is part of a node's life.
+pub struct Living<F> {
+    life: Option<Arc<Life>>,
+    future: Option<Pin<Box<F>>>,
+}
+
+/// Runs a future as part of a node's life.
+pub fn live<F: Future>(life: &Arc<Life>, future: F) -> Living<F> {
+    Living { life: Some(life.clone()), future: Some(Box::pin(future)) }
+}
+
+impl<F: Future> Future for Living<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if self.life.as_ref().is_some_and(|life| life.over.load(Ordering::Relaxed)) {
+            self.future = None;
+        }
+        let outer = LIFE.replace(self.life.clone());
+        let polled = match &mut self.future {
+            Some(future) => future.as_mut().poll(cx),
+            None => Poll::Pending,
+        };
+        LIFE.set(outer);
+        polled
+    }
+}
+
+/// Time on the clock of the node whose task asks, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+/// The clock of the node whose task asks.
+pub fn clock() -> Duration {
+    let start = START.with_borrow(|start| start.map_or(Duration::ZERO, |start| start.elapsed()));
+    let ahead = LIFE.with_borrow(|life| life.as_ref().map_or(0, |life| life.ahead.load(Ordering::Relaxed)));
+    // Far from zero, so that any plausible time can be taken away.
+    start + Duration::from_nanos(ahead) + Duration::from_secs(1_000_000)
+}
+
+impl openraft::Instant for Moment {
+    fn now() -> Self {
+        Moment(clock().as_nanos() as u64)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, by: Duration) -> Moment {
+        Moment(self.0 + by.as_nanos() as u64)
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, by: Duration) {
+        *self = *self + by;
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+    fn sub(self, by: Duration) -> Moment {
+        Moment(self.0 - by.as_nanos() as u64)
+    }
+}
+
+impl SubAssign<Duration> for Moment {
+    fn sub_assign(&mut self, by: Duration) {
+        *self = *self - by;
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+    fn sub(self, other: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(other.0))
+    }
+}
+
+/// The runtime.
+#[derive(Debug)]
+pub struct Simulation;
+
+type Real = TokioRuntime;
+
+impl AsyncRuntime for Simulation {
+    type JoinError = <Real as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Real as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <Real as AsyncRuntime>::Sleep;
+    type Instant = Moment;
+    type TimeoutError = <Real as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Real as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = SmallRng;
+    type Mpsc = <Real as AsyncRuntime>::Mpsc;
+    type Watch = crate::channel::Orderly;
+    type Oneshot = <Real as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Real as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        let life = LIFE.with_borrow(Clone::clone);
+        tokio::spawn(Living { life, future: Some(Box::pin(future)) })
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        tokio::time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Moment) -> Self::Sleep {
+        tokio::time::sleep(deadline - <Moment as openraft::Instant>::now())
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        tokio::time::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Moment,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        tokio::time::timeout(deadline - <Moment as openraft::Instant>::now(), future)
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        error.is_panic()
+    }
+
+    fn thread_rng() -> SmallRng {
+        SmallRng::seed_from_u64(below(u64::MAX))
+    }
+
+    fn new(_: usize) -> Self {
+        Simulation
+    }
+
+    fn block_on<F: Future<Output = T>, T>(&mut self, _: F) -> T {
+        unreachable!("the simulation has its own runtime")
+    }
+}
+
+/// The engine on the simulation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Simulated;
+
+impl cairn_state::raft::Runtime for Simulated {
+    type Async = Simulation;
+}
