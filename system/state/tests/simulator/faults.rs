@@ -1,6 +1,7 @@
 //! What goes wrong, by the dice, and how it is put right again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cairn_state::Options;
@@ -73,6 +74,9 @@ async fn restart(world: &Arc<World>, place: usize, power: bool) {
 /// Starts a node after a while, if it is not up; one with a broken disk is put down before.
 async fn revive(world: Arc<World>, place: usize, after: Duration) {
     tokio::time::sleep(after).await;
+    if world.calm.load(Ordering::Relaxed) {
+        return;
+    }
     world.crash(place, below(2) == 0);
     world.start(place, Options::join()).await;
 }
@@ -88,8 +92,7 @@ fn cut_off(world: &World, place: usize, how: u64) {
 
 /// Ends all faults: every node is up, on a disk that is quick and whole, and votes.
 pub async fn calm(world: &Arc<World>) -> Result<(), String> {
-    // Those that are coming up by themselves do so first.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.calm.store(true, Ordering::Relaxed);
     world.clear();
     for place in 0..NODES {
         world.slow_disk(place, 1);

@@ -18,7 +18,7 @@ const CLIENTS: usize = 3;
 const CALLS: usize = 7;
 const KEYS: u64 = 2;
 /// How long faults go on.
-const STORM: Duration = Duration::from_secs(4);
+const STORM: Duration = Duration::from_millis(2500);
 /// Once faults have stopped, how long it may take until every node serves.
 const CALM: Duration = Duration::from_secs(20);
 
@@ -171,7 +171,7 @@ async fn client(world: Arc<World>, history: Arc<Mutex<History>>) {
     let mut thread = history.lock().unwrap().thread();
     let mut seen = [0; KEYS as usize];
     for _ in 0..CALLS {
-        tokio::time::sleep(Duration::from_millis(below(600))).await;
+        tokio::time::sleep(Duration::from_millis(below(400))).await;
         let op = some_op(below(1 << 40) + 1, &seen);
         let place = below(NODES as u64) as usize;
         match (call(&world, &history, &mut thread, place, op.clone()).await, op) {

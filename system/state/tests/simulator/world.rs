@@ -1,6 +1,7 @@
 //! The simulated world: nodes with disks that lose what was not synced, and a network that loses, delays, doubles
 //! and reorders what it carries.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ pub const NODES: usize = 3;
 
 pub fn timing() -> Timing {
     Timing {
-        heartbeat: Duration::from_millis(50),
-        election: Duration::from_millis(250),
+        heartbeat: Duration::from_millis(100),
+        election: Duration::from_millis(300),
         pause: Duration::from_millis(20),
         patience: Duration::from_secs(2),
         // Short, so that snapshots are needed.
@@ -61,6 +62,8 @@ pub struct Weather {
 pub struct World {
     nodes: Mutex<Vec<Node>>,
     pub weather: Mutex<Weather>,
+    /// Whether the faults have ended.
+    pub calm: AtomicBool,
 }
 
 /// The network as one node has it.
@@ -110,7 +113,11 @@ impl World {
             slow: Arc::new(Mutex::new(1)),
         });
         let weather = Weather { delay: 4, ..Weather::default() };
-        Arc::new(World { nodes: Mutex::new(nodes.collect()), weather: Mutex::new(weather) })
+        Arc::new(World {
+            nodes: Mutex::new(nodes.collect()),
+            weather: Mutex::new(weather),
+            calm: AtomicBool::new(false),
+        })
     }
 
     async fn travel(&self, from: usize, to: usize) -> Result<(), NotReached> {
