@@ -1,4 +1,5 @@
 //! The store's file: its format is what it was, a newer one is refused, a torn first start is survived.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;
 

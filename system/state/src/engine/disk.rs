@@ -37,7 +37,7 @@ pub(crate) trait Job: Send {
 pub(crate) struct Queue(mpsc::UnboundedSender<Box<dyn Job>>);
 
 impl Queue {
-    /// Puts a job behind the others. How many may wait is bounded by who asks: see `Replica`.
+    /// Puts a job behind the others. How many may wait is bounded by who asks: see `store`.
     pub(crate) fn put(&self, job: impl Job + 'static) {
         if let Err(mpsc::error::SendError(job)) = self.0.send(Box::new(job)) {
             job.done(Err(gone()));

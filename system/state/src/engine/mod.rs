@@ -29,7 +29,7 @@ use self::layout::{LEASES, failed};
 pub(crate) use self::leases::{Clock, Leases};
 pub use self::snapshot::Snapshot;
 use crate::kv::{LeaseId, Revision, StoreError, WatchStream};
-use crate::raft::{Applied, Saved, Tail};
+use crate::raft::{Applied, LogId, Saved, StoredMembership, Tail};
 
 /// The sizes of a store.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +89,12 @@ impl Core {
     /// How far the state is.
     pub(crate) fn applied(&self) -> Applied {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Is told of entries that were applied. The members are as before if none are given.
+    pub(crate) fn advance(&self, log_id: Option<LogId>, membership: Option<StoredMembership>) {
+        let now = self.applied();
+        self.set_applied(Applied { log_id, membership: membership.unwrap_or(now.membership) });
     }
 
     pub(crate) fn set_applied(&self, applied: Applied) {

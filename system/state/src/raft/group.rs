@@ -84,7 +84,7 @@ impl<K: Runtime> Group<K> {
             transfers: Arc::new(AtomicU64::new(0)),
             piece_patience: timing.patience,
         };
-        let (log, machine) = (LogStore(core.clone()), Machine(core.clone()));
+        let (log, machine) = (LogStore(core.clone()), Machine::new(core.clone()));
         let started = Raft::new(me, Arc::new(config), peers, log, machine).await;
         let raft = started.map_err(|e| StoreError::Storage(e.to_string()))?;
         let receiving = tokio::sync::Mutex::default();
@@ -155,7 +155,10 @@ impl<K: Runtime> Group<K> {
     /// it has it then.
     pub(super) async fn read_index(&self) -> Result<u64, Miss> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(at) => Ok(at.index()),
+            Ok(at) => {
+                self.core.wait_applied(at.index()).await;
+                Ok(at.index())
+            }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
                 Err(Miss::NotLeader(to.leader_id))
             }

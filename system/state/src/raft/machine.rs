@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use redb::WriteTransaction;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::image::{self, Image, Source};
 use super::saved::{self, Applied};
@@ -28,9 +28,15 @@ use crate::kv::StoreError;
 /// The most entries that are applied in one job.
 const JOB_MAX: usize = 1024;
 
+/// How many jobs may be on their way.
+const JOBS_MAX: u32 = 64;
+
 /// The state machine. Clones are the same one.
 #[derive(Clone)]
-pub(crate) struct Machine(pub Arc<Core>);
+pub(crate) struct Machine {
+    core: Arc<Core>,
+    places: Arc<Semaphore>,
+}
 
 /// Entries to apply.
 struct Apply<K: Runtime> {
@@ -40,12 +46,14 @@ struct Apply<K: Runtime> {
     responders: Vec<Option<ApplyResponder<Types<K>>>>,
     replies: Vec<Reply>,
     outcome: Option<Outcome>,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// What came of applying.
 struct Outcome {
-    applied: Applied,
+    log_id: Option<LogId>,
+    /// The new members, if they have changed.
+    membership: Option<StoredMembership>,
     effects: Effects,
     before: u64,
     last: u64,
@@ -62,18 +70,19 @@ impl<K: Runtime> Job for Apply<K> {
 
     fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
         let entries = std::mem::take(&mut self.entries);
-        let mut applied = self.core.applied();
+        let (mut log_id, mut membership) = (None, None);
         let mut effects = Effects::default();
         let mut tables = Tables::open(txn)?;
         let before = tables.number(META_REVISION)?;
         for entry in entries {
-            applied.log_id = Some(entry.log_id);
+            log_id = Some(entry.log_id);
             self.replies.push(match entry.payload {
                 EntryPayload::Blank => Reply::Nothing,
                 EntryPayload::Normal(command) => commands::run(&mut tables, command, &mut effects)?,
-                EntryPayload::Membership(membership) => {
-                    applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    saved::put_membership(txn, &applied.membership)?;
+                EntryPayload::Membership(members) => {
+                    let now = StoredMembership::new(Some(entry.log_id), members);
+                    saved::put_membership(txn, &now)?;
+                    membership = Some(now);
                     Reply::Nothing
                 }
             });
@@ -81,14 +90,15 @@ impl<K: Runtime> Job for Apply<K> {
         compact(&mut tables, self.core.keep_revisions)?;
         let last = tables.number(META_REVISION)?;
         drop(tables);
-        saved::put_applied(txn, &applied.log_id)?;
-        self.outcome = Some(Outcome { applied, effects, before, last });
+        saved::put_applied(txn, &log_id)?;
+        self.outcome = Some(Outcome { log_id, membership, effects, before, last });
         Ok(())
     }
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
         let job = *self;
-        if let (Ok(()), Some(outcome)) = (&result, job.outcome) {
+        // If it failed, so does all that is written after it: the engine stops at its next write.
+        if let (Ok(()), Some(outcome)) = (result, job.outcome) {
             publish(&job.core, outcome);
             for (responder, reply) in job.responders.into_iter().zip(job.replies) {
                 if let Some(responder) = responder {
@@ -96,41 +106,43 @@ impl<K: Runtime> Job for Apply<K> {
                 }
             }
         }
-        drop(job.done.send(result));
     }
 }
 
 fn publish(core: &Core, outcome: Outcome) {
-    let Outcome { applied, effects, before, last } = outcome;
+    let Outcome { log_id, membership, effects, before, last } = outcome;
     effects.granted.iter().for_each(|(lease, ttl_ms)| core.leases.start(*lease, *ttl_ms));
     effects.ended.iter().for_each(|lease| core.leases.remove(*lease));
     if last > before {
         // No watcher is no error.
         drop(core.feed.send(Arc::new(Batch { before, last, events: effects.events })));
     }
-    core.set_applied(applied);
+    core.advance(log_id, membership);
 }
 
 impl Machine {
+    pub(crate) fn new(core: Arc<Core>) -> Machine {
+        Machine { core, places: Arc::new(Semaphore::new(JOBS_MAX as usize)) }
+    }
+
+    /// Has entries applied, in the order of these calls, and does not wait for it: they would wait for whatever the
+    /// disk is writing, and those behind them for them, one commit each. Whoever reads waits (`Core::wait_applied`).
     async fn apply_some<K: Runtime>(&self, some: Vec<EntryResponder<Types<K>>>) -> Result<(), io::Error> {
-        let (done, result) = oneshot::channel();
+        let _place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
         let weight = some.iter().map(|(entry, _)| tail::weight(entry)).sum();
         let (entries, responders) = some.into_iter().unzip();
-        let replies = Vec::new();
-        self.0.disk.put(Apply {
-            core: self.0.clone(),
-            weight,
-            entries,
-            responders,
-            replies,
-            outcome: None,
-            done,
-        });
-        result.await.map_err(io::Error::other)?.map_err(io::Error::other)
+        let (core, replies) = (self.core.clone(), Vec::new());
+        self.core.disk.put(Apply { core, weight, entries, responders, replies, outcome: None, _place });
+        Ok(())
+    }
+
+    /// Waits until all that was to be applied is.
+    async fn settle(&self) -> Result<(), io::Error> {
+        self.places.acquire_many(JOBS_MAX).await.map(drop).map_err(io::Error::other)
     }
 
     fn meta(&self) -> SnapshotMeta {
-        let Applied { log_id, membership } = self.0.applied();
+        let Applied { log_id, membership } = self.core.applied();
         SnapshotMeta { last_log_id: log_id, last_membership: membership }
     }
 }
@@ -140,7 +152,8 @@ impl<K: Runtime> RaftStateMachine<Types<K>> for Machine {
     type SnapshotBuilder = Machine;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let Applied { log_id, membership } = self.0.applied();
+        self.settle().await?;
+        let Applied { log_id, membership } = self.core.applied();
         Ok((log_id, membership))
     }
 
@@ -148,7 +161,7 @@ impl<K: Runtime> RaftStateMachine<Types<K>> for Machine {
     where
         S: Stream<Item = Result<EntryResponder<Types<K>>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut chunks = entries.ready_chunks(JOB_MAX);
+        let mut chunks = entries.chunks(JOB_MAX);
         while let Some(chunk) = chunks.next().await {
             let some = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
             self.apply_some::<K>(some).await?;
@@ -161,15 +174,16 @@ impl<K: Runtime> RaftStateMachine<Types<K>> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Image) -> Result<(), io::Error> {
-        image::install(&self.0, meta, snapshot).await
+        image::install(&self.core, meta, snapshot).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
+        self.settle().await?;
         let meta = self.meta();
         if meta.last_log_id.is_none() {
             return Ok(None);
         }
-        Ok(Some(Snapshot { meta, snapshot: Image::Live(Source(self.0.db.clone())) }))
+        Ok(Some(Snapshot { meta, snapshot: Image::Live(Source(self.core.db.clone())) }))
     }
 }
 
@@ -182,6 +196,7 @@ impl<K: Runtime> RaftSnapshotBuilder<Types<K>> for Machine {
     /// Nothing is built: the state is in the file, and a snapshot of it is read when somebody needs it. What
     /// this says is that the log before may be purged.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
-        Ok(Snapshot { meta: self.meta(), snapshot: Image::Live(Source(self.0.db.clone())) })
+        self.settle().await?;
+        Ok(Snapshot { meta: self.meta(), snapshot: Image::Live(Source(self.core.db.clone())) })
     }
 }

@@ -33,6 +33,7 @@ pub(crate) use self::network::Nobody;
 pub use self::network::{Network, NotReached};
 pub(crate) use self::saved::{Applied, Birth, Saved, open};
 pub(crate) use self::tail::Tail;
+pub(crate) use self::types::{LogId, StoredMembership};
 pub use self::types::{Member, NodeId, Runtime, Tokio};
 
 /// The times of a group, the same for all its members.

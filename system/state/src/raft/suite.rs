@@ -26,7 +26,7 @@ impl StoreBuilder<Config, LogStore, Machine> for Builder {
         std::thread::spawn(|| writer.run());
         let clock = Box::new(|| std::time::Duration::ZERO);
         let core = Arc::new(Core::new(db, queue, clock, &saved, Limits::default()).unwrap());
-        Ok(((), LogStore(core.clone()), Machine(core)))
+        Ok(((), LogStore(core.clone()), Machine::new(core)))
     }
 }
 
