@@ -51,7 +51,7 @@ pub fn run(seed: u64) -> Result<Tally, String> {
         let served = tokio::time::timeout(CALM, serves_everywhere(&world, &history)).await;
         served.map_err(|_| format!("after {CALM:?} of calm it does not serve"))??;
         let seen = watcher.await.map_err(|e| format!("the watcher: {e}"))?;
-        let history = history.lock().map_err(|e| e.to_string())?;
+        let history = std::mem::take(&mut *history.lock().map_err(|e| e.to_string())?);
         if std::env::var("CAIRN_SIM_SHOW").is_ok() {
             println!("{history:#?}");
         }
