@@ -32,16 +32,12 @@ pub(crate) type Svc = axum::extract::State<Arc<Service>>;
 
 /// The routes, below `/volume`.
 pub fn router(svc: Arc<Service>) -> Router {
-    let resources = volume_routes()
-        .merge(snapshot_routes())
-        .merge(type_routes())
-        .merge(other_routes())
-        .with_state(svc)
-        .layer(axum::middleware::from_fn(version::negotiate));
+    let resources =
+        volume_routes().merge(snapshot_routes()).merge(type_routes()).merge(other_routes()).with_state(svc);
     let v3 = Router::new()
         .route("/", get(version::show))
         .fallback(entry::enter)
-        .with_state(entry::Inner(resources));
+        .with_state(entry::Inner(version::SPOKEN.around(resources)));
     Router::new().route("/", get(version::list)).nest_service("/v3", v3)
 }
 

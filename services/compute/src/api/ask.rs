@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, RequestId};
+use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, Minor, RequestId};
 use cairn_state::Tx;
 use http::StatusCode;
 use http::request::Parts;
@@ -12,7 +12,6 @@ use http::request::Parts;
 use super::view::{Look, View};
 use crate::actions::Actor;
 use crate::model::{InstanceStatus, Server};
-use crate::version::Mv;
 use crate::{Service, nics, state, zones};
 
 /// A request: who asks, in which microversion, by which name and number.
@@ -21,7 +20,7 @@ pub struct Ask {
     /// Who.
     pub caller: Caller,
     /// The microversion.
-    pub mv: Mv,
+    pub mv: Minor,
     /// What links begin with.
     pub base: BaseUrl,
     /// The request's id.
@@ -34,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Ask {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Ask {
             caller: Caller::from_request_parts(parts, state).await?,
-            mv: Mv::from_request_parts(parts, state).await?,
+            mv: Minor::from_request_parts(parts, state).await?,
             base: BaseUrl::from_request_parts(parts, state).await?,
             request: RequestId::from_request_parts(parts, state).await?,
         })

@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
 use cairn_block::servers as block;
-use cairn_gateway::{ApiError, ApiResult, Body, Page, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor, Page, Query};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,6 @@ use super::ask::{Ask, Svc, empty, own_server, server, shown};
 use super::create_body::{flag, text};
 use super::form::{inner, invalid, uuid};
 use crate::model::{Server, ServerVolume};
-use crate::version::Mv;
 use crate::{actions, disks, state};
 
 /// The states in which volumes come and go.
@@ -27,7 +26,7 @@ pub fn routes() -> Routes {
 }
 
 /// An attachment; the id it had before 2.89 was the volume's.
-fn body(server: &Server, v: &ServerVolume, mv: Mv, made: bool) -> Value {
+fn body(server: &Server, v: &ServerVolume, mv: Minor, made: bool) -> Value {
     let mut out = json!({"serverId": server.id, "volumeId": v.volume_id, "device": v.device});
     if !mv.since(89) || made {
         out["id"] = json!(v.volume_id);
@@ -79,7 +78,7 @@ struct Wanted {
     delete_on_termination: bool,
 }
 
-fn wanted(body: &Value, mv: Mv) -> ApiResult<Wanted> {
+fn wanted(body: &Value, mv: Minor) -> ApiResult<Wanted> {
     let f = inner(body, "volumeAttachment")?;
     let f: &Map<_, _> =
         f.as_object().ok_or_else(|| invalid("volumeAttachment", f, "is not of type 'object'"))?;

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
-use cairn_gateway::{ApiError, ApiResult, Body};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor};
 use cairn_network::model::{Port, PortStatus};
 use cairn_state::Tx;
 use http::StatusCode;
@@ -16,7 +16,6 @@ use super::form::{invalid, uuid};
 use super::servers::republish;
 use crate::model::Server;
 use crate::order::{NicOrder, NicWanted};
-use crate::version::Mv;
 use crate::{actions, nics, state};
 
 /// The states in which interfaces come and go.
@@ -29,7 +28,7 @@ pub fn routes() -> Routes {
         .route("/servers/{id}/os-interface/{port}", routing::get(show).delete(unplug))
 }
 
-fn body(tx: &mut Tx, server: &Server, port: &Port, mv: Mv) -> ApiResult<Value> {
+fn body(tx: &mut Tx, server: &Server, port: &Port, mv: Minor) -> ApiResult<Value> {
     let up = tx.get::<PortStatus>(&port.id)?.is_some_and(|s| s.up);
     let ips: Vec<_> = port
         .fixed_ips
@@ -68,7 +67,7 @@ fn no_port(server: &str, port: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("Instance {server} does not have port {port}"))
 }
 
-fn wanted(body: &Value, mv: Mv) -> ApiResult<NicWanted> {
+fn wanted(body: &Value, mv: Minor) -> ApiResult<NicWanted> {
     let empty = json!({});
     let f = body.get("interfaceAttachment").unwrap_or(&empty);
     let f = f.as_object().ok_or_else(|| invalid("interfaceAttachment", f, "is not of type 'object'"))?;

@@ -56,7 +56,7 @@ const NOT_BUILT: [(&str, &str); 16] = [
 ];
 
 /// What newer microversions no longer have: key and the first version without it.
-const REMOVED: [(&str, u16); 9] = [
+const REMOVED: [(&str, u32); 9] = [
     ("addFloatingIp", 44),
     ("removeFloatingIp", 44),
     ("addFixedIp", 44),
