@@ -56,6 +56,7 @@ impl Node {
         let hash = secret::stored_hash(&paths)?;
         paths::write_file(&paths.handover().join("admin.phc"), hash.as_bytes(), 0o640)?;
         paths::write_file(&paths.run.join("name"), identity.name.as_bytes(), 0o644)?;
+        paths::write_file(&paths.run.join("cloud"), identity.cloud.as_bytes(), 0o644)?;
         let mut node = Node {
             paths,
             identity,
