@@ -234,6 +234,7 @@ impl Node {
 
     /// Removes what a stopped node had.
     pub fn clean(&self) -> Result<()> {
+        image_builder::cloud::hide_access(&self.dir, &self.shown_dir)?;
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
         }
@@ -243,16 +244,6 @@ impl Node {
     /// What to tell the person.
     pub fn greeting(&self) -> String {
         image_builder::cloud::greeting(&self.dir)
-    }
-
-    /// Waits for Ctrl-C, or for the node to end by itself.
-    pub fn wait_for_interrupt(&self) -> Result<()> {
-        let mut mask = nix::sys::signal::SigSet::empty();
-        mask.add(Signal::SIGINT);
-        mask.add(Signal::SIGTERM);
-        mask.thread_block()?;
-        mask.wait()?;
-        Ok(())
     }
 }
 
