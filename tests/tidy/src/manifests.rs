@@ -7,7 +7,7 @@ use crate::tree::{File, Tree};
 
 /// Which packages of the workspace each may depend on. Arrows point one way, from services to the system; what is
 /// not listed depends on nothing of ours. The binary `cairn` puts all together.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("cairn-state", &[]),
     ("cairn-wire", &["cairn-state"]),
     ("cairn-node", &["cairn-state"]),
@@ -22,6 +22,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
         "cairn-compute",
         &[STATE, SHARDS, WIRE, GATEWAY, "cairn-image", "cairn-block", "cairn-network", "cairn-placement"],
     ),
+    ("bench", &["image-builder"]),
     ("harness", &["image-builder"]),
     ("image-builder", &[]),
 ];
