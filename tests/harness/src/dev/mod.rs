@@ -65,7 +65,8 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 
 /// Stays until Ctrl-C, then stops the node; or until it ends by itself, which is a failure.
 fn wait(node: &Node) -> Result<()> {
-    Interrupt::listen()?.wait_while(|| node.ended().is_none());
+    let interrupt = Interrupt::listen()?;
+    interrupt.wait_while(|| node.ended().is_none());
     let ended = node.ended();
     node.stop()?;
     match ended {
