@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::response::{IntoResponse, Response};
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, Query};
 use cairn_state::Tx;
 use http::StatusCode;
 use http::request::Parts;
@@ -47,8 +47,9 @@ impl FromRequestParts<Arc<Service>> for Ask {
     async fn from_request_parts(parts: &mut Parts, svc: &Arc<Service>) -> Result<Self, Response> {
         let known = async {
             let caller = Caller::from_request_parts(parts, svc).await?;
-            let here = Here::from_request_parts(parts, svc).await?;
-            ApiResult::Ok((caller, here, Query::from_request_parts(parts, svc).await?))
+            let base = BaseUrl::from_request_parts(parts, svc).await?;
+            let query = Query::from_request_parts(parts, svc).await?;
+            ApiResult::Ok((caller, Here::of(base, parts), query))
         };
         let (caller, here, query) = known.await.map_err(IntoResponse::into_response)?;
         let ids = Path::<Ids>::from_request_parts(parts, svc).await;

@@ -1,7 +1,7 @@
 //! What is shown: names, links and lists of resources, and the filters of lists. Pure, but for the look-ups at the end.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, OriginalUri};
+use axum::extract::OriginalUri;
 use cairn_gateway::{ApiError, ApiResult, BaseUrl, Page, Query};
 use cairn_state::{Record, Tx};
 use http::request::Parts;
@@ -20,14 +20,12 @@ pub struct Here {
     pub this: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Here {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let base = BaseUrl::from_request_parts(parts, state).await?;
+impl Here {
+    /// Of a request that came in under `base`.
+    pub fn of(base: BaseUrl, parts: &Parts) -> Here {
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |u| &u.0);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        Ok(Here { v3: format!("{}/identity/v3", base.0), this: format!("{}{path}", base.0), base })
+        Here { v3: format!("{}/identity/v3", base.0), this: format!("{}{path}", base.0), base }
     }
 }
 
