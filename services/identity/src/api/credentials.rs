@@ -123,12 +123,16 @@ async fn update(ask: Ask, Body(body): Body<Value>) -> Shown {
 
 /// Without opening the blob: a damaged one can be removed.
 async fn delete(ask: Ask) -> ApiResult<StatusCode> {
-    ask.done(|tx| remove(own(tx, &ask)?, tx)).await
+    remove(&ask, |tx| own(tx, &ask)).await
 }
 
-/// Removes a credential.
-pub fn remove(credential: Credential, tx: &mut Tx) -> ApiResult<()> {
-    Ok(tx.delete::<Credential>(&credential.id).map(drop)?)
+/// Removes the credential that is found.
+pub async fn remove(ask: &Ask, find: impl Fn(&mut Tx) -> ApiResult<Credential>) -> ApiResult<StatusCode> {
+    ask.done(|tx| {
+        let found = find(tx)?;
+        Ok(tx.delete::<Credential>(&found.id).map(drop)?)
+    })
+    .await
 }
 
 /// The credential, if it is the caller's to handle.

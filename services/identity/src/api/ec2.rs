@@ -101,5 +101,5 @@ async fn create(Holder(token): Holder, ask: Ask, Body(body): Body<Value>) -> Mad
 }
 
 async fn delete(ask: Ask) -> ApiResult<StatusCode> {
-    ask.done(|tx| credentials::remove(own(tx, &ask)?, tx)).await
+    credentials::remove(&ask, |tx| own(tx, &ask)).await
 }

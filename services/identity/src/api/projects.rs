@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Json, Router};
 use cairn_gateway::{ApiError, ApiResult, Body, Query};
 use cairn_state::Tx;
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ async fn show(ask: Ask) -> Shown {
         hierarchy(tx, &project, &ask.query, &ask.here, &mut shown)?;
         Ok(shown)
     })?;
-    Ok(resource::alone::<Project>(shown))
+    Ok(Json(json!({Project::ONE: shown})))
 }
 
 /// Adds what the query asks of the projects above and below: as lists, or as nested ids.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::put;
+use axum::routing::{get, put};
 use cairn_gateway::{ApiError, ApiResult, Body};
 use cairn_state::Tx;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/regions", axum::routing::get(resource::list::<Region>).post(create))
+        .route("/regions", get(resource::list::<Region>).post(create))
         .route("/regions/{id}", put(create).merge(resource::each::<Region>()))
 }
 
@@ -45,17 +45,19 @@ impl Managed for Region {
     }
 }
 
-/// POST may name the id in the body, PUT names it in the path.
+/// The id of a new region: POST may name it in the body, PUT names it in the path.
+fn id_of(in_path: &str, in_body: Option<String>) -> ApiResult<String> {
+    match in_body {
+        Some(id) if in_path.is_empty() || id == in_path => Ok(id),
+        Some(_) => Err(ApiError::bad_request("The id in the body is not the one in the path.")),
+        None if in_path.is_empty() => Ok(new_id()),
+        None => Ok(in_path.to_owned()),
+    }
+}
+
 async fn create(ask: Ask, Body(body): Body<Value>) -> Made {
     let mut attrs = Attrs::of(body, Region::ONE)?;
-    let id = match attrs.text("id")? {
-        Some(own) if !ask.id.is_empty() && own != ask.id => {
-            return Err(ApiError::bad_request("The id in the body is not the one in the path."));
-        }
-        Some(own) => own,
-        None if ask.id.is_empty() => new_id(),
-        None => ask.id.clone(),
-    };
+    let id = id_of(&ask.id, attrs.text("id")?)?;
     ask.caller.require_admin()?;
     check_id(&id)?;
     let make = |tx: &mut Tx| match tx.get::<Region>(&id)? {
@@ -114,5 +116,20 @@ fn check_id(id: &str) -> ApiResult<()> {
     match !id.is_empty() && id.chars().count() <= NAME_MAX && !id.chars().any(char::is_control) {
         true => Ok(()),
         false => Err(ApiError::bad_request(format!("A region's id has 1 to {NAME_MAX} characters."))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_has_the_id_that_it_is_given() {
+        let id = |in_path, in_body: Option<&str>| id_of(in_path, in_body.map(str::to_owned)).ok();
+        assert_eq!(id("", Some("here")).as_deref(), Some("here"));
+        assert_eq!(id("here", None).as_deref(), Some("here"));
+        assert_eq!(id("here", Some("here")).as_deref(), Some("here"));
+        assert_eq!(id("here", Some("there")), None);
+        assert_eq!(id("", None).map(|id| id.len()), Some(32));
     }
 }

@@ -4,13 +4,14 @@
 //! A change is one transaction, so a request that is refused on the way leaves nothing behind. Nothing here may know a
 //! resource by name.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::routing::{MethodRouter, get};
 use cairn_gateway::{ApiResult, Body};
 use cairn_state::Tx;
 use http::StatusCode;
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::Value;
 
 use super::ask::Ask;
 use super::attrs::Attrs;
@@ -103,9 +104,4 @@ pub async fn made<R: Resource>(ask: &Ask, make: impl FnMut(&mut Tx) -> ApiResult
 /// Changes a resource and shows it.
 pub async fn changed<R: Resource>(ask: &Ask, change: impl FnMut(&mut Tx) -> ApiResult<R>) -> Shown {
     Ok(ask.change(change).await?.body(&ask.here))
-}
-
-/// The body that shows something alone, where more than its own view is shown.
-pub fn alone<R: Resource>(shown: Value) -> Json<Value> {
-    Json(json!({R::ONE: shown}))
 }

@@ -146,3 +146,32 @@ pub fn present<R: Record>(tx: &mut Tx, ids: impl IntoIterator<Item: AsRef<str>>)
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(key: &str, value: &str) -> Query {
+        Query(vec![(key.into(), value.into())])
+    }
+
+    #[test]
+    fn a_text_fits_by_equality_or_a_part_of_it() {
+        let fit = |key, value| fits(&query(key, value), "name", "Home");
+        assert!(fit("name", "Home") && !fit("name", "home") && fit("other", "x"));
+        assert!(fit("name__contains", "om") && !fit("name__contains", "OM") && fit("name__icontains", "OM"));
+        assert!(fit("name__startswith", "Ho") && !fit("name__startswith", "ho"));
+        assert!(fit("name__istartswith", "ho") && !fit("name__istartswith", "me"));
+    }
+
+    #[test]
+    fn a_bad_flag_is_refused_when_it_matters() {
+        let flag = |value, all: Vec<bool>| {
+            fitting(all, |on| fits_flag(&query("enabled", value), "enabled", *on)).ok()
+        };
+        assert_eq!(flag("true", vec![true, false]), Some(vec![true]));
+        assert_eq!(flag("", vec![true, false]), Some(vec![true]));
+        assert_eq!(flag("perhaps", vec![]), Some(vec![]));
+        assert_eq!(flag("perhaps", vec![true]), None);
+    }
+}
