@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cloud;
-use crate::emulated_node::{EmulatedNode, data_disks};
+use crate::emulated_node::{self, EmulatedNode, data_disks};
 use crate::guests;
 use crate::host;
 use crate::interrupt::Interrupt;
@@ -45,6 +45,22 @@ pub struct UpOptions {
     pub cairn: Option<PathBuf>,
     /// How long to wait for the API.
     pub limit: Duration,
+}
+
+impl Default for UpOptions {
+    fn default() -> Self {
+        Self {
+            detach: false,
+            medium: Medium::Disk,
+            disks: emulated_node::DISKS,
+            disk_gib: emulated_node::DISK_GIB,
+            memory_mib: emulated_node::MEMORY_MIB,
+            cpus: emulated_node::CPUS,
+            kernel_args: String::new(),
+            cairn: None,
+            limit: Duration::from_secs(900),
+        }
+    }
 }
 
 /// Builds, starts, waits, tells; then stays until Ctrl-C unless it is to be detached.
