@@ -21,7 +21,7 @@ pub use caller::{Authenticate, BaseUrl, Caller, RequestId};
 pub use error::{ApiError, ErrorStyle};
 pub use input::{Body, Query};
 pub use microversion::{Microversions, Minor};
-pub use mount::Mount;
+pub use mount::{Mount, Service};
 pub use paging::Page;
 pub use versions::Version;
 
