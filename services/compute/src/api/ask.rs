@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::view::{Look, View};
-use crate::actions::Actor;
+use crate::actions::{self, Actor};
 use crate::model::{InstanceStatus, Server};
 use crate::{Service, nics, state, zones};
 
@@ -79,6 +79,27 @@ pub fn own_server(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Server> {
     let found = server(tx, caller, id)?;
     caller.require_writer()?;
     Ok(found)
+}
+
+/// Changes a server that the caller may change and that is not locked, and notes that the action has begun.
+pub async fn change<T>(
+    svc: &Service,
+    ask: &Ask,
+    id: &str,
+    action: &str,
+    mut how: impl FnMut(&mut Tx, &mut Server) -> ApiResult<T>,
+) -> ApiResult<T> {
+    let actor = ask.actor();
+    svc.store
+        .transact(|tx| {
+            let mut found = own_server(tx, &ask.caller, id)?;
+            state::require_unlocked(&found, ask.caller.is_admin())?;
+            let result = how(tx, &mut found)?;
+            actions::begin(tx, &mut found, &actor, action)?;
+            tx.put(&found)?;
+            Ok(result)
+        })
+        .await
 }
 
 /// The server's state.

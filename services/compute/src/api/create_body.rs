@@ -8,7 +8,7 @@ use cairn_gateway::{ApiError, ApiResult, Minor};
 use serde_json::{Map, Value};
 
 use super::create_disks;
-use super::form::{boolean, integer, invalid, metadata, name, uuid};
+use super::form::{boolean, integer, invalid, metadata, name, only, uuid};
 use crate::order::{NicOrder, NicWanted, Order};
 
 /// The longest user data, in characters of base64.
@@ -64,9 +64,7 @@ pub fn parse(body: &Value, mv: Minor) -> ApiResult<Creation> {
     let outer = body.as_object().ok_or_else(|| invalid("body", body, "is not of type 'object'"))?;
     let hints = outer.get("os:scheduler_hints").or_else(|| outer.get("OS-SCH-HNT:scheduler_hints"));
     let known = ["server", "os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"];
-    if let Some(other) = outer.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(unexpected(other));
-    }
+    only(outer.keys(), |k| known.contains(&k))?;
     let fields = outer.get("server").and_then(Value::as_object);
     let fields = fields.ok_or_else(|| ApiError::bad_request("'server' is a required property"))?;
     check_keys(fields, mv)?;
@@ -112,16 +110,9 @@ fn order(f: &Fields, mv: Minor, hints: BTreeMap<String, Value>, group: Option<St
     })
 }
 
-fn unexpected(key: &str) -> ApiError {
-    ApiError::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)"))
-}
-
 fn check_keys(f: &Fields, mv: Minor) -> ApiResult<()> {
     let known = |key: &str| KEYS.iter().any(|(k, from, to)| *k == key && (*from..=*to).contains(&mv.0));
-    match f.keys().find(|k| !known(k)) {
-        Some(other) => Err(unexpected(other)),
-        None => Ok(()),
-    }
+    only(f.keys(), known)
 }
 
 fn required<'a>(f: &'a Fields, key: &str) -> ApiResult<&'a str> {
@@ -285,9 +276,7 @@ fn nic(value: &Value, mv: Minor) -> ApiResult<NicWanted> {
     let f = value.as_object().ok_or_else(|| invalid("networks", value, "is not of type 'object'"))?;
     let tags = (32..=36).contains(&mv.0) || mv.since(42);
     let known = |k: &str| ["uuid", "port", "fixed_ip"].contains(&k) || (tags && k == "tag");
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(unexpected(other));
-    }
+    only(f.keys(), known)?;
     let id = |key: &str| text(f, key)?.map(|v| uuid(key, &v)).transpose();
     let fixed_ip = text(f, "fixed_ip")?;
     let parsed = fixed_ip

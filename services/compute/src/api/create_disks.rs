@@ -4,7 +4,7 @@ use cairn_gateway::{ApiError, ApiResult, Minor};
 use serde_json::{Map, Value};
 
 use super::create_body::{flag, text};
-use super::form::{integer, invalid, uuid};
+use super::form::{integer, invalid, only, uuid};
 use crate::order::{DiskOrder, DiskSource};
 
 /// The most disks one server may be made with.
@@ -87,11 +87,7 @@ fn legacy(m: &Map<String, Value>) -> ApiResult<Option<DiskOrder>> {
 fn mapping(m: &Map<String, Value>, mv: Minor) -> ApiResult<Option<DiskOrder>> {
     let tags = mv.0 == 32 || mv.since(42);
     let known = |k: &str| KEYS.contains(&k) && (k != "tag" || tags) && (k != "volume_type" || mv.since(67));
-    if let Some(other) = m.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    only(m.keys(), known)?;
     if m.get("no_device").is_some_and(|v| !v.is_null()) && flag(m, "no_device").unwrap_or(true) {
         return Ok(None);
     }

@@ -141,14 +141,9 @@ const KEYS: [&str; 10] = [
 ];
 
 fn parse(value: &Value, mv: Minor) -> ApiResult<Flavor> {
-    let f = inner(value, "flavor")?;
-    let f = f.as_object().ok_or_else(|| invalid("flavor", f, "is not of type 'object'"))?;
+    let f = form::object(value, "flavor")?;
     let known = |k: &str| KEYS.contains(&k) && (k != "description" || mv.since(55));
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     let required = |key: &str| {
         f.get(key).ok_or_else(|| ApiError::bad_request(format!("'{key}' is a required property")))
     };

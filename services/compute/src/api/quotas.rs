@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::Routes;
 use super::ask::{Ask, Svc, empty};
-use super::form::{inner, integer};
+use super::form::{self, inner, integer};
 use super::versions::SPOKEN;
 use crate::model::{Keypair, Quota, ServerGroup};
 use crate::quota::{self, CLASS, DEFAULTS};
@@ -104,15 +104,11 @@ fn parse(set: &Value, mv: Minor) -> ApiResult<(BTreeMap<String, i64>, bool)> {
     for (key, value) in map {
         match key.as_str() {
             "tenant_id" | "id" => {}
-            "force" => force = super::form::boolean("force", value)?,
+            "force" => force = form::boolean("force", value)?,
             name if resources(mv).any(|r| r == name) => {
                 limits.insert(name.to_owned(), integer(name, value, -1, 0x7fff_ffff)?);
             }
-            other => {
-                return Err(ApiError::bad_request(format!(
-                    "Additional properties are not allowed ('{other}' was unexpected)"
-                )));
-            }
+            other => return Err(form::unexpected(other)),
         }
     }
     Ok((limits, force))

@@ -110,19 +110,14 @@ struct Changes {
 }
 
 fn changes(body: &Value, mv: Minor) -> ApiResult<Changes> {
-    let f = form::inner(body, "server")?;
-    let f = f.as_object().ok_or_else(|| invalid("server", f, "is not of type 'object'"))?;
+    let f = form::object(body, "server")?;
     let known = |k: &str| match k {
         "name" | "accessIPv4" | "accessIPv6" | "OS-DCF:diskConfig" => true,
         "description" => mv.since(19),
         "hostname" => mv.since(90),
         _ => false,
     };
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     read_changes(f, mv)
 }
 
