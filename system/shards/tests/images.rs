@@ -182,6 +182,27 @@ async fn what_is_not_a_plain_image_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_is_read_to_its_end() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    const CHUNKS: usize = 512;
+    let bench = Bench::new().await;
+    // What is refused before it is read, and what is refused on the way.
+    for (format, cap) in [("vmdk", CAP), ("raw", 1 << 20)] {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counter = taken.clone();
+        let chunks = futures_util::stream::iter((0..CHUNKS).map(move |_| {
+            counter.fetch_add(1, SeqCst);
+            Ok::<_, std::io::Error>(bytes::Bytes::from(vec![1; 65536]))
+        }));
+        let refused = bench.client.import("img", format, cap, Body::from_stream(chunks)).await;
+        assert!(matches!(refused, Err(ImportError::Refused(_))), "{refused:?}");
+        assert_eq!(taken.load(SeqCst), CHUNKS, "the sender of {format} could not send all");
+        bench.nothing_left("img").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_off_leaves_nothing() {
     let bench = Bench::new().await;
     for format in ["raw", "qcow2"] {
