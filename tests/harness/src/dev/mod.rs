@@ -2,6 +2,7 @@
 //! the very userland that the image ships.
 
 mod disks;
+mod foreign;
 pub mod init;
 mod node;
 mod root;
@@ -15,6 +16,8 @@ use clap::Args;
 use image_builder::interrupt::Interrupt;
 use image_builder::{Paths, Stages, exec, guests, host, root_tree, stage};
 
+pub use disks::devices_of;
+pub use foreign::Foreign;
 pub use node::Node;
 
 /// How long a node may take from its start to an answering API.
