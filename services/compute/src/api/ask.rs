@@ -102,6 +102,12 @@ pub async fn change<T>(
         .await
 }
 
+/// The node that has the server; 409 if none has.
+pub fn host(server: &Server) -> ApiResult<String> {
+    let nowhere = || ApiError::conflict(format!("Instance {} is on no host.", server.id));
+    server.host.clone().ok_or_else(nowhere)
+}
+
 /// The server's state.
 pub fn shown(tx: &mut Tx, server: &Server) -> ApiResult<state::Shown> {
     let seen = tx.get::<InstanceStatus>(&server.id)?;

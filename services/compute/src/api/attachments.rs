@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Routes;
-use super::ask::{Ask, Svc, change, empty, own_server, server, shown};
+use super::ask::{Ask, Svc, change, empty, host, own_server, server, shown};
 use super::create_body::{flag, text};
 use super::form::{self, inner, uuid};
 use crate::model::{Server, ServerVolume};
@@ -107,9 +107,7 @@ async fn attach(
     let wanted = wanted(&json, ask.mv)?;
     change(&svc, &ask, &id, "attach_volume", |tx, found| {
         state::require(found, shown(tx, found)?, "attach_volume", &STATES)?;
-        let Some(host) = found.host.clone() else {
-            return Err(ApiError::conflict(format!("Instance {id} is on no host.")));
-        };
+        let host = host(found)?;
         let full = || ApiError::forbidden("The server has all the disks it can have.");
         let device = found.next_device().ok_or_else(full)?;
         let info = block::reserve(tx, &ask.caller, &wanted.volume, &id, &host, Some(&device))?;

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Routes;
-use super::ask::{Ask, Svc, change, empty, server, shown};
+use super::ask::{Ask, Svc, change, empty, host, server, shown};
 use super::create_body::text;
 use super::form::{self, invalid, uuid};
 use super::servers::republish;
@@ -98,9 +98,7 @@ async fn plug(
     let wanted = wanted(&json, ask.mv)?;
     change(&svc, &ask, &id, "attach_interface", |tx, found| {
         state::require(found, shown(tx, found)?, "attach_interface", &STATES)?;
-        let Some(host) = found.host.clone() else {
-            return Err(ApiError::conflict(format!("Instance {id} is on no host.")));
-        };
+        let host = host(found)?;
         let nic = match (&wanted.network, &wanted.port) {
             (None, None) => nics::wanted(tx, &ask.caller, &NicOrder::Auto)?.pop(),
             _ => Some(wanted.clone()),
