@@ -1,5 +1,5 @@
 //! Images in and out of the data socket, with a real qemu-img: what is taken, what is refused, what is left.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 
