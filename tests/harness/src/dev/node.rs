@@ -109,9 +109,20 @@ impl Node {
             inside(&["link", "add", "lan0", "type", "bridge", "forward_delay", "0"])?;
         }
         inside(&["link", "set", "eth0", "master", "lan0"])?;
+        // Its own, as on the appliance: else it is the lowest of its ports', changes as routers come and go, and the
+        // LAN knows the old one for another minute.
+        inside(&["link", "set", "lan0", "address", &self.mac("eth0")?])?;
         inside(&["address", "replace", &format!("{}/24", self.address()), "dev", "lan0"])?;
         inside(&["link", "set", "lan0", "up"])?;
         inside(&["route", "replace", "default", "via", &self.lan.address(1)])
+    }
+
+    /// The MAC address of a link in the node's namespace.
+    fn mac(&self, link: &str) -> Result<String> {
+        let mut show = Command::new("ip");
+        let shown = exec::output(show.args(["-netns", &self.name, "-oneline", "link", "show", link]))?;
+        let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        mac.map(str::to_owned).with_context(|| format!("{link} has no MAC address: {shown}"))
     }
 
     /// The process that waits for the node's init, if it is still that.
