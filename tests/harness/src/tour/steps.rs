@@ -298,6 +298,9 @@ impl<'a> Scene<'a> {
                 first = done;
             }
         }
+        if let Some(dir) = self.key_file.parent() {
+            fs::remove_dir_all(dir)?;
+        }
         first
     }
 }
