@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use image_builder::lan::Lan;
-use image_builder::{Paths, exec};
+use image_builder::{Paths, exec, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -82,7 +82,8 @@ impl Node {
         // A process group of its own: Ctrl-C reaches us, and we stop the node in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start the node's init")?;
-        fs::write(self.dir.join("unshare.pid"), child.id().to_string())?;
+        let began = process::began(child.id().cast_signed()).context("the node ended at once")?;
+        fs::write(self.dir.join("unshare.pid"), format!("{} {began}", child.id()))?;
         Ok(())
     }
 
@@ -125,12 +126,12 @@ impl Node {
         mac.map(str::to_owned).with_context(|| format!("{link} has no MAC address: {shown}"))
     }
 
-    /// The process that waits for the node's init, if it is still that.
+    /// The process that waits for the node's init, if it still runs.
     fn unshare_pid(&self) -> Option<i32> {
-        let pid = fs::read_to_string(self.dir.join("unshare.pid")).ok()?.trim().parse::<i32>().ok()?;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        // It is ours before it has become nsenter, and that becomes unshare.
-        ["harness", "nsenter", "unshare"].contains(&name.trim()).then_some(pid)
+        let record = fs::read_to_string(self.dir.join("unshare.pid")).ok()?;
+        let (pid, began) = record.split_once(' ')?;
+        let pid = pid.parse().ok()?;
+        (process::began(pid)? == began.parse::<u64>().ok()?).then_some(pid)
     }
 
     /// The node's PID 1, as the host numbers it.
@@ -142,12 +143,8 @@ impl Node {
 
     /// If the node's init has ended: the last it said.
     pub fn ended(&self) -> Option<String> {
-        if let Some(pid) = self.unshare_pid() {
-            // Our own child stays a zombie until it is waited for.
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-            if self.unshare_pid().is_some() {
-                return None;
-            }
+        if self.unshare_pid().is_some() {
+            return None;
         }
         let log = fs::read_to_string(self.dir.join("log/init.log")).unwrap_or_default();
         Some(log.lines().last().unwrap_or("it said nothing").to_owned())
