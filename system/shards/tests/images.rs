@@ -145,11 +145,9 @@ async fn what_is_not_a_plain_image_is_refused_and_leaves_nothing() {
     qemu_img(&["create", "-f", "qcow2", "-o", &option, &external, "16M"]);
     let huge = path("huge.qcow2");
     qemu_img(&["create", "-f", "qcow2", &huge, "5G"]);
-    let encrypted = path("encrypted.qcow2");
-    let secret = ["--object", "secret,id=s,data=abc"];
-    let option = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
-    qemu_img(&["create", secret[0], secret[1], "-f", "qcow2", "-o", option, &encrypted, "1M"]);
-
+    // The header's crypt_method is LUKS. (Made by hand: qemu-img fails to on a busy machine, where it cannot time itself.)
+    let mut encrypted = std::fs::read(&good).unwrap();
+    encrypted[32..36].copy_from_slice(&2_u32.to_be_bytes());
     let mut corrupt = std::fs::read(&good).unwrap();
     let l1 = u64::from_be_bytes(corrupt[40..48].try_into().unwrap()) as usize;
     corrupt[l1..l1 + 8].copy_from_slice(&0x8000_00ff_ffff_0000u64.to_be_bytes());
@@ -159,7 +157,7 @@ async fn what_is_not_a_plain_image_is_refused_and_leaves_nothing() {
         ("backing", "qcow2", read(&backed), "backing file"),
         ("external", "qcow2", read(&external), "another file"),
         ("huge", "qcow2", read(&huge), "limit"),
-        ("encrypted", "qcow2", read(&encrypted), "encrypted"),
+        ("encrypted", "qcow2", encrypted, "encrypted"),
         ("corrupt", "qcow2", corrupt, ""),
         ("truncated", "qcow2", truncated, ""),
         ("not-qcow2", "qcow2", vec![7; 4096], "not a qcow2"),
