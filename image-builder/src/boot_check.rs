@@ -10,8 +10,8 @@ use crate::paths::Paths;
 use crate::stage::{say, seconds};
 use crate::vm::{Disk, Medium, Vm, VmOptions, kvm_works};
 
-/// What systemd writes on the console when the boot is over.
-const REACHED: &str = "Multi-User System";
+/// What systemd writes on the console when the boot is over, with `systemd.show_status=yes`.
+pub const REACHED: &str = "Multi-User System";
 
 /// Boots the ISO once for each medium.
 pub fn run(paths: &Paths, media: &[Medium], limit: Duration, kernel_args: &str) -> Result<()> {

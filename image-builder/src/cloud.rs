@@ -97,11 +97,26 @@ pub fn write_access(dir: &Path, screen: &str, ca: &Path, lan: &str) -> Result<()
     private(&dir.join("clouds.yaml"), &yaml)
 }
 
+/// What a client needs; the password is in the first two.
+const ACCESS_FILES: [&str; 3] = ["openrc", "clouds.yaml", "ca.pem"];
+
 /// Shows a cloud's access files in another folder too, where a person looks for those of the cloud started last.
 pub fn show_access(own: &Path, shown: &Path) -> Result<()> {
     fs::create_dir_all(shown)?;
-    for file in ["openrc", "clouds.yaml", "ca.pem"] {
+    for file in ACCESS_FILES {
         fs::copy(own.join(file), shown.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    Ok(())
+}
+
+/// Shows a cloud's access files no longer, unless those of another cloud are shown there by now.
+pub fn hide_access(own: &Path, shown: &Path) -> Result<()> {
+    let is_own = |file: &str| match (fs::read(own.join(file)), fs::read(shown.join(file))) {
+        (Ok(own), Ok(shown)) => own == shown,
+        _ => false,
+    };
+    for file in ACCESS_FILES.into_iter().filter(|file| is_own(file)) {
+        fs::remove_file(shown.join(file)).with_context(|| format!("cannot remove {file}"))?;
     }
     Ok(())
 }
@@ -156,6 +171,25 @@ mod tests {
         let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(check_ca(pem, "00").is_err());
         assert!(check_ca(pem, &hex::encode(Sha256::digest([0u8; 3]))).is_ok());
+    }
+
+    #[test]
+    fn only_a_clouds_own_access_files_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, shown] = ["one", "two", "shown"].map(|name| dir.path().join(name));
+        for own in [&one, &two] {
+            fs::create_dir(own).unwrap();
+            for file in ACCESS_FILES {
+                fs::write(own.join(file), own.display().to_string()).unwrap();
+            }
+        }
+        show_access(&one, &shown).unwrap();
+        show_access(&two, &shown).unwrap();
+        hide_access(&one, &shown).unwrap();
+        assert_eq!(fs::read_dir(&shown).unwrap().count(), ACCESS_FILES.len());
+        hide_access(&two, &shown).unwrap();
+        hide_access(&two, &shown).unwrap();
+        assert_eq!(fs::read_dir(&shown).unwrap().count(), 0);
     }
 
     #[test]

@@ -8,15 +8,16 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use crate::exec;
+use crate::{exec, process};
 
 /// The bridge within the namespace.
 const BRIDGE: &str = "lan";
+/// How long the DHCP server may take to end.
+const DHCP_END: Duration = Duration::from_secs(3);
 
 /// One test LAN, a /24.
 #[derive(Clone, Debug)]
@@ -36,6 +37,11 @@ impl Lan {
     /// The namespace's name.
     pub fn namespace(&self) -> &str {
         &self.name
+    }
+
+    /// Where its files are: the DHCP server's.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The first three bytes of every address here, as `10.213.0`.
@@ -108,7 +114,8 @@ impl Lan {
     fn dhcp_pid(&self) -> Option<i32> {
         let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse::<i32>().ok()?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "dnsmasq").then_some(pid)
+        // It is `ip` until it has entered the namespace.
+        (["ip", "dnsmasq"].contains(&name.trim()) && process::began(pid).is_some()).then_some(pid)
     }
 
     /// Plugs another namespace in: it gets an interface of this name, up.
@@ -146,7 +153,7 @@ impl Lan {
     /// Takes all of it down; what is already gone is no error.
     pub fn down(&self) -> Result<()> {
         if let Some(pid) = self.dhcp_pid() {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot stop dnsmasq")?;
+            process::end(pid, DHCP_END).context("cannot stop dnsmasq")?;
         }
         let _ = fs::remove_file(self.pid_file());
         if ip(&["link", "show", &self.host_link()]).is_ok() {

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::stage::say;
 use image_builder::up::{self, UpOptions};
 use image_builder::vm::Medium;
-use image_builder::{Paths, Stages, boot_check, guests, host, iso, root_tree};
+use image_builder::{Paths, Stages, boot_check, emulated_node, guests, host, iso, root_tree};
 
 /// Builds Cairn's image, and runs it.
 #[derive(Parser)]
@@ -65,23 +65,23 @@ struct Up {
     /// Switch a running one off
     #[arg(long, conflicts_with = "detach")]
     stop: bool,
-    /// Switch it off and remove its disks and keys
+    /// Switch it off and remove its disks and keys; those of other clouds stay
     #[arg(long, conflicts_with = "detach")]
     clean: bool,
     /// How the machine sees the ISO
     #[arg(long, default_value = "disk")]
     medium: MediumName,
     /// How many empty disks the machine has
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = emulated_node::DISKS)]
     disks: u32,
     /// The size of each, in GiB
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = emulated_node::DISK_GIB)]
     disk_size: u64,
     /// The machine's memory, in MiB
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = emulated_node::MEMORY_MIB)]
     memory: u32,
     /// The machine's processors
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = emulated_node::CPUS)]
     cpus: u32,
     /// Added to the kernel's command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]

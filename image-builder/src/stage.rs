@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
@@ -107,21 +108,15 @@ impl Stages {
     /// Starts a long command. Waits for another one that is building in the same checkout.
     pub fn start(paths: &Paths) -> Result<Self> {
         let file = ensure_dir(paths.image())?.join("lock");
-        let mut lock = File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
-        let lock = loop {
-            match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => break held,
-                Err((back, nix::errno::Errno::EWOULDBLOCK)) => {
-                    say("another build is running in this checkout: waiting for it");
-                    match Flock::lock(back, FlockArg::LockExclusive) {
-                        Ok(held) => break held,
-                        Err((again, nix::errno::Errno::EINTR)) => lock = again,
-                        Err((_, error)) => return Err(error).context("cannot lock the build"),
-                    }
-                }
-                Err((_, error)) => return Err(error).context("cannot lock the build"),
+        let lock = File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Err((lock, Errno::EWOULDBLOCK)) => {
+                say("another build is running in this checkout: waiting for it");
+                Flock::lock(lock, FlockArg::LockExclusive)
             }
+            other => other,
         };
+        let lock = lock.map_err(|(_, error)| error).context("cannot lock the build")?;
         Ok(Self { paths: paths.clone(), rows: Vec::new(), started: Instant::now(), _lock: lock })
     }
 

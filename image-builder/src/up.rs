@@ -5,28 +5,24 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{SigSet, Signal};
 
-use crate::cloud::{self, Console};
-use crate::exec;
+use crate::cloud;
+use crate::emulated_node::{self, EmulatedNode, data_disks};
 use crate::guests;
 use crate::host;
+use crate::interrupt::Interrupt;
 use crate::iso;
-use crate::lan::Lan;
-use crate::paths::{Paths, ensure_dir};
+use crate::paths::Paths;
 use crate::stage::{Stages, Step, say};
-use crate::vm::{Disk, Medium, Nic, Vm, VmOptions};
+use crate::vm::{Medium, Vm, VmOptions};
 
 /// The instance's name and the first three bytes of its LAN.
 const INSTANCE: &str = "up";
 const PREFIX: &str = "10.213.0";
-const TAP: &str = "node1";
 
 /// What cloud to start.
 #[derive(Clone, Debug)]
@@ -51,80 +47,98 @@ pub struct UpOptions {
     pub limit: Duration,
 }
 
+impl Default for UpOptions {
+    fn default() -> Self {
+        Self {
+            detach: false,
+            medium: Medium::Disk,
+            disks: emulated_node::DISKS,
+            disk_gib: emulated_node::DISK_GIB,
+            memory_mib: emulated_node::MEMORY_MIB,
+            cpus: emulated_node::CPUS,
+            kernel_args: String::new(),
+            cairn: None,
+            limit: Duration::from_secs(900),
+        }
+    }
+}
+
 /// Builds, starts, waits, tells; then stays until Ctrl-C unless it is to be detached.
 pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let dir = ensure_dir(paths.cloud())?;
-    let mut vm = match Vm::attach(&machine(&dir)) {
+    let node = node(paths);
+    let reached = reach(paths, &node, options.limit, &interrupt, || build_and_start(paths, options, &node));
+    if interrupt.seen() {
+        node.stop()?;
+        bail!("interrupted");
+    }
+    let mut vm = reached?;
+    say(&cloud::greeting(&paths.cloud()));
+    if options.detach {
+        say("It stays up: `cargo up --stop` ends it, `cargo up --clean` forgets it with all its disks.");
+        return Ok(());
+    }
+    say("Ctrl-C ends it (its disks stay: the next `cargo up` brings the same cloud back).");
+    interrupt.wait_while(|| vm.running());
+    node.stop()
+}
+
+/// Starts the machine from the ISO that was built before, and waits for its API. For who builds in stages of his own.
+pub fn boot(paths: &Paths, options: &UpOptions) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let node = node(paths);
+    let start = || start(paths, options, &node, paths.iso());
+    reach(paths, &node, options.limit, &interrupt, start).map(drop)
+}
+
+/// Presses the power button of a running cloud's machine, and takes its LAN down.
+pub fn stop(paths: &Paths) -> Result<()> {
+    node(paths).stop()
+}
+
+/// Stops the cloud and removes all that is left of it: disks, keys, logs. What another cloud shows in `target/cloud`
+/// stays.
+pub fn clean(paths: &Paths) -> Result<()> {
+    let node = node(paths);
+    cloud::hide_access(node.dir(), &paths.cloud())?;
+    node.clean()?;
+    // Fails where something else is in it, which is to stay.
+    let _ = fs::remove_dir(paths.cloud());
+    Ok(())
+}
+
+fn node(paths: &Paths) -> EmulatedNode {
+    EmulatedNode::new(INSTANCE, PREFIX, &paths.cloud())
+}
+
+/// The machine that runs already, or else the one that `start` makes, as soon as its API answers.
+fn reach(
+    paths: &Paths,
+    node: &EmulatedNode,
+    limit: Duration,
+    interrupt: &Interrupt,
+    start: impl FnOnce() -> Result<Vm>,
+) -> Result<Vm> {
+    let mut vm = match node.attach() {
         Some(vm) => {
             say(
                 "the cloud of an earlier `cargo up` still runs and is used as it is (`cargo up --stop` ends it)",
             );
             vm
         }
-        None => build_and_start(paths, options, &dir)?,
+        None => start()?,
     };
     let step = Step::begin("wait for the API", paths.image().join("log"));
-    let reached = wait_for_api(&mut vm, &dir, options.limit, &step, &interrupt);
+    let reached = wait_for_api(&mut vm, node, &paths.cloud(), limit, &step, interrupt);
     step.end(&reached);
-    if interrupt.seen() {
-        return stop(paths);
-    }
     reached.context("the machine is left as it is, to be looked at (`cargo up --stop` ends it)")?;
-    say(&cloud::greeting(&dir));
-    if options.detach {
-        say("It stays up: `cargo up --stop` ends it, `cargo up --clean` forgets it with all its disks.");
-        return Ok(());
-    }
-    say("Ctrl-C ends it (its disks stay: the next `cargo up` brings the same cloud back).");
-    while vm.running() && !interrupt.seen() {
-        sleep(Duration::from_millis(200));
-    }
-    stop(paths)
+    Ok(vm)
 }
 
-/// Starts the machine from the ISO that was built before, and waits for its API. For who builds in stages of his own.
-pub fn boot(paths: &Paths, options: &UpOptions) -> Result<()> {
-    let interrupt = Interrupt::listen()?;
-    let dir = ensure_dir(paths.cloud())?;
-    let mut vm = match Vm::attach(&machine(&dir)) {
-        Some(vm) => vm,
-        None => start(paths, options, &dir, paths.iso())?,
-    };
-    let step = Step::begin("wait for the API", paths.image().join("log"));
-    let reached = wait_for_api(&mut vm, &dir, options.limit, &step, &interrupt);
-    step.end(&reached);
-    reached
-}
-
-/// Presses the power button of a running cloud's machine, and takes its LAN down.
-pub fn stop(paths: &Paths) -> Result<()> {
-    let dir = paths.cloud();
-    if let Some(mut vm) = Vm::attach(&machine(&dir)) {
-        say("switching the machine off");
-        if !vm.powerdown(Duration::from_secs(90))? {
-            say("it did not go off by itself within 90 s: its power was cut");
-        }
-    }
-    lan(&dir).down()
-}
-
-/// Stops the cloud and removes all that is left of it: disks, keys, logs.
-pub fn clean(paths: &Paths) -> Result<()> {
-    if let Some(mut vm) = Vm::attach(&machine(&paths.cloud())) {
-        vm.kill()?;
-    }
-    stop(paths)?;
-    if paths.cloud().exists() {
-        fs::remove_dir_all(paths.cloud()).context("cannot remove target/cloud")?;
-    }
-    Ok(())
-}
-
-fn build_and_start(paths: &Paths, options: &UpOptions, dir: &Path) -> Result<Vm> {
+fn build_and_start(paths: &Paths, options: &UpOptions, node: &EmulatedNode) -> Result<Vm> {
     let mut stages = Stages::start(paths)?;
     let built = build(&mut stages, options);
-    let vm = built.and_then(|image| stages.run("start the machine", |_| start(paths, options, dir, image)));
+    let vm = built.and_then(|image| stages.run("start the machine", |_| start(paths, options, node, image)));
     say(&stages.summary());
     vm
 }
@@ -141,101 +155,42 @@ fn build(stages: &mut Stages, options: &UpOptions) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn start(paths: &Paths, options: &UpOptions, dir: &Path, image: PathBuf) -> Result<Vm> {
-    let lan = lan(dir);
-    lan.up()?;
-    lan.plug_tap(TAP)?;
-    lan.serve_dhcp()?;
-    let disks =
-        (1..=options.disks).map(|n| Disk { name: format!("data{n}"), gib: options.disk_gib }).collect();
-    let nic = Nic { tap: TAP.to_owned(), mac: "52:54:00:ca:12:01".to_owned() };
+fn start(paths: &Paths, options: &UpOptions, node: &EmulatedNode, image: PathBuf) -> Result<Vm> {
+    node.make_lan()?;
     Vm::boot(
         paths,
         &VmOptions {
-            dir: machine(dir),
-            iso: image,
             medium: options.medium,
-            disks,
-            nics: vec![nic],
-            namespace: Some(lan.namespace().to_owned()),
+            disks: data_disks(options.disks, options.disk_gib),
             memory_mib: options.memory_mib,
             cpus: options.cpus,
             kernel_args: options.kernel_args.clone(),
+            ..node.options(image)
         },
     )
 }
 
-/// Waits until the node shows its address and its API answers there; writes the access files.
-fn wait_for_api(vm: &mut Vm, dir: &Path, limit: Duration, step: &Step, interrupt: &Interrupt) -> Result<()> {
+/// Waits until the node's API answers, and shows its access files to the person.
+fn wait_for_api(
+    vm: &mut Vm,
+    node: &EmulatedNode,
+    shown: &Path,
+    limit: Duration,
+    step: &Step,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let from = Instant::now();
-    let mut wrong = "the node has not shown its address on the console yet".to_owned();
     loop {
-        let screen = vm.serial_log()?;
-        if let Some(console) = Console::parse(&screen) {
-            match write_access(&console, &screen, dir) {
-                Ok(()) => return Ok(()),
-                Err(error) => wrong = format!("{error:#}"),
-            }
-        }
-        step.note(&wrong);
+        let Err(wrong) = node.check_api(&vm.serial_log()?) else {
+            // Other clouds may be shown there since the machine's first boot, when its password was on the console.
+            return cloud::show_access(node.dir(), shown);
+        };
+        step.note(&format!("{wrong:#}"));
         ensure!(!interrupt.seen(), "interrupted");
         if !vm.running() || from.elapsed() > limit {
-            let lines: Vec<&str> = screen.lines().collect();
-            let last = lines[lines.len().saturating_sub(20)..].join("\n");
             let what = if vm.running() { "no API yet" } else { "the machine went off" };
-            bail!("{what}: {wrong}\nits console ends with:\n{last}");
+            bail!("{what}: {wrong:#}\nits console ends with:\n{}", vm.last_words());
         }
         sleep(Duration::from_secs(1));
     }
-}
-
-/// Fetches the CA without trusting it, checks it against the console, then asks the API with it.
-fn write_access(console: &Console, screen: &str, dir: &Path) -> Result<()> {
-    let fetched = dir.join("ca.fetched.pem");
-    let url = format!("{}/ca.pem", console.url);
-    exec::run(exec::command("curl", ["-sSfk", "--max-time", "5", "-o"]).arg(&fetched).arg(url))?;
-    // Kept with the machine: the password is shown on its first boot only, and other clouds may be shown here since.
-    cloud::write_access(&machine(dir), screen, &fetched, PREFIX)?;
-    cloud::show_access(&machine(dir), dir)?;
-    fs::remove_file(&fetched)?;
-    let identity = format!("{}/identity/v3", console.url);
-    let ca = dir.join("ca.pem");
-    exec::run(exec::command("curl", ["-sSf", "--max-time", "10", "--cacert"]).arg(ca).arg(identity))
-}
-
-/// Ctrl-C, a closed terminal or a polite request to end, noticed instead of died of. Programs that are started
-/// still get theirs: they begin with nothing blocked.
-struct Interrupt {
-    seen: Arc<AtomicBool>,
-}
-
-impl Interrupt {
-    /// To be called before any other thread is started: each inherits what is blocked.
-    fn listen() -> Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            set.add(signal);
-        }
-        set.thread_block()?;
-        let seen = Arc::new(AtomicBool::new(false));
-        let flag = seen.clone();
-        std::thread::spawn(move || {
-            if set.wait().is_ok() {
-                flag.store(true, Ordering::Relaxed);
-            }
-        });
-        Ok(Self { seen })
-    }
-
-    fn seen(&self) -> bool {
-        self.seen.load(Ordering::Relaxed)
-    }
-}
-
-fn lan(dir: &Path) -> Lan {
-    Lan::new(INSTANCE, PREFIX, &dir.join("lan"))
-}
-
-fn machine(dir: &Path) -> PathBuf {
-    dir.join("node1")
 }

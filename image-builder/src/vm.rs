@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::chroot;
 use crate::exec;
 use crate::paths::{Paths, ensure_dir};
+use crate::process::began;
 use crate::qmp::Qmp;
 
 /// How the machine sees the ISO.
@@ -78,7 +79,7 @@ pub struct VmOptions {
 #[derive(Serialize, Deserialize)]
 struct Record {
     pid: i32,
-    /// When the process began, in the kernel's ticks: tells it from a later one of the same id.
+    /// When the process began.
     began: u64,
 }
 
@@ -217,10 +218,11 @@ impl Vm {
         Ok(())
     }
 
-    fn last_words(&self) -> String {
+    /// The end of what the machine has written to its console, for an error.
+    pub fn last_words(&self) -> String {
         let log = self.serial_log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 }
 
@@ -320,13 +322,6 @@ fn make_disk(dir: &Path, disk: &Disk) -> Result<()> {
     Ok(())
 }
 
-/// When a process began (field 22 of its stat), unless it is gone or only waits to be reaped.
-fn began(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    (fields.next()? != "Z").then(|| fields.nth(18)?.parse().ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,8 +359,6 @@ mod tests {
     #[test]
     fn a_process_is_told_from_another_of_the_same_id() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(began(own).is_some());
-        assert_eq!(began(0), None);
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("vm.json"), format!("{{\"pid\":{own},\"began\":1}}")).unwrap();
         assert!(Vm::attach(folder.path()).is_none());

@@ -4,19 +4,14 @@
 //! It is driven by state: each pass reads the (short) index of records that wait for something.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cairn_image::model::{INDEX_WORK, Image, WORK_SAVING};
-use cairn_image::news;
 use cairn_shards::model::VolumeStatus;
-use cairn_state::{Abort, Revision, record};
+use cairn_state::{Abort, conduct, record};
 
 use crate::Service;
 use crate::lifecycle;
 use crate::model::{BUSY, BY_WORK, Snapshot, Volume};
-
-/// How long it waits after a failure.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs for ever.
 pub async fn conductor(svc: Arc<Service>) {
@@ -26,16 +21,7 @@ pub async fn conductor(svc: Arc<Service>) {
         record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING),
         record::prefix::<VolumeStatus>(),
     ];
-    loop {
-        let seen = svc.store.snapshot().map_or(Revision(0), |s| s.revision());
-        match pass(&svc).await {
-            Ok(()) => news::wait(&svc.store, &prefixes, seen).await,
-            Err(e) => {
-                tracing::warn!(error = %e, "the block storage conductor's pass failed");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+    conduct(&svc.store, "block storage", &prefixes, || pass(&svc)).await;
 }
 
 /// Moves on what can be moved on now. One record in trouble does not hold up the others.

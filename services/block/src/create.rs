@@ -250,14 +250,9 @@ fn ask(
     volumes::create(
         tx,
         VolumeSpec {
-            id: id.into(),
-            size: size_gb * GIB,
-            node: node.into(),
             source: source.map(str::to_owned),
             read_only,
-            export: None,
-            deleted: false,
-            generation: 1,
+            ..VolumeSpec::new(id, node, size_gb * GIB)
         },
     )
 }

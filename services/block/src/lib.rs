@@ -21,25 +21,13 @@ pub mod types;
 use std::sync::Arc;
 
 use cairn_gateway::{ErrorStyle, Mount, mount::BODY_MAX};
-use cairn_state::LocalStore;
+
+pub use cairn_gateway::Service;
 
 pub use conductor::conductor;
 
 /// The one availability zone, until nodes are grouped.
 pub const ZONE: &str = "nova";
-
-/// The block storage service.
-pub struct Service {
-    /// The store.
-    pub store: LocalStore,
-}
-
-impl Service {
-    /// The service on this store.
-    pub fn new(store: LocalStore) -> Arc<Service> {
-        Arc::new(Service { store })
-    }
-}
 
 /// The service's place under the endpoint.
 pub fn mount(svc: &Arc<Service>) -> Mount {

@@ -59,23 +59,7 @@ pub fn create_blank(
     create_attached(tx, caller, wanted, server_id, node, None).map(|info| info.volume_id)
 }
 
-/// Makes a volume from an image for a server to start from: one that lists show, given to the server at once.
-/// It is `attaching` until compute says [`attached`].
-pub fn create_from_image(
-    tx: &mut Tx,
-    caller: &Caller,
-    image: &Image,
-    size_gb: u64,
-    server_id: &str,
-    node: &str,
-    device: Option<&str>,
-) -> ApiResult<AttachInfo> {
-    let mut wanted = NewVolume::of(Source::Image(Box::new(image.clone())));
-    wanted.size_gb = Some(size_gb);
-    create_attached(tx, caller, wanted, server_id, node, device)
-}
-
-/// Makes any volume and gives it to a server at once.
+/// Makes any volume and gives it to a server at once: it is `attaching` until compute says [`attached`].
 pub fn create_attached(
     tx: &mut Tx,
     caller: &Caller,
@@ -159,11 +143,6 @@ pub fn begin_detach(tx: &mut Tx, caller: &Caller, volume_id: &str, server_id: &s
     Ok(step(tx, volume_id, server_id, Status::InUse, Status::Detaching)?)
 }
 
-/// The server could not let it go: `detaching` becomes `in-use` again.
-pub fn roll_detach(tx: &mut Tx, volume_id: &str, server_id: &str) -> Result<(), Abort> {
-    step(tx, volume_id, server_id, Status::Detaching, Status::InUse)
-}
-
 fn step(tx: &mut Tx, volume_id: &str, server_id: &str, from: Status, to: Status) -> Result<(), Abort> {
     match tx.get::<Volume>(volume_id)? {
         Some(mut volume) if volume.status == from && is_attached(&volume, server_id) => {
@@ -205,16 +184,6 @@ pub fn delete_root(tx: &mut Tx, volume_id: &str) -> Result<(), Abort> {
         return owner.map_or(Ok(()), |server| detached(tx, volume_id, &server));
     }
     lifecycle::end_volume(tx, &mut volume)
-}
-
-/// Grows a root disk; a size it has already changes nothing.
-pub fn resize_root(tx: &mut Tx, volume_id: &str, size_gb: u64) -> ApiResult<()> {
-    let found = tx.get::<Volume>(volume_id)?;
-    let mut volume = found.ok_or_else(|| ApiError::not_found("Volume", volume_id))?;
-    if size_gb <= volume.size_gb {
-        return Ok(());
-    }
-    lifecycle::extend(tx, &mut volume, size_gb)
 }
 
 /// The volumes a server has, root disks included.

@@ -86,7 +86,9 @@ fn volume(
     device: &str,
 ) -> ApiResult<AttachInfo> {
     let wanted = match source {
-        DiskSource::Volume { id } => return reserve(tx, caller, id, server_id, node, device),
+        DiskSource::Volume { id } => {
+            return block::reserve(tx, caller, id, server_id, node, Some(device));
+        }
         DiskSource::ImageVolume { image, size_gb } => {
             let image = image_of(tx, caller, image)?;
             NewVolume { size_gb: Some(*size_gb), ..NewVolume::of(Source::Image(Box::new(image))) }
@@ -108,18 +110,6 @@ fn volume(
         }
     };
     block::create_attached(tx, caller, wanted, server_id, node, Some(device))
-}
-
-/// Gives an existing volume to a server.
-pub fn reserve(
-    tx: &mut Tx,
-    caller: &Caller,
-    volume_id: &str,
-    server_id: &str,
-    node: &str,
-    device: &str,
-) -> ApiResult<AttachInfo> {
-    block::reserve(tx, caller, volume_id, server_id, node, Some(device))
 }
 
 /// What is wrong with the disks ordered, before any is made: 400 as Nova has it.

@@ -30,7 +30,6 @@ mod sshkey;
 mod state;
 #[cfg(test)]
 mod testing;
-mod version;
 mod zones;
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The compute API through the gateway, on a simulated node.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod simulated;
 

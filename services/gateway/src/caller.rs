@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 
-/// The user, scope and roles of a valid token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The user, scope and roles of a valid token. The default is nobody, and may do nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The user's id.
     pub user_id: String,

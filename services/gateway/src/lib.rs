@@ -1,7 +1,7 @@
 //! The gateway: the one TLS endpoint of the cloud, and the kit every API is built from.
 //!
 //! Kit, used by every service crate: [`Caller`] (who asks), [`ApiError`] (what went wrong, rendered in the form
-//! that API's clients expect by [`Mount`]), [`Body`] and [`Query`] (bounded, checked input), [`paging`],
+//! that API's clients expect by [`Mount`]), [`Body`] and [`Query`] (bounded, checked X
 //! [`versions`] (what discovery reads).
 //! Server, used by the controller alone: [`server`] (TLS, redirect, limits, request ids, token check, routing).
 //!
@@ -11,6 +11,7 @@
 pub mod caller;
 pub mod error;
 pub mod input;
+pub mod microversion;
 pub mod mount;
 pub mod paging;
 pub mod server;
@@ -19,7 +20,8 @@ pub mod versions;
 pub use caller::{Authenticate, BaseUrl, Caller, RequestId};
 pub use error::{ApiError, ErrorStyle};
 pub use input::{Body, Query};
-pub use mount::Mount;
+pub use microversion::{Microversions, Minor};
+pub use mount::{Mount, Service};
 pub use paging::Page;
 pub use versions::Version;
 

@@ -1,8 +1,24 @@
-//! A service's place under the endpoint: prefix, error form, limits. Built by services, served by the gateway.
+//! A service and its place under the endpoint: prefix, error form, limits. Built by services, served by the gateway.
+
+use std::sync::Arc;
 
 use axum::Router;
+use cairn_state::LocalStore;
 
 use crate::error::ErrorStyle;
+
+/// A service that has all it needs in the store.
+pub struct Service {
+    /// The store.
+    pub store: LocalStore,
+}
+
+impl Service {
+    /// The service on this store.
+    pub fn new(store: LocalStore) -> Arc<Service> {
+        Arc::new(Service { store })
+    }
+}
 
 /// A service as the gateway mounts it.
 pub struct Mount {

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::caller::BaseUrl;
+use crate::microversion::Microversions;
 
 /// One version of an API.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +19,8 @@ pub struct Version {
     pub updated: &'static str,
     /// The path of its root under the endpoint, prefix included, as `/compute/v2.1/`.
     pub path: &'static str,
-    /// The microversions spoken, lowest and highest; `None` for an API without them.
-    pub microversions: Option<(&'static str, &'static str)>,
+    /// The microversions spoken; `None` for an API without them.
+    pub microversions: Option<&'static Microversions>,
     /// The vendor media type, as `application/vnd.openstack.compute+json;version=2.1`, if the API has one.
     pub media_type: Option<&'static str>,
 }
@@ -31,10 +32,10 @@ impl Version {
             "id": self.id, "status": self.status, "updated": self.updated,
             "links": [{"rel": "self", "href": format!("{}{}", base.0, self.path)}],
         });
-        if let Some((min, max)) = self.microversions {
-            entry["min_version"] = min.into();
-            entry["version"] = max.into();
-            entry["max_version"] = max.into();
+        if let Some(spoken) = self.microversions {
+            entry["min_version"] = spoken.oldest().into();
+            entry["version"] = spoken.newest().into();
+            entry["max_version"] = spoken.newest().into();
         }
         if let Some(media_type) = self.media_type {
             entry["media-types"] = json!([{"base": "application/json", "type": media_type}]);

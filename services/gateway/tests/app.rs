@@ -1,6 +1,6 @@
 //! The application in-process: prefixes, slashes, error forms, ids, tokens, limits.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests by the lint
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests by the lint")]
 
 use std::sync::Arc;
 
@@ -25,13 +25,9 @@ impl Authenticate for Tokens {
             Arc::new(Caller {
                 user_id: "u".into(),
                 user_name: "ann".into(),
-                user_domain_id: "default".into(),
                 project_id: "p".into(),
-                project_name: "home".into(),
-                project_domain_id: "default".into(),
-                domain_id: None,
                 roles: ["member".to_owned()].into(),
-                audit_id: "a".into(),
+                ..Caller::default()
             })
         }))
     }

@@ -1,6 +1,6 @@
 //! The endpoint on a real socket: TLS, HTTP/2, reload, redirect, stop.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests by the lint
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests by the lint")]
 
 use std::sync::Arc;
 

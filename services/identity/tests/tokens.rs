@@ -207,6 +207,31 @@ async fn an_application_credential_is_bound_to_its_roles_and_rules() {
 }
 
 #[tokio::test]
+async fn a_token_ends_with_its_application_credential() {
+    let cloud = Cloud::new().await;
+    let (ann, _) = cloud.member("ann", "home").await;
+    let token = cloud.login("ann", "pw", Some("home")).await.token();
+    let end = jiff::Timestamp::now().as_second() + 3;
+    let shown = jiff::Timestamp::from_second(end).unwrap().strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
+    let wanted = json!({"application_credential": {"name": "ci", "expires_at": shown}});
+    let made = cloud.ask("POST", &format!("/users/{ann}/application_credentials"), &token, wanted).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let credential = &made.body["application_credential"];
+    let identity = json!({"methods": ["application_credential"],
+        "application_credential": {"id": credential["id"], "secret": credential["secret"]}});
+    let bound = cloud.auth(identity.clone(), Value::Null).await;
+    assert_eq!((bound.status, &bound.body["token"]["expires_at"]), (201, &json!(shown)));
+    assert!(cloud.is_valid(&bound.token()).await);
+    assert!(cloud.is_valid(&bound.token()).await, "from the cache");
+    while jiff::Timestamp::now().as_second() < end {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!cloud.is_valid(&bound.token()).await);
+    assert_eq!(cloud.auth(identity, Value::Null).await.status, 401, "the credential has ended too");
+    assert!(cloud.is_valid(&token).await, "the one it was made with has not");
+}
+
+#[tokio::test]
 async fn tokens_outlive_a_restart_and_a_rotation_of_keys() {
     let cloud = Cloud::new().await;
     let store = &cloud.svc.store;

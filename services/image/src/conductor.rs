@@ -5,17 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use cairn_shards::model::VolumeStatus;
 use cairn_shards::volumes;
-use cairn_state::{Abort, Record, Revision, record};
+use cairn_state::{Abort, Record, conduct, record};
 
 use crate::model::{Doomed, INDEX_WORK, Image, Incoming, WORK_SAVING};
-use crate::{Service, news, upload};
-
-/// How long it waits after a failure.
-const RETRY: Duration = Duration::from_secs(2);
+use crate::{Service, upload};
 
 /// The captures that run in this process.
 type Running = Arc<Mutex<BTreeSet<String>>>;
@@ -28,16 +24,7 @@ pub async fn conductor(svc: Arc<Service>) {
         record::prefix::<Doomed>(),
         record::prefix::<VolumeStatus>(),
     ];
-    loop {
-        let seen = svc.store.snapshot().map_or(Revision(0), |s| s.revision());
-        match pass(&svc, &running).await {
-            Ok(()) => news::wait(&svc.store, &prefixes, seen).await,
-            Err(e) => {
-                tracing::warn!(error = %e, "the image conductor's pass failed");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+    conduct(&svc.store, "image", &prefixes, || pass(&svc, &running)).await;
 }
 
 /// Does what can be done now.

@@ -14,7 +14,6 @@ pub mod capture;
 mod conductor;
 pub mod data;
 pub mod model;
-pub mod news;
 pub mod upload;
 
 use std::sync::Arc;

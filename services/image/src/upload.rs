@@ -92,19 +92,8 @@ fn finish(tx: &mut Tx, id: &str, incoming: &Incoming, node: &str, stored: &Store
         doom(tx, id, Some(node))?;
         return Ok(false);
     };
-    volumes::create(
-        tx,
-        VolumeSpec {
-            id: id.into(),
-            size: stored.virtual_size,
-            node: node.into(),
-            source: None,
-            read_only: true,
-            export: None,
-            deleted: false,
-            generation: 1,
-        },
-    )?;
+    let content = VolumeSpec::new(id, node, stored.virtual_size);
+    volumes::create(tx, VolumeSpec { read_only: true, ..content })?;
     image.status = Status::Active;
     image.incoming = None;
     image.size = Some(stored.size);

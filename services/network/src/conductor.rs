@@ -3,63 +3,24 @@
 //! Driven by state: each pass looks at the tombstones and the unplaced routers there are (both indexed), so nothing
 //! is lost by a restart. It never touches a node.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cairn_gateway::{ApiError, ApiResult};
-use cairn_state::{LocalStore, Revision, Store, StoreError, Tx};
-use futures_util::StreamExt;
+use cairn_state::{LocalStore, Tx, conduct};
 use jiff::Timestamp;
 
 use crate::logic::routers;
 use crate::model::{Network, NetworkStatus, Phase, Port, PortStatus, Router, RouterStatus, status};
 use crate::service::Service;
 
-/// How long changes gather before a pass.
-const GATHER: Duration = Duration::from_millis(20);
-/// How often to look although nothing seems to have changed.
-const RESYNC: Duration = Duration::from_secs(30);
-/// How long to wait after the store failed.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Runs for ever.
 pub async fn conductor(svc: Arc<Service>) {
-    loop {
-        if let Err(error) = follow(&svc.store).await {
-            tracing::warn!(%error, "the network conductor starts anew");
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-}
-
-/// A pass at once, then after each change under `network/`, until the watch ends.
-async fn follow(store: &LocalStore) -> Result<(), StoreError> {
-    let at = store.read(|tx| Ok::<Revision, cairn_state::Abort>(tx.revision()));
-    let at = at.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    let mut changes = store.watch("network/", at).await?;
-    loop {
-        pass(store).await;
-        tokio::select! {
-            change = changes.next() => match change {
-                Some(Ok(_)) => drain(&mut changes).await?,
-                Some(Err(error)) => return Err(error),
-                None => return Ok(()),
-            },
-            () = tokio::time::sleep(RESYNC) => {}
-        }
-    }
-}
-
-/// Takes the changes that come close behind one another as one.
-async fn drain(changes: &mut cairn_state::WatchStream) -> Result<(), StoreError> {
-    let end = tokio::time::Instant::now() + GATHER;
-    while let Ok(change) = tokio::time::timeout_at(end, changes.next()).await {
-        match change {
-            Some(change) => drop(change?),
-            None => return Ok(()),
-        }
-    }
-    Ok(())
+    let pass = async || {
+        pass(&svc.store).await;
+        Ok::<(), Infallible>(())
+    };
+    conduct(&svc.store, "network", &["network/".to_owned()], pass).await;
 }
 
 /// Does what can be done now. What fails is left for the next pass.

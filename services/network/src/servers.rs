@@ -218,30 +218,6 @@ fn release_one(tx: &mut Tx, mut port: Port) -> ApiResult<()> {
     Ok(tx.put(&port)?)
 }
 
-/// Tells a server's ports its host name, for DHCP to tell the guest.
-pub fn name_ports(tx: &mut Tx, server_id: &str, hostname: &str) -> ApiResult<()> {
-    let now = Timestamp::now();
-    for mut port in ports_of(tx, server_id)? {
-        if port.dns_name != hostname {
-            port.dns_name = hostname.to_owned();
-            port.stamp.touch(now);
-            tx.put(&port)?;
-        }
-    }
-    Ok(())
-}
-
-/// Moves a server's ports to another node.
-pub fn move_to(tx: &mut Tx, server_id: &str, host: &str) -> ApiResult<()> {
-    let now = Timestamp::now();
-    for mut port in ports_of(tx, server_id)? {
-        ports::bind(tx, &mut port, Some(host))?;
-        port.stamp.touch(now);
-        tx.put(&port)?;
-    }
-    Ok(())
-}
-
 /// The addresses of some ports, by network in the ports' order, floating ones behind the fixed ones they lead to.
 pub fn addresses(tx: &mut Tx, ports: &[Port]) -> ApiResult<Vec<NetworkAddresses>> {
     let mut networks: Vec<NetworkAddresses> = Vec::new();

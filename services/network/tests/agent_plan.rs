@@ -1,7 +1,7 @@
 //! The deciding half of the agent, without a machine: what a node should look like, the rules' text (golden
 //! files: `UPDATE_GOLDEN=1 cargo test -p cairn-network` rewrites them), and that a right node is left alone.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod support;
 

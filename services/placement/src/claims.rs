@@ -114,18 +114,6 @@ fn rows(i: &Inventory) -> [(&'static str, InventoryRow); 3] {
     ]
 }
 
-/// Forgets a node that is gone for good. Refused with 409 while anything is allocated on it.
-pub fn remove_provider(tx: &mut Tx, provider: &str) -> Result<(), ApiError> {
-    let found = find(tx, provider)?;
-    if !tx.by_index::<Allocation>("provider", &found.uuid)?.is_empty() {
-        return Err(ApiError::conflict(format!(
-            "Unable to delete resource provider {provider}: it is in use."
-        )));
-    }
-    tx.delete::<ResourceProvider>(&found.uuid)?;
-    Ok(())
-}
-
 /// The nodes on which this would fit now, by name. A claim must still follow: what is free may be gone by then.
 pub fn candidates(tx: &mut Tx, wanted: &Resources) -> Result<Vec<Provider>, Abort> {
     let amounts = wanted.amounts();

@@ -14,20 +14,8 @@ pub mod model;
 use std::sync::Arc;
 
 use cairn_gateway::{ErrorStyle, Mount, mount::BODY_MAX};
-use cairn_state::LocalStore;
 
-/// The placement service.
-pub struct Service {
-    /// The store.
-    pub store: LocalStore,
-}
-
-impl Service {
-    /// The service on this store.
-    pub fn new(store: LocalStore) -> Arc<Service> {
-        Arc::new(Service { store })
-    }
-}
+pub use cairn_gateway::Service;
 
 /// The service's place under the endpoint.
 pub fn mount(svc: &Arc<Service>) -> Mount {

@@ -12,7 +12,7 @@ use cairn_state::{Reporter, SharedStore};
 
 use crate::disks;
 use crate::identity::Identity;
-use crate::links::{self, Nic};
+use crate::links::{self, Nic, Seen};
 use crate::memory;
 use crate::paths::{self, Paths};
 use crate::pki::{self, Authority};
@@ -40,7 +40,7 @@ pub struct Node {
 impl Node {
     /// Sees to everything the other roles need before they can start: the identity, the certificates, the
     /// administrator's secret, the LAN. `screens` are the terminals to show the console on.
-    pub fn bring_up(paths: Paths, screens: Vec<PathBuf>) -> io::Result<Node> {
+    pub async fn bring_up(paths: Paths, screens: Vec<PathBuf>) -> io::Result<Node> {
         // On the appliance systemd-tmpfiles made it, with the groups that the roles share.
         if !paths.run.exists() {
             paths::make_dir(&paths.run, 0o755)?;
@@ -56,6 +56,7 @@ impl Node {
         let hash = secret::stored_hash(&paths)?;
         paths::write_file(&paths.handover().join("admin.phc"), hash.as_bytes(), 0o640)?;
         paths::write_file(&paths.run.join("name"), identity.name.as_bytes(), 0o644)?;
+        paths::write_file(&paths.run.join("cloud"), identity.cloud.as_bytes(), 0o644)?;
         let mut node = Node {
             paths,
             identity,
@@ -65,7 +66,7 @@ impl Node {
             reporter: None,
             memory_at: None,
         };
-        if let Err(e) = node.refresh() {
+        if let Err(e) = node.refresh().await {
             tracing::warn!(error = %e, "the node is not wholly up yet");
         }
         Ok(node)
@@ -84,9 +85,9 @@ impl Node {
     }
 
     /// One look: links, certificate, screen, facts.
-    fn refresh(&mut self) -> io::Result<()> {
-        let nic = links::ensure(&self.paths)?;
-        let addresses = links::addresses();
+    async fn refresh(&mut self) -> io::Result<()> {
+        let Seen { nics, addresses } = links::look().await.map_err(io::Error::other)?;
+        let lan = links::ensure(&self.paths, &nics)?;
         let mut served: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         served.extend(&addresses);
         pki::hand_over(&self.paths, &self.authority, &self.identity, &served)?;
@@ -98,17 +99,17 @@ impl Node {
             secret: self.secret.clone(),
             faults: screen::disk_faults(report.as_ref()),
         };
-        self.report(&content, report, nic);
+        self.report(&content, report, lan, nics);
         self.screen.show(&content);
         Ok(())
     }
 
-    fn report(&mut self, content: &Content, disks: Option<disks::Report>, lan: Option<Nic>) {
+    fn report(&mut self, content: &Content, disks: Option<disks::Report>, lan: Option<Nic>, nics: Vec<Nic>) {
         let Some(reporter) = &self.reporter else { return };
         reporter.set_fact("addresses", serde_json::json!(content.addresses));
         reporter.set_fact("disks", serde_json::json!(disks.map(|d| d.disks).unwrap_or_default()));
         reporter.set_fact("lan", serde_json::json!(lan));
-        reporter.set_fact("nics", serde_json::json!(links::nics().unwrap_or_default()));
+        reporter.set_fact("nics", serde_json::json!(nics));
         reporter.set_fact("clock_synchronized", serde_json::json!(clock_synchronized()));
         if self.memory_at.is_none_or(|at| at.elapsed() > MEMORY_INTERVAL) {
             reporter.set_fact("memory_kib", serde_json::json!(memory::measure()));
@@ -124,7 +125,7 @@ impl Reconciler for Node {
     }
 
     async fn pass(&mut self) -> Vec<Fault> {
-        match self.refresh() {
+        match self.refresh().await {
             Ok(()) => Vec::new(),
             Err(e) => vec![Fault { subject: self.identity.name.clone(), error: e.to_string() }],
         }

@@ -34,6 +34,22 @@ impl Record for VolumeSpec {
     }
 }
 
+impl VolumeSpec {
+    /// An empty volume of `size` bytes on `node`, which nobody uses yet.
+    pub fn new(id: impl Into<String>, node: impl Into<String>, size: u64) -> VolumeSpec {
+        VolumeSpec {
+            id: id.into(),
+            size,
+            node: node.into(),
+            source: None,
+            read_only: false,
+            export: None,
+            deleted: false,
+            generation: 1,
+        }
+    }
+}
+
 /// The right to use a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
@@ -90,6 +106,24 @@ impl Record for VolumeStatus {
 
     fn id(&self) -> String {
         self.id.clone()
+    }
+}
+
+impl VolumeStatus {
+    /// The report on a volume that has come so far and is not served.
+    pub fn new(spec: &VolumeSpec, phase: Phase) -> VolumeStatus {
+        VolumeStatus {
+            id: spec.id.clone(),
+            node: spec.node.clone(),
+            generation: spec.generation,
+            phase,
+            error: None,
+            socket: None,
+            epoch: 0,
+            size: spec.size,
+            allocated: 0,
+            disk: None,
+        }
     }
 }
 

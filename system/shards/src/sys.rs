@@ -2,7 +2,7 @@
 //!
 //! The only `unsafe` code of the crate beside the closing of event descriptors in [`crate::blk`]. Allowed here
 //! because guest memory is shared with a running guest, so it can never be a Rust slice.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls that no dependency wraps, and memory shared with a guest")]
 
 use std::fs::File;
 use std::io;

@@ -74,16 +74,7 @@ pub fn abandon(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
     if tx.get::<VolumeSpec>(id)?.is_some() {
         return delete(tx, id);
     }
-    tx.put(&VolumeSpec {
-        id: id.into(),
-        size: 0,
-        node: node.into(),
-        source: None,
-        read_only: true,
-        export: None,
-        deleted: true,
-        generation: 1,
-    })
+    tx.put(&VolumeSpec { read_only: true, deleted: true, ..VolumeSpec::new(id, node, 0) })
 }
 
 /// Removes the volume's records once its agent reported it destroyed. True if nothing of it is left.
@@ -126,16 +117,7 @@ mod tests {
     use super::*;
 
     fn spec(id: &str) -> VolumeSpec {
-        VolumeSpec {
-            id: id.into(),
-            size: 1024,
-            node: "n".into(),
-            source: None,
-            read_only: false,
-            export: None,
-            deleted: false,
-            generation: 0,
-        }
+        VolumeSpec::new(id, "n", 1024)
     }
 
     async fn change<T>(store: &LocalStore, mut f: impl FnMut(&mut Tx) -> Result<T, Abort>) -> T {
@@ -161,18 +143,7 @@ mod tests {
         assert!(store.transact(|tx| create(tx, spec("v"))).await.is_err());
         change(&store, |tx| delete(tx, "v")).await;
         assert!(store.transact(|tx| export(tx, "v", "n", "a")).await.is_err());
-        let told = |phase, generation| VolumeStatus {
-            id: "v".into(),
-            node: "n".into(),
-            generation,
-            phase,
-            error: None,
-            socket: None,
-            epoch: 0,
-            size: 0,
-            allocated: 0,
-            disk: None,
-        };
+        let told = |phase, generation| VolumeStatus { generation, ..VolumeStatus::new(&spec("v"), phase) };
         for early in [told(Phase::Ready, 2), told(Phase::Gone, 1)] {
             change(&store, |tx| tx.put(&early)).await;
             assert!(!change(&store, |tx| purge_if_gone(tx, "v")).await);

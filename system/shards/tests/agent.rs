@@ -1,5 +1,5 @@
 //! The storage agent against a store and directories as disks: volumes come, are served, grow, go.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 

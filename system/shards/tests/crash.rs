@@ -2,7 +2,7 @@
 //!
 //! The backend runs in a process of its own (this test binary, started again with an environment variable), so
 //! that it can be killed as a kernel or an operator would.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 

@@ -1,6 +1,10 @@
 //! On a real data disk: an XFS with shared blocks, on a loop device. Clones that cost nothing, and a disk that
 //! fills up under a guest. Needs root and loop devices; says so where it has them not.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on, or cannot run, says so"
+)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Volumes as a guest sees them: requests, limits, hostile rings, reconnects, a full disk.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod common;
 

@@ -1,7 +1,11 @@
 //! A quick look at the store's speed: `cargo run --release -p cairn-state --example bench -- /a/directory`.
 //!
 //! It measures nothing but the store: 1 KiB values, each commit on stable media.
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "it prints what it measures, and stops where it cannot"
+)]
 
 use std::time::Instant;
 

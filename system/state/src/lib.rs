@@ -3,12 +3,14 @@
 //! What lives here: the key-value model ([`kv`]), its state machine on redb (`engine`), replication ([`raft`]),
 //! both put together as [`LocalStore`], typed records with
 //! migrations and indexes ([`record`]), optimistic transactions on a snapshot ([`tx`]), and what an agent
-//! needs to follow the store and to report ([`mirror`], [`reconcile`], [`report`]).
+//! needs to follow the store and to report ([`mirror`], [`reconcile`], [`report`]), and the loop of the controller's
+//! own tasks ([`conduct`](mod@conduct)).
 //!
 //! It knows no service: a key is a string, a value is bytes. It opens no socket (that is `cairn-wire`).
 //! It must never acknowledge a transaction that is not on stable media.
 
 pub mod agent;
+pub mod conduct;
 mod engine;
 pub mod kv;
 pub mod mirror;
@@ -20,6 +22,7 @@ mod store;
 pub mod tx;
 
 pub use agent::AgentArgs;
+pub use conduct::conduct;
 pub use engine::{Command, Limits, Reply, Snapshot};
 pub use kv::{
     Compare, Entry, Event, LeaseId, Op, Range, Revision, SharedStore, Store, StoreError, Txn, TxnOutcome,

@@ -1,5 +1,7 @@
 //! The real `openstack` command line against a cloud, and plain HTTPS for what it has no command for.
 
+mod http;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use serde_json::Value;
 
 use crate::cloud::Access;
 use crate::tools;
+pub use http::Request;
 
 /// A cloud as its administrator's command line sees it.
 pub struct Client {
@@ -98,7 +101,13 @@ impl Client {
         self.field(&["token", "issue"], "id")
     }
 
-    /// One HTTPS call by curl, the CA checked: status and body.
+    /// A plain HTTPS call of a path, to be sent.
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        let url = format!("{}{path}", self.access.base_url());
+        Request::new(method, &url, &self.access.ca())
+    }
+
+    /// One plain HTTPS call, the body a file of JSON: status and body.
     pub fn http(
         &self,
         method: &str,
@@ -106,28 +115,14 @@ impl Client {
         token: Option<&str>,
         body: Option<&Path>,
     ) -> Result<(u16, String)> {
-        let mut curl = Command::new("curl");
-        curl.args([
-            "--silent",
-            "--show-error",
-            "--http1.1",
-            "--max-time",
-            "120",
-            "--request",
-            method,
-            "--cacert",
-        ]);
-        curl.arg(self.access.ca()).args(["--write-out", "\n%{http_code}"]);
+        let mut request = self.request(method, path);
         if let Some(token) = token {
-            curl.arg("--header").arg(format!("X-Auth-Token: {token}"));
+            request = request.token(token);
         }
         if let Some(body) = body {
-            curl.args(["--header", "Content-Type: application/json", "--data-binary"]);
-            curl.arg(format!("@{}", body.display()));
+            request = request.file("application/json", body);
         }
-        curl.arg(format!("{}{path}", self.access.base_url()));
-        let out = image_builder::exec::output(&mut curl)?;
-        let (text, status) = out.trim_end().rsplit_once('\n').unwrap_or(("", out.trim()));
-        Ok((status.parse().context("curl told no status")?, text.to_owned()))
+        let reply = request.send()?;
+        Ok((reply.status, reply.body))
     }
 }

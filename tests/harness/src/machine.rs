@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use image_builder::Paths;
 use image_builder::up::{self, UpOptions};
-use image_builder::vm::Medium;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -18,17 +17,7 @@ const REPORT_MAX: Duration = Duration::from_secs(120);
 
 /// Starts the machine, or the one that ran before with the same disks, and waits for its API.
 pub fn start(paths: &Paths) -> Result<()> {
-    let options = UpOptions {
-        detach: true,
-        medium: Medium::Disk,
-        disks: 2,
-        disk_gib: 20,
-        memory_mib: 4096,
-        cpus: 2,
-        kernel_args: String::new(),
-        cairn: None,
-        limit: Duration::from_secs(900),
-    };
+    let options = UpOptions { detach: true, ..UpOptions::default() };
     up::boot(paths, &options)
 }
 

@@ -7,9 +7,10 @@ use crate::tree::{File, Tree};
 
 /// Which packages of the workspace each may depend on. Arrows point one way, from services to the system; what is
 /// not listed depends on nothing of ours. The binary `cairn` puts all together.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("cairn-state", &[]),
     ("cairn-wire", &["cairn-state"]),
+    ("cairn-cluster", &["cairn-state", "cairn-wire"]),
     ("cairn-node", &["cairn-state"]),
     ("cairn-shards", &["cairn-state", "cairn-wire"]),
     ("cairn-gateway", &["cairn-state"]),
@@ -22,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
         "cairn-compute",
         &[STATE, SHARDS, WIRE, GATEWAY, "cairn-image", "cairn-block", "cairn-network", "cairn-placement"],
     ),
+    ("bench", &["image-builder"]),
     ("harness", &["image-builder"]),
     ("image-builder", &[]),
 ];

@@ -1,11 +1,9 @@
 //! What every handler needs to know of its request, gathered once.
 
 use axum::extract::{FromRequestParts, OriginalUri};
-use cairn_gateway::{ApiError, BaseUrl, Caller};
+use cairn_gateway::{ApiError, BaseUrl, Caller, Minor};
 use http::request::Parts;
 use serde_json::{Value, json};
-
-use super::version::Minor;
 
 /// Who asks, in which microversion, and where links lead.
 pub struct Context {

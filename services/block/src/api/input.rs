@@ -38,6 +38,12 @@ pub fn text(fields: &Fields, key: &str) -> ApiResult<Option<String>> {
     }
 }
 
+/// Name and description, each under its present key or its older one.
+pub fn words(fields: &Fields) -> ApiResult<(Option<String>, Option<String>)> {
+    let either = |key, old| ApiResult::Ok(text(fields, key)?.or(text(fields, old)?));
+    Ok((either("name", "display_name")?, either("description", "display_description")?))
+}
+
 /// A text that is not empty.
 pub fn reference(fields: &Fields, key: &str) -> ApiResult<Option<String>> {
     Ok(text(fields, key)?.filter(|t| !t.is_empty()))

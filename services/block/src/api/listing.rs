@@ -2,13 +2,14 @@
 
 use cairn_gateway::paging::LIMIT_MAX;
 use cairn_gateway::{ApiError, ApiResult, Query};
+use cairn_state::{Record, Tx};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::context::Context;
 use super::input;
 use crate::ZONE;
-use crate::model::{Metadata, Snapshot, Volume};
+use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Metadata, Snapshot, Volume};
 
 /// A value that lists are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,27 +23,34 @@ pub enum SortValue {
 }
 
 /// What can be listed.
-pub trait Listed {
+pub trait Listed: Record {
     /// What it is called in errors.
-    const KIND: &'static str;
+    const TITLE: &'static str;
     /// The attributes it can be filtered by.
     const FILTERS: &'static [&'static str];
     /// The attributes it can be sorted by.
     const SORTS: &'static [&'static str];
-    /// Its id.
-    fn id(&self) -> &str;
     /// The text of one of [`Listed::FILTERS`], as a filter compares it.
     fn attribute(&self, key: &str) -> String;
+    /// Its size in GiB.
+    fn size_gb(&self) -> u64;
+    /// When it was made and last changed.
+    fn times(&self) -> (Timestamp, Option<Timestamp>);
     /// The value of one of [`Listed::SORTS`].
     fn sort_value(&self, key: &str) -> SortValue {
-        SortValue::Text(self.attribute(key))
+        match key {
+            "size" => SortValue::Number(self.size_gb()),
+            "created_at" => SortValue::Time(Some(self.times().0)),
+            "updated_at" => SortValue::Time(self.times().1),
+            text => SortValue::Text(self.attribute(text)),
+        }
     }
     /// Its metadata.
     fn metadata(&self) -> &Metadata;
 }
 
 impl Listed for Volume {
-    const KIND: &'static str = "Volume";
+    const TITLE: &'static str = "Volume";
     const FILTERS: &'static [&'static str] = &[
         "id",
         "name",
@@ -77,10 +85,6 @@ impl Listed for Volume {
         "updated_at",
     ];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
     fn attribute(&self, key: &str) -> String {
         match key {
             "id" => self.id.clone(),
@@ -102,13 +106,12 @@ impl Listed for Volume {
         }
     }
 
-    fn sort_value(&self, key: &str) -> SortValue {
-        match key {
-            "size" => SortValue::Number(self.size_gb),
-            "created_at" => SortValue::Time(Some(self.created_at)),
-            "updated_at" => SortValue::Time(self.updated_at),
-            text => SortValue::Text(self.attribute(text)),
-        }
+    fn size_gb(&self) -> u64 {
+        self.size_gb
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, self.updated_at)
     }
 
     fn metadata(&self) -> &Metadata {
@@ -117,7 +120,7 @@ impl Listed for Volume {
 }
 
 impl Listed for Snapshot {
-    const KIND: &'static str = "Snapshot";
+    const TITLE: &'static str = "Snapshot";
     const FILTERS: &'static [&'static str] = &[
         "id",
         "name",
@@ -133,10 +136,6 @@ impl Listed for Snapshot {
     const SORTS: &'static [&'static str] =
         &["id", "name", "display_name", "status", "volume_id", "size", "created_at", "updated_at"];
 
-    fn id(&self) -> &str {
-        &self.id
-    }
-
     fn attribute(&self, key: &str) -> String {
         match key {
             "id" => self.id.clone(),
@@ -150,13 +149,12 @@ impl Listed for Snapshot {
         }
     }
 
-    fn sort_value(&self, key: &str) -> SortValue {
-        match key {
-            "size" => SortValue::Number(self.size_gb),
-            "created_at" => SortValue::Time(Some(self.created_at)),
-            "updated_at" => SortValue::Time(self.updated_at),
-            text => SortValue::Text(self.attribute(text)),
-        }
+    fn size_gb(&self) -> u64 {
+        self.size_gb
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, self.updated_at)
     }
 
     fn metadata(&self) -> &Metadata {
@@ -184,7 +182,7 @@ const NOT_FILTERS: [&str; 12] = [
 #[derive(Debug, Default)]
 pub struct Wanted {
     /// Every project's, rather than the caller's own.
-    pub all_projects: bool,
+    all_projects: bool,
     /// This project's.
     pub project: Option<String>,
     count: bool,
@@ -227,6 +225,15 @@ impl Wanted {
         })
     }
 
+    /// Everything that the caller may list and asked for, before the filters.
+    pub fn gather<T: Listed>(&self, tx: &mut Tx, ctx: &Context) -> ApiResult<Vec<T>> {
+        Ok(match &self.project {
+            Some(project) => tx.by_index(BY_PROJECT, project)?,
+            None if self.all_projects => tx.by_index(BY_LISTED, LISTED)?,
+            None => tx.by_index(BY_PROJECT, ctx.caller.require_project()?)?,
+        })
+    }
+
     /// Filters, sorts and cuts.
     pub fn cut<T: Listed>(&self, mut items: Vec<T>) -> ApiResult<Cut<T>> {
         for (key, value) in &self.filters {
@@ -238,14 +245,14 @@ impl Wanted {
         let start = match &self.marker {
             None => self.offset,
             Some(marker) => {
-                let at = items.iter().position(|i| i.id() == marker);
-                at.ok_or_else(|| ApiError::not_found(T::KIND, marker))? + 1 + self.offset
+                let at = items.iter().position(|i| i.id() == *marker);
+                at.ok_or_else(|| ApiError::not_found(T::TITLE, marker))? + 1 + self.offset
             }
         };
         let items: Vec<T> = items.into_iter().skip(start).take(self.limit).collect();
         // A full page gets a link even if nothing is behind it: that is what Cinder's clients expect.
         let full = self.limit > 0 && items.len() == self.limit;
-        let next = items.last().filter(|_| full).map(|i| i.id().to_owned());
+        let next = items.last().filter(|_| full).map(T::id);
         Ok(Cut { items, next, total })
     }
 }

@@ -1,8 +1,11 @@
 //! `/volumes/{id}/metadata` and `/snapshots/{id}/metadata`: the user's own notes, whole or by key.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
 use cairn_gateway::{ApiError, ApiResult, Body, Caller};
 use cairn_state::{Record, Tx};
 use jiff::Timestamp;
@@ -10,17 +13,25 @@ use serde_json::{Value, json};
 
 use super::Svc;
 use super::{input, snapshots};
+use crate::Service;
 use crate::model::{Metadata, Snapshot, Volume};
 use crate::servers::visible;
 
 /// A record with metadata.
-trait Noted: Record {
+pub trait Noted: Record {
+    /// Where its collection is.
+    const PATH: &'static str;
+    /// The one with this id, if the caller may see it; 404 otherwise.
     fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Self>;
+    /// Its metadata.
     fn notes(&mut self) -> &mut Metadata;
+    /// Notes that it was changed now.
     fn touch(&mut self);
 }
 
 impl Noted for Volume {
+    const PATH: &'static str = "/volumes";
+
     fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Self> {
         visible(tx, caller, id)
     }
@@ -35,6 +46,8 @@ impl Noted for Volume {
 }
 
 impl Noted for Snapshot {
+    const PATH: &'static str = "/snapshots";
+
     fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Self> {
         snapshots::find(tx, caller, id)
     }
@@ -48,12 +61,21 @@ impl Noted for Snapshot {
     }
 }
 
-fn read<R: Noted>(svc: &Svc, caller: &Caller, id: &str) -> ApiResult<Metadata> {
+/// The routes of a collection's metadata.
+pub fn routes<R: Noted>() -> Router<Arc<Service>> {
+    let all = format!("{}/{{id}}/metadata", R::PATH);
+    let one = format!("{all}/{{key}}");
+    Router::new()
+        .route(&all, get(show::<R>).post(merge::<R>).put(replace::<R>))
+        .route(&one, get(show_item::<R>).put(put_item::<R>).delete(delete_item::<R>))
+}
+
+fn read<R: Noted>(svc: &Service, caller: &Caller, id: &str) -> ApiResult<Metadata> {
     svc.store.read(|tx| Ok(R::find(tx, caller, id)?.notes().clone()))
 }
 
 async fn change<R: Noted>(
-    svc: &Svc,
+    svc: &Service,
     caller: &Caller,
     id: &str,
     edit: impl Fn(&mut Metadata) -> ApiResult<()>,
@@ -70,21 +92,41 @@ async fn change<R: Noted>(
         .await
 }
 
-async fn show<R: Noted>(svc: Svc, caller: Caller, id: String) -> ApiResult<Json<Value>> {
+async fn show<R: Noted>(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     Ok(Json(json!({"metadata": read::<R>(&svc, &caller, &id)?})))
 }
 
-async fn store<R: Noted>(
-    svc: Svc,
+/// Adds to it.
+async fn merge<R: Noted>(
+    State(svc): Svc,
     caller: Caller,
-    id: String,
-    body: Value,
+    Path(id): Path<String>,
+    Body(body): Body<Value>,
+) -> ApiResult<Json<Value>> {
+    store::<R>(&svc, &caller, &id, &body, true).await
+}
+
+/// The body is all of it.
+async fn replace<R: Noted>(
+    State(svc): Svc,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(body): Body<Value>,
+) -> ApiResult<Json<Value>> {
+    store::<R>(&svc, &caller, &id, &body, false).await
+}
+
+async fn store<R: Noted>(
+    svc: &Service,
+    caller: &Caller,
+    id: &str,
+    body: &Value,
     merge: bool,
 ) -> ApiResult<Json<Value>> {
     let fields = body.as_object().cloned().unwrap_or_default();
     let new =
         input::metadata(&fields, "metadata")?.ok_or_else(|| input::invalid("metadata", "it is required"))?;
-    let now = change::<R>(&svc, &caller, &id, |notes| {
+    let now = change::<R>(svc, caller, id, |notes| {
         if !merge {
             notes.clear();
         }
@@ -95,18 +137,21 @@ async fn store<R: Noted>(
     Ok(Json(json!({"metadata": now})))
 }
 
-async fn show_item<R: Noted>(svc: Svc, caller: Caller, id: String, key: String) -> ApiResult<Json<Value>> {
+async fn show_item<R: Noted>(
+    State(svc): Svc,
+    caller: Caller,
+    Path((id, key)): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
     let notes = read::<R>(&svc, &caller, &id)?;
     let value = notes.get(&key).ok_or_else(|| no_item(&key))?;
     Ok(Json(json!({"meta": {key: value}})))
 }
 
 async fn put_item<R: Noted>(
-    svc: Svc,
+    State(svc): Svc,
     caller: Caller,
-    id: String,
-    key: String,
-    body: Value,
+    Path((id, key)): Path<(String, String)>,
+    Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     let fields = body.as_object().cloned().unwrap_or_default();
     let new = input::metadata(&fields, "meta")?.ok_or_else(|| input::invalid("meta", "it is required"))?;
@@ -121,7 +166,11 @@ async fn put_item<R: Noted>(
     Ok(Json(json!({"meta": new})))
 }
 
-async fn delete_item<R: Noted>(svc: Svc, caller: Caller, id: String, key: String) -> ApiResult<StatusCode> {
+async fn delete_item<R: Noted>(
+    State(svc): Svc,
+    caller: Caller,
+    Path((id, key)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
     change::<R>(&svc, &caller, &id, |notes| notes.remove(&key).map(drop).ok_or_else(|| no_item(&key)))
         .await?;
     Ok(StatusCode::OK)
@@ -130,79 +179,3 @@ async fn delete_item<R: Noted>(svc: Svc, caller: Caller, id: String, key: String
 fn no_item(key: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("Metadata item {key} was not found."))
 }
-
-macro_rules! handlers {
-    ($record:ty, $show:ident, $merge:ident, $replace:ident, $item:ident, $put:ident, $delete:ident) => {
-        /// `GET .../metadata`
-        pub async fn $show(svc: Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-            show::<$record>(svc, caller, id).await
-        }
-
-        /// `POST .../metadata`: adds to it.
-        pub async fn $merge(
-            svc: Svc,
-            caller: Caller,
-            Path(id): Path<String>,
-            Body(body): Body<Value>,
-        ) -> ApiResult<Json<Value>> {
-            store::<$record>(svc, caller, id, body, true).await
-        }
-
-        /// `PUT .../metadata`: this is all of it.
-        pub async fn $replace(
-            svc: Svc,
-            caller: Caller,
-            Path(id): Path<String>,
-            Body(body): Body<Value>,
-        ) -> ApiResult<Json<Value>> {
-            store::<$record>(svc, caller, id, body, false).await
-        }
-
-        /// `GET .../metadata/{key}`
-        pub async fn $item(
-            svc: Svc,
-            caller: Caller,
-            Path((id, key)): Path<(String, String)>,
-        ) -> ApiResult<Json<Value>> {
-            show_item::<$record>(svc, caller, id, key).await
-        }
-
-        /// `PUT .../metadata/{key}`
-        pub async fn $put(
-            svc: Svc,
-            caller: Caller,
-            Path((id, key)): Path<(String, String)>,
-            Body(body): Body<Value>,
-        ) -> ApiResult<Json<Value>> {
-            put_item::<$record>(svc, caller, id, key, body).await
-        }
-
-        /// `DELETE .../metadata/{key}`
-        pub async fn $delete(
-            State(svc): Svc,
-            caller: Caller,
-            Path((id, key)): Path<(String, String)>,
-        ) -> ApiResult<StatusCode> {
-            delete_item::<$record>(State(svc), caller, id, key).await
-        }
-    };
-}
-
-handlers!(
-    Volume,
-    show_volume,
-    merge_volume,
-    replace_volume,
-    show_volume_item,
-    put_volume_item,
-    delete_volume_item
-);
-handlers!(
-    Snapshot,
-    show_snapshot,
-    merge_snapshot,
-    replace_snapshot,
-    show_snapshot_item,
-    put_snapshot_item,
-    delete_snapshot_item
-);

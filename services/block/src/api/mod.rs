@@ -26,22 +26,19 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::Service;
+use crate::model::{Snapshot, Volume};
 
 /// The state of every handler.
 pub(crate) type Svc = axum::extract::State<Arc<Service>>;
 
 /// The routes, below `/volume`.
 pub fn router(svc: Arc<Service>) -> Router {
-    let resources = volume_routes()
-        .merge(snapshot_routes())
-        .merge(type_routes())
-        .merge(other_routes())
-        .with_state(svc)
-        .layer(axum::middleware::from_fn(version::negotiate));
+    let resources =
+        volume_routes().merge(snapshot_routes()).merge(type_routes()).merge(other_routes()).with_state(svc);
     let v3 = Router::new()
         .route("/", get(version::show))
         .fallback(entry::enter)
-        .with_state(entry::Inner(resources));
+        .with_state(entry::Inner(version::SPOKEN.around(resources)));
     Router::new().route("/", get(version::list)).nest_service("/v3", v3)
 }
 
@@ -52,16 +49,7 @@ fn volume_routes() -> Router<Arc<Service>> {
         .route("/volumes/summary", get(volumes::summary))
         .route("/volumes/{id}", get(volumes::show).put(volumes::update).delete(volumes::delete))
         .route("/volumes/{id}/action", post(actions::act))
-        .route(
-            "/volumes/{id}/metadata",
-            get(metadata::show_volume).post(metadata::merge_volume).put(metadata::replace_volume),
-        )
-        .route(
-            "/volumes/{id}/metadata/{key}",
-            get(metadata::show_volume_item)
-                .put(metadata::put_volume_item)
-                .delete(metadata::delete_volume_item),
-        )
+        .merge(metadata::routes::<Volume>())
         .route("/attachments", get(attachments::list))
         .route("/attachments/detail", get(attachments::list_detail))
         .route("/attachments/{id}", get(attachments::show).delete(attachments::delete))
@@ -73,16 +61,7 @@ fn snapshot_routes() -> Router<Arc<Service>> {
         .route("/snapshots/detail", get(snapshots::list_detail))
         .route("/snapshots/{id}", get(snapshots::show).put(snapshots::update).delete(snapshots::delete))
         .route("/snapshots/{id}/action", post(snapshots::act))
-        .route(
-            "/snapshots/{id}/metadata",
-            get(metadata::show_snapshot).post(metadata::merge_snapshot).put(metadata::replace_snapshot),
-        )
-        .route(
-            "/snapshots/{id}/metadata/{key}",
-            get(metadata::show_snapshot_item)
-                .put(metadata::put_snapshot_item)
-                .delete(metadata::delete_snapshot_item),
-        )
+        .merge(metadata::routes::<Snapshot>())
 }
 
 fn type_routes() -> Router<Arc<Service>> {

@@ -15,7 +15,7 @@ use super::volumes::page;
 use super::{input, view};
 use crate::create::{self, NewSnapshot};
 use crate::lifecycle;
-use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Snapshot, Status};
+use crate::model::{Snapshot, Status};
 use crate::servers::visible;
 
 /// The snapshot with this id, if the caller may see it; 404 otherwise.
@@ -43,11 +43,10 @@ pub async fn create(
             "Since microversion 3.66, 'force' is always meant and cannot be false.",
         ));
     }
-    let name =
-        |key: &str, old: &str| Ok::<_, ApiError>(input::text(&fields, key)?.or(input::text(&fields, old)?));
+    let (name, description) = input::words(&fields)?;
     let wanted = NewSnapshot {
-        name: name("name", "display_name")?,
-        description: name("description", "display_description")?,
+        name,
+        description,
         metadata: input::metadata(&fields, "metadata")?.unwrap_or_default(),
         force: ctx.minor >= 66 || asked.unwrap_or(false),
     };
@@ -77,14 +76,7 @@ pub async fn list_detail(State(svc): Svc, ctx: Context, query: Query) -> ApiResu
 
 fn find_page(svc: &Svc, ctx: &Context, query: &Query) -> ApiResult<Cut<Snapshot>> {
     let wanted = Wanted::read(ctx, query)?;
-    let all = svc.store.read(|tx| {
-        Ok::<_, ApiError>(match &wanted.project {
-            Some(project) => tx.by_index(BY_PROJECT, project)?,
-            None if wanted.all_projects => tx.by_index(BY_LISTED, LISTED)?,
-            None => tx.by_index(BY_PROJECT, ctx.caller.require_project()?)?,
-        })
-    })?;
-    wanted.cut(all)
+    wanted.cut(svc.store.read(|tx| wanted.gather(tx, ctx))?)
 }
 
 /// `GET /snapshots/{id}`
@@ -101,8 +93,7 @@ pub async fn update(
     Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     let fields = input::inner(body, "snapshot")?;
-    let name = input::text(&fields, "name")?.or(input::text(&fields, "display_name")?);
-    let description = input::text(&fields, "description")?.or(input::text(&fields, "display_description")?);
+    let (name, description) = input::words(&fields)?;
     let snapshot = svc
         .store
         .transact(|tx| {

@@ -32,14 +32,9 @@ pub fn caller(project: &str) -> Caller {
     let role = if project == ADMIN { "admin" } else { "member" };
     Caller {
         user_id: "u".into(),
-        user_name: "u".into(),
-        user_domain_id: "default".into(),
         project_id: project.into(),
-        project_name: project.into(),
-        project_domain_id: "default".into(),
-        domain_id: None,
         roles: [role.to_owned()].into(),
-        audit_id: "a".into(),
+        ..Caller::default()
     }
 }
 
@@ -84,16 +79,7 @@ impl Cloud {
             updated_at: Timestamp::now(),
             incoming: None,
         };
-        let spec = VolumeSpec {
-            id: IMAGE.into(),
-            size: 2 * GIB,
-            node: "node-1".into(),
-            source: None,
-            read_only: true,
-            export: None,
-            deleted: false,
-            generation: 1,
-        };
+        let spec = VolumeSpec { read_only: true, ..VolumeSpec::new(IMAGE, "node-1", 2 * GIB) };
         let store = &self.svc.store;
         store
             .transact(|tx| {
@@ -158,18 +144,7 @@ impl Cloud {
     }
 
     pub async fn report(&self, spec: &VolumeSpec, phase: Phase, error: Option<&str>) {
-        let status = VolumeStatus {
-            id: spec.id.clone(),
-            node: spec.node.clone(),
-            generation: spec.generation,
-            phase,
-            error: error.map(str::to_owned),
-            socket: None,
-            epoch: 0,
-            size: spec.size,
-            allocated: 0,
-            disk: None,
-        };
+        let status = VolumeStatus { error: error.map(str::to_owned), ..VolumeStatus::new(spec, phase) };
         self.svc.store.put_record(&status).await.unwrap();
     }
 

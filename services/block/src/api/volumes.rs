@@ -17,7 +17,7 @@ use super::listing::{Cut, Wanted};
 use super::view;
 use crate::ZONE;
 use crate::create::{self, NewVolume, Source};
-use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Status, Volume};
+use crate::model::{Status, Volume};
 use crate::servers::visible;
 use crate::{lifecycle, types};
 
@@ -60,11 +60,10 @@ fn refuse_unbuilt(fields: &Fields) -> ApiResult<()> {
 }
 
 fn read(tx: &mut Tx, ctx: &Context, fields: &Fields) -> ApiResult<NewVolume> {
-    let name =
-        |key: &str, old: &str| Ok::<_, ApiError>(input::text(fields, key)?.or(input::text(fields, old)?));
+    let (name, description) = input::words(fields)?;
     Ok(NewVolume {
-        name: name("name", "display_name")?,
-        description: name("description", "display_description")?,
+        name,
+        description,
         size_gb: input::size(fields, "size")?,
         source: source(tx, ctx, fields)?,
         volume_type: input::reference(fields, "volume_type")?,
@@ -127,18 +126,8 @@ fn find_page(svc: &Svc, ctx: &Context, query: &Query) -> ApiResult<(Cut<Volume>,
     let wanted = Wanted::read(ctx, query)?;
     svc.store.read(|tx| {
         let names = types::all(tx)?.into_iter().map(|t| (t.id, t.name)).collect();
-        Ok((wanted.cut(gather(tx, ctx, &wanted)?)?, names))
+        Ok((wanted.cut(wanted.gather(tx, ctx)?)?, names))
     })
-}
-
-fn gather(tx: &mut Tx, ctx: &Context, wanted: &Wanted) -> ApiResult<Vec<Volume>> {
-    if let Some(project) = &wanted.project {
-        return Ok(tx.by_index(BY_PROJECT, project)?);
-    }
-    if wanted.all_projects {
-        return Ok(tx.by_index(BY_LISTED, LISTED)?);
-    }
-    Ok(tx.by_index(BY_PROJECT, ctx.caller.require_project()?)?)
 }
 
 /// The body of a page.
@@ -160,7 +149,7 @@ pub async fn summary(State(svc): Svc, ctx: Context, query: Query) -> ApiResult<J
     }
     let mut wanted = Wanted::read(&ctx, &query)?;
     wanted.project = None;
-    let all = svc.store.read(|tx| gather(tx, &ctx, &wanted))?;
+    let all: Vec<Volume> = svc.store.read(|tx| wanted.gather(tx, &ctx))?;
     let size: u64 = all.iter().map(|v| v.size_gb).sum();
     let mut body = json!({"total_count": all.len(), "total_size": size});
     if ctx.minor >= 36 {
@@ -198,8 +187,7 @@ pub async fn update(
     Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     let fields = input::inner(body, "volume")?;
-    let name = input::text(&fields, "name")?.or(input::text(&fields, "display_name")?);
-    let description = input::text(&fields, "description")?.or(input::text(&fields, "display_description")?);
+    let (name, description) = input::words(&fields)?;
     let metadata = input::metadata(&fields, "metadata")?;
     let (volume, type_name) = svc
         .store

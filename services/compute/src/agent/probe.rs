@@ -43,14 +43,14 @@ fn make_machine(kvm: &File) -> Option<()> {
 }
 
 /// An ioctl without an argument; none if it failed.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "no safe wrapper of these requests is among the dependencies")]
 fn ioctl(fd: RawFd, request: u64) -> Option<i32> {
     // SAFETY: each of the three requests takes an integer, here 0, and no pointer.
     let result = unsafe { libc::ioctl(fd, request as _, 0) };
     (result >= 0).then_some(result)
 }
 
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "a descriptor that the kernel has made is ours by its word alone")]
 fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }

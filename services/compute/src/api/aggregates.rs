@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Routes;
 use super::ask::{Ask, Svc, empty};
 use super::create_body::text;
-use super::form::{self, inner, invalid, is_key, micros};
+use super::form::{self, invalid, is_key, micros};
 use crate::model::{Aggregate, HostStatus, Server};
 
 /// The routes.
@@ -65,13 +65,8 @@ async fn show(State(svc): Svc, ask: Ask, Path(id): Path<String>) -> ApiResult<Js
 
 /// The name and zone of a body.
 fn named(json: &Value) -> ApiResult<(Option<String>, Option<Option<String>>)> {
-    let f = inner(json, "aggregate")?;
-    let f = f.as_object().ok_or_else(|| invalid("aggregate", f, "is not of type 'object'"))?;
-    if let Some(other) = f.keys().find(|k| *k != "name" && *k != ZONE) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    let f = form::object(json, "aggregate")?;
+    form::only(f.keys(), |k| ["name", ZONE].contains(&k))?;
     let name = text(f, "name")?.map(|n| form::name("name", &n)).transpose()?;
     let zone = match f.contains_key(ZONE) {
         true => Some(text(f, ZONE)?.map(|z| zone_name(&z)).transpose()?),

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, RequestId};
+use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, Minor, RequestId};
 use cairn_state::Tx;
 use http::StatusCode;
 use http::request::Parts;
 
 use super::view::{Look, View};
-use crate::actions::Actor;
+use crate::actions::{self, Actor};
 use crate::model::{InstanceStatus, Server};
-use crate::version::Mv;
 use crate::{Service, nics, state, zones};
 
 /// A request: who asks, in which microversion, by which name and number.
@@ -21,7 +20,7 @@ pub struct Ask {
     /// Who.
     pub caller: Caller,
     /// The microversion.
-    pub mv: Mv,
+    pub mv: Minor,
     /// What links begin with.
     pub base: BaseUrl,
     /// The request's id.
@@ -34,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Ask {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Ask {
             caller: Caller::from_request_parts(parts, state).await?,
-            mv: Mv::from_request_parts(parts, state).await?,
+            mv: Minor::from_request_parts(parts, state).await?,
             base: BaseUrl::from_request_parts(parts, state).await?,
             request: RequestId::from_request_parts(parts, state).await?,
         })
@@ -80,6 +79,33 @@ pub fn own_server(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Server> {
     let found = server(tx, caller, id)?;
     caller.require_writer()?;
     Ok(found)
+}
+
+/// Changes a server that the caller may change and that is not locked, and notes that the action has begun.
+pub async fn change<T>(
+    svc: &Service,
+    ask: &Ask,
+    id: &str,
+    action: &str,
+    mut how: impl FnMut(&mut Tx, &mut Server) -> ApiResult<T>,
+) -> ApiResult<T> {
+    let actor = ask.actor();
+    svc.store
+        .transact(|tx| {
+            let mut found = own_server(tx, &ask.caller, id)?;
+            state::require_unlocked(&found, ask.caller.is_admin())?;
+            let result = how(tx, &mut found)?;
+            actions::begin(tx, &mut found, &actor, action)?;
+            tx.put(&found)?;
+            Ok(result)
+        })
+        .await
+}
+
+/// The node that has the server; 409 if none has.
+pub fn host(server: &Server) -> ApiResult<String> {
+    let nowhere = || ApiError::conflict(format!("Instance {} is on no host.", server.id));
+    server.host.clone().ok_or_else(nowhere)
 }
 
 /// The server's state.

@@ -4,17 +4,16 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
 use cairn_block::servers as block;
-use cairn_gateway::{ApiError, ApiResult, Body, Page, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor, Page, Query};
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Routes;
-use super::ask::{Ask, Svc, empty, own_server, server, shown};
+use super::ask::{Ask, Svc, change, empty, host, own_server, server, shown};
 use super::create_body::{flag, text};
-use super::form::{inner, invalid, uuid};
+use super::form::{self, inner, uuid};
 use crate::model::{Server, ServerVolume};
-use crate::version::Mv;
-use crate::{actions, disks, state};
+use crate::state;
 
 /// The states in which volumes come and go.
 const STATES: [&str; 3] = ["active", "paused", "stopped"];
@@ -27,7 +26,7 @@ pub fn routes() -> Routes {
 }
 
 /// An attachment; the id it had before 2.89 was the volume's.
-fn body(server: &Server, v: &ServerVolume, mv: Mv, made: bool) -> Value {
+fn body(server: &Server, v: &ServerVolume, mv: Minor, made: bool) -> Value {
     let mut out = json!({"serverId": server.id, "volumeId": v.volume_id, "device": v.device});
     if !mv.since(89) || made {
         out["id"] = json!(v.volume_id);
@@ -79,21 +78,15 @@ struct Wanted {
     delete_on_termination: bool,
 }
 
-fn wanted(body: &Value, mv: Mv) -> ApiResult<Wanted> {
-    let f = inner(body, "volumeAttachment")?;
-    let f: &Map<_, _> =
-        f.as_object().ok_or_else(|| invalid("volumeAttachment", f, "is not of type 'object'"))?;
+fn wanted(body: &Value, mv: Minor) -> ApiResult<Wanted> {
+    let f = form::object(body, "volumeAttachment")?;
     let known = |k: &str| match k {
         "volumeId" | "device" => true,
         "tag" => mv.since(49),
         "delete_on_termination" => mv.since(79),
         _ => false,
     };
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     let volume =
         text(f, "volumeId")?.ok_or_else(|| ApiError::bad_request("'volumeId' is a required property"))?;
     Ok(Wanted {
@@ -112,38 +105,30 @@ async fn attach(
     Body(json): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     let wanted = wanted(&json, ask.mv)?;
-    let actor = ask.actor();
-    svc.store
-        .transact(|tx| {
-            let mut found = own_server(tx, &ask.caller, &id)?;
-            state::require_unlocked(&found, ask.caller.is_admin())?;
-            state::require(&found, shown(tx, &found)?, "attach_volume", &STATES)?;
-            let Some(host) = found.host.clone() else {
-                return Err(ApiError::conflict(format!("Instance {id} is on no host.")));
-            };
-            let full = || ApiError::forbidden("The server has all the disks it can have.");
-            let device = found.next_device().ok_or_else(full)?;
-            let info = disks::reserve(tx, &ask.caller, &wanted.volume, &id, &host, &device)?;
-            let volume = ServerVolume {
-                volume_id: info.volume_id,
-                attachment_id: info.attachment_id,
-                bdm_id: uuid::Uuid::new_v4().to_string(),
-                device,
-                boot: false,
-                listed: true,
-                delete_on_termination: wanted.delete_on_termination,
-                tag: wanted.tag.clone(),
-                attached: false,
-                detaching: false,
-            };
-            let shown = body(&found, &volume, ask.mv, true);
-            found.volumes.push(volume);
-            found.touch();
-            actions::begin(tx, &mut found, &actor, "attach_volume")?;
-            tx.put(&found)?;
-            Ok(Json(json!({"volumeAttachment": shown})))
-        })
-        .await
+    change(&svc, &ask, &id, "attach_volume", |tx, found| {
+        state::require(found, shown(tx, found)?, "attach_volume", &STATES)?;
+        let host = host(found)?;
+        let full = || ApiError::forbidden("The server has all the disks it can have.");
+        let device = found.next_device().ok_or_else(full)?;
+        let info = block::reserve(tx, &ask.caller, &wanted.volume, &id, &host, Some(&device))?;
+        let volume = ServerVolume {
+            volume_id: info.volume_id,
+            attachment_id: info.attachment_id,
+            bdm_id: uuid::Uuid::new_v4().to_string(),
+            device,
+            boot: false,
+            listed: true,
+            delete_on_termination: wanted.delete_on_termination,
+            tag: wanted.tag.clone(),
+            attached: false,
+            detaching: false,
+        };
+        let shown = body(found, &volume, ask.mv, true);
+        found.volumes.push(volume);
+        found.touch();
+        Ok(Json(json!({"volumeAttachment": shown})))
+    })
+    .await
 }
 
 /// PUT: since 2.85 whether the volume goes with its server; swapping for another volume is not built.
@@ -186,29 +171,23 @@ async fn detach(
     ask: Ask,
     Path((id, volume)): Path<(String, String)>,
 ) -> ApiResult<Response> {
-    let actor = ask.actor();
-    svc.store
-        .transact(|tx| {
-            let mut found = own_server(tx, &ask.caller, &id)?;
-            state::require_unlocked(&found, ask.caller.is_admin())?;
-            let held = held(&found, &volume)?;
-            if held.boot {
-                return Err(ApiError::forbidden("Cannot detach a root device volume"));
-            }
-            state::require(&found, shown(tx, &found)?, "detach_volume", &STATES)?;
-            if held.detaching {
-                return Err(ApiError::conflict(format!("Volume {volume} is being detached already.")));
-            }
-            block::begin_detach(tx, &ask.caller, &volume, &id)?;
-            found.volumes.iter_mut().filter(|v| v.volume_id == volume).for_each(|v| {
-                v.detaching = true;
-                // The user takes it away alive.
-                v.delete_on_termination = false;
-            });
-            found.touch();
-            actions::begin(tx, &mut found, &actor, "detach_volume")?;
-            Ok::<_, ApiError>(tx.put(&found)?)
-        })
-        .await?;
-    Ok(empty(StatusCode::ACCEPTED))
+    change(&svc, &ask, &id, "detach_volume", |tx, found| {
+        let held = held(found, &volume)?;
+        if held.boot {
+            return Err(ApiError::forbidden("Cannot detach a root device volume"));
+        }
+        state::require(found, shown(tx, found)?, "detach_volume", &STATES)?;
+        if held.detaching {
+            return Err(ApiError::conflict(format!("Volume {volume} is being detached already.")));
+        }
+        block::begin_detach(tx, &ask.caller, &volume, &id)?;
+        found.volumes.iter_mut().filter(|v| v.volume_id == volume).for_each(|v| {
+            v.detaching = true;
+            // The user takes it away alive.
+            v.delete_on_termination = false;
+        });
+        found.touch();
+        Ok(empty(StatusCode::ACCEPTED))
+    })
+    .await
 }

@@ -43,12 +43,8 @@ fn body(host: &HostView, at: usize, ask: &Ask) -> Value {
 
 async fn list(State(svc): Svc, ask: Ask, query: Query) -> ApiResult<Json<Value>> {
     ask.admin("os_compute_api:os-services:list")?;
-    if ask.mv.since(75)
-        && let Some((other, _)) = query.0.iter().find(|(k, _)| k != "host" && k != "binary")
-    {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
+    if ask.mv.since(75) {
+        form::only(query.0.iter().map(|(k, _)| k), |k| ["host", "binary"].contains(&k))?;
     }
     let hosts = svc.store.read(zones::hosts).map_err(ApiError::from)?;
     let wanted = |h: &HostView| query.get("host").is_none_or(|w| w == h.status.node);

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base64::Engine as _;
-use cairn_gateway::{ApiError, ApiResult};
+use cairn_gateway::{ApiError, ApiResult, Minor};
 use serde_json::{Map, Value};
 
 use super::create_disks;
-use super::form::{boolean, integer, invalid, metadata, name, uuid};
+use super::form::{boolean, integer, invalid, metadata, name, only, uuid};
 use crate::order::{NicOrder, NicWanted, Order};
-use crate::version::Mv;
 
 /// The longest user data, in characters of base64.
 const USER_DATA_MAX: usize = 65_535;
@@ -29,7 +28,7 @@ pub struct Creation {
 type Fields = Map<String, Value>;
 
 /// Every key of a server, with the microversions that know it (from, to).
-const KEYS: [(&str, u16, u16); 27] = [
+const KEYS: [(&str, u32, u32); 27] = [
     ("name", 1, 999),
     ("imageRef", 1, 999),
     ("flavorRef", 1, 999),
@@ -61,13 +60,11 @@ const KEYS: [(&str, u16, u16); 27] = [
 ];
 
 /// Reads a body.
-pub fn parse(body: &Value, mv: Mv) -> ApiResult<Creation> {
+pub fn parse(body: &Value, mv: Minor) -> ApiResult<Creation> {
     let outer = body.as_object().ok_or_else(|| invalid("body", body, "is not of type 'object'"))?;
     let hints = outer.get("os:scheduler_hints").or_else(|| outer.get("OS-SCH-HNT:scheduler_hints"));
     let known = ["server", "os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"];
-    if let Some(other) = outer.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(unexpected(other));
-    }
+    only(outer.keys(), |k| known.contains(&k))?;
     let fields = outer.get("server").and_then(Value::as_object);
     let fields = fields.ok_or_else(|| ApiError::bad_request("'server' is a required property"))?;
     check_keys(fields, mv)?;
@@ -82,7 +79,7 @@ pub fn parse(body: &Value, mv: Mv) -> ApiResult<Creation> {
     })
 }
 
-fn order(f: &Fields, mv: Mv, hints: BTreeMap<String, Value>, group: Option<String>) -> ApiResult<Order> {
+fn order(f: &Fields, mv: Minor, hints: BTreeMap<String, Value>, group: Option<String>) -> ApiResult<Order> {
     let image = image_ref(f)?;
     let disks = create_disks::parse(f, mv, image.as_deref())?;
     let (min_count, max_count) = counts(f)?;
@@ -113,16 +110,9 @@ fn order(f: &Fields, mv: Mv, hints: BTreeMap<String, Value>, group: Option<Strin
     })
 }
 
-fn unexpected(key: &str) -> ApiError {
-    ApiError::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)"))
-}
-
-fn check_keys(f: &Fields, mv: Mv) -> ApiResult<()> {
+fn check_keys(f: &Fields, mv: Minor) -> ApiResult<()> {
     let known = |key: &str| KEYS.iter().any(|(k, from, to)| *k == key && (*from..=*to).contains(&mv.0));
-    match f.keys().find(|k| !known(k)) {
-        Some(other) => Err(unexpected(other)),
-        None => Ok(()),
-    }
+    only(f.keys(), known)
 }
 
 fn required<'a>(f: &'a Fields, key: &str) -> ApiResult<&'a str> {
@@ -172,7 +162,7 @@ fn last_segment(reference: &str) -> &str {
     reference.trim_end_matches('/').rsplit('/').next().unwrap_or(reference)
 }
 
-pub(super) fn hostname(text: &str, mv: Mv) -> ApiResult<String> {
+pub(super) fn hostname(text: &str, mv: Minor) -> ApiResult<String> {
     let dots = mv.since(94);
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || (dots && c == '.');
     let (min, max) = (2, if dots { 255 } else { 63 });
@@ -266,7 +256,7 @@ fn groups(f: &Fields) -> ApiResult<Vec<String>> {
     Ok(names)
 }
 
-fn networks(f: &Fields, mv: Mv) -> ApiResult<NicOrder> {
+fn networks(f: &Fields, mv: Minor) -> ApiResult<NicOrder> {
     match f.get("networks") {
         None | Some(Value::Null) if mv.since(37) => {
             Err(ApiError::bad_request("'networks' is a required property"))
@@ -282,13 +272,11 @@ fn networks(f: &Fields, mv: Mv) -> ApiResult<NicOrder> {
     }
 }
 
-fn nic(value: &Value, mv: Mv) -> ApiResult<NicWanted> {
+fn nic(value: &Value, mv: Minor) -> ApiResult<NicWanted> {
     let f = value.as_object().ok_or_else(|| invalid("networks", value, "is not of type 'object'"))?;
     let tags = (32..=36).contains(&mv.0) || mv.since(42);
     let known = |k: &str| ["uuid", "port", "fixed_ip"].contains(&k) || (tags && k == "tag");
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(unexpected(other));
-    }
+    only(f.keys(), known)?;
     let id = |key: &str| text(f, key)?.map(|v| uuid(key, &v)).transpose();
     let fixed_ip = text(f, "fixed_ip")?;
     let parsed = fixed_ip

@@ -7,8 +7,8 @@ use serde_json::json;
 const IMAGE: &str = "11111111-2222-4333-8444-555555555555";
 const VOLUME: &str = "66666666-2222-4333-8444-555555555555";
 
-fn read(server: Value, mv: u16) -> ApiResult<Creation> {
-    parse(&json!({"server": server}), Mv(mv))
+fn read(server: Value, mv: u32) -> ApiResult<Creation> {
+    parse(&json!({"server": server}), Minor(mv))
 }
 
 fn plain() -> Value {
@@ -21,7 +21,7 @@ fn with(key: &str, value: Value) -> Value {
     server
 }
 
-fn refused(server: Value, mv: u16) {
+fn refused(server: Value, mv: u32) {
     let status = read(server.clone(), mv).map_err(|e| e.status.as_u16());
     assert_eq!(status, Err(400), "{server} in 2.{mv}");
 }

@@ -1,12 +1,11 @@
 //! Reads the disks of a server's creation (`block_device_mapping_v2`, and the older `block_device_mapping`). Pure.
 
-use cairn_gateway::{ApiError, ApiResult};
+use cairn_gateway::{ApiError, ApiResult, Minor};
 use serde_json::{Map, Value};
 
 use super::create_body::{flag, text};
-use super::form::{integer, invalid, uuid};
+use super::form::{integer, invalid, only, uuid};
 use crate::order::{DiskOrder, DiskSource};
-use crate::version::Mv;
 
 /// The most disks one server may be made with.
 const DISKS_MAX: usize = 26;
@@ -28,7 +27,7 @@ const KEYS: [&str; 13] = [
 ];
 
 /// The disks named, the root disk first. A root disk that only the image names is added.
-pub fn parse(f: &Map<String, Value>, mv: Mv, image: Option<&str>) -> ApiResult<Vec<DiskOrder>> {
+pub fn parse(f: &Map<String, Value>, mv: Minor, image: Option<&str>) -> ApiResult<Vec<DiskOrder>> {
     let (old, new) = (given(f, "block_device_mapping"), given(f, "block_device_mapping_v2"));
     let list = match (old, new) {
         (Some(_), Some(_)) => {
@@ -85,14 +84,10 @@ fn legacy(m: &Map<String, Value>) -> ApiResult<Option<DiskOrder>> {
     }))
 }
 
-fn mapping(m: &Map<String, Value>, mv: Mv) -> ApiResult<Option<DiskOrder>> {
+fn mapping(m: &Map<String, Value>, mv: Minor) -> ApiResult<Option<DiskOrder>> {
     let tags = mv.0 == 32 || mv.since(42);
     let known = |k: &str| KEYS.contains(&k) && (k != "tag" || tags) && (k != "volume_type" || mv.since(67));
-    if let Some(other) = m.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    only(m.keys(), known)?;
     if m.get("no_device").is_some_and(|v| !v.is_null()) && flag(m, "no_device").unwrap_or(true) {
         return Ok(None);
     }

@@ -1,14 +1,14 @@
 //! The diagnostics of a server, as its microversion shows them. Pure.
 
+use cairn_gateway::Minor;
 use serde_json::{Value, json};
 
 use crate::agent::Diagnostics;
 use crate::model::{PowerState, Server};
 use crate::state::Shown;
-use crate::version::Mv;
 
 /// The body: in a form common to all hypervisors since 2.48, in libvirt's words before.
-pub fn body(server: &Server, now: Shown, load: &Diagnostics, mv: Mv) -> Value {
+pub fn body(server: &Server, now: Shown, load: &Diagnostics, mv: Minor) -> Value {
     if !mv.since(48) {
         return json!({"cpu0_time": load.cpu_time_ns, "memory": load.memory_kib});
     }

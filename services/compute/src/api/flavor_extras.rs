@@ -13,6 +13,7 @@ use super::Routes;
 use super::ask::{Ask, Svc, empty};
 use super::flavors::find;
 use super::form::{inner, invalid, is_key};
+use crate::Service;
 use crate::model::Flavor;
 
 /// The routes.
@@ -59,6 +60,22 @@ fn parse(value: &Value) -> ApiResult<BTreeMap<String, String>> {
         .collect()
 }
 
+async fn change<T>(
+    svc: &Service,
+    ask: &Ask,
+    id: &str,
+    how: impl Fn(&mut Flavor) -> ApiResult<T>,
+) -> ApiResult<T> {
+    svc.store
+        .transact(|tx| {
+            let mut flavor = find(tx, ask, id)?;
+            let result = how(&mut flavor)?;
+            tx.put(&flavor)?;
+            Ok(result)
+        })
+        .await
+}
+
 async fn add_specs(
     State(svc): Svc,
     ask: Ask,
@@ -67,14 +84,11 @@ async fn add_specs(
 ) -> ApiResult<Json<Value>> {
     ask.admin("os_compute_api:os-flavor-extra-specs:create")?;
     let specs = parse(inner(&json, "extra_specs")?)?;
-    svc.store
-        .transact(|tx| {
-            let mut flavor = find(tx, &ask, &id)?;
-            flavor.extra_specs.extend(specs.clone());
-            Ok::<_, ApiError>(tx.put(&flavor)?)
-        })
-        .await?;
-    Ok(Json(json!({"extra_specs": specs})))
+    change(&svc, &ask, &id, |flavor| {
+        flavor.extra_specs.extend(specs.clone());
+        Ok(Json(json!({"extra_specs": specs})))
+    })
+    .await
 }
 
 async fn set_spec(
@@ -88,14 +102,11 @@ async fn set_spec(
     if specs.len() != 1 || !specs.contains_key(&key) {
         return Err(ApiError::bad_request("Request body and URI mismatch"));
     }
-    svc.store
-        .transact(|tx| {
-            let mut flavor = find(tx, &ask, &id)?;
-            flavor.extra_specs.extend(specs.clone());
-            Ok::<_, ApiError>(tx.put(&flavor)?)
-        })
-        .await?;
-    Ok(Json(json!(specs)))
+    change(&svc, &ask, &id, |flavor| {
+        flavor.extra_specs.extend(specs.clone());
+        Ok(Json(json!(specs)))
+    })
+    .await
 }
 
 async fn remove_spec(
@@ -104,14 +115,11 @@ async fn remove_spec(
     Path((id, key)): Path<(String, String)>,
 ) -> ApiResult<Response> {
     ask.admin("os_compute_api:os-flavor-extra-specs:delete")?;
-    svc.store
-        .transact(|tx| {
-            let mut flavor = find(tx, &ask, &id)?;
-            flavor.extra_specs.remove(&key).ok_or_else(|| no_spec(&id, &key))?;
-            Ok::<_, ApiError>(tx.put(&flavor)?)
-        })
-        .await?;
-    Ok(empty(StatusCode::OK))
+    change(&svc, &ask, &id, |flavor| {
+        flavor.extra_specs.remove(&key).ok_or_else(|| no_spec(&id, &key))?;
+        Ok(empty(StatusCode::OK))
+    })
+    .await
 }
 
 fn access_body(flavor: &Flavor) -> Value {
@@ -144,24 +152,20 @@ async fn change_access(
         (None, Some(project)) => (false, project),
         _ => return Err(ApiError::bad_request("Malformed request body: name one action and its tenant.")),
     };
-    svc.store
-        .transact(|tx| {
-            let mut flavor = find(tx, &ask, &id)?;
-            if add && flavor.is_public && ask.mv.since(7) {
-                return Err(ApiError::conflict("Can not add access to a public flavor."));
-            }
-            if add && !flavor.projects.insert(project.clone()) {
-                let why = format!(
-                    "Flavor access already exists for flavor {id} and project {project} combination."
-                );
-                return Err(ApiError::conflict(why));
-            }
-            if !add && !flavor.projects.remove(&project) {
-                let why = format!("Flavor access not found for {id} / {project} combination.");
-                return Err(ApiError::new(StatusCode::NOT_FOUND, why));
-            }
-            tx.put(&flavor)?;
-            Ok(Json(access_body(&flavor)))
-        })
-        .await
+    change(&svc, &ask, &id, |flavor| {
+        if add && flavor.is_public && ask.mv.since(7) {
+            return Err(ApiError::conflict("Can not add access to a public flavor."));
+        }
+        if add && !flavor.projects.insert(project.clone()) {
+            let why =
+                format!("Flavor access already exists for flavor {id} and project {project} combination.");
+            return Err(ApiError::conflict(why));
+        }
+        if !add && !flavor.projects.remove(&project) {
+            let why = format!("Flavor access not found for {id} / {project} combination.");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, why));
+        }
+        Ok(Json(access_body(flavor)))
+    })
+    .await
 }

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
-use cairn_gateway::{ApiError, ApiResult, Body, Page, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor, Page, Query};
 use cairn_state::Tx;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,6 @@ use super::Routes;
 use super::ask::{Ask, Svc, empty};
 use super::form::{self, boolean, inner, integer, invalid};
 use crate::model::Flavor;
-use crate::version::Mv;
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -141,15 +140,10 @@ const KEYS: [&str; 10] = [
     "description",
 ];
 
-fn parse(value: &Value, mv: Mv) -> ApiResult<Flavor> {
-    let f = inner(value, "flavor")?;
-    let f = f.as_object().ok_or_else(|| invalid("flavor", f, "is not of type 'object'"))?;
+fn parse(value: &Value, mv: Minor) -> ApiResult<Flavor> {
+    let f = form::object(value, "flavor")?;
     let known = |k: &str| KEYS.contains(&k) && (k != "description" || mv.since(55));
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     let required = |key: &str| {
         f.get(key).ok_or_else(|| ApiError::bad_request(format!("'{key}' is a required property")))
     };

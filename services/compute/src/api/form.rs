@@ -3,7 +3,7 @@
 use cairn_gateway::{ApiError, ApiResult, BaseUrl};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
 
 /// A time to the second, as `2026-01-31T12:00:00Z`.
@@ -112,6 +112,25 @@ pub fn inner<'a>(body: &'a Value, key: &str) -> ApiResult<&'a Value> {
     .ok_or_else(|| {
         ApiError::bad_request(format!("The request body must be an object with the one key '{key}'."))
     })
+}
+
+/// The fields of the object under the only key of a body.
+pub fn object<'a>(body: &'a Value, key: &str) -> ApiResult<&'a Map<String, Value>> {
+    let value = inner(body, key)?;
+    value.as_object().ok_or_else(|| invalid(key, value, "is not of type 'object'"))
+}
+
+/// 400 for a key that nobody knows.
+pub fn unexpected(key: &str) -> ApiError {
+    ApiError::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)"))
+}
+
+/// 400 for the first key that is not known.
+pub fn only<'a>(keys: impl IntoIterator<Item = &'a String>, known: impl Fn(&str) -> bool) -> ApiResult<()> {
+    match keys.into_iter().find(|k| !known(k)) {
+        Some(other) => Err(unexpected(other)),
+        None => Ok(()),
+    }
 }
 
 /// Metadata of a user's: keys and values of at most 255 characters, values text.

@@ -3,21 +3,20 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
-use cairn_gateway::{ApiError, ApiResult, Body};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor};
 use cairn_network::model::{Port, PortStatus};
 use cairn_state::Tx;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Routes;
-use super::ask::{Ask, Svc, empty, own_server, server, shown};
+use super::ask::{Ask, Svc, change, empty, host, server, shown};
 use super::create_body::text;
-use super::form::{invalid, uuid};
+use super::form::{self, invalid, uuid};
 use super::servers::republish;
 use crate::model::Server;
 use crate::order::{NicOrder, NicWanted};
-use crate::version::Mv;
-use crate::{actions, nics, state};
+use crate::{nics, state};
 
 /// The states in which interfaces come and go.
 const STATES: [&str; 3] = ["active", "paused", "stopped"];
@@ -29,7 +28,7 @@ pub fn routes() -> Routes {
         .route("/servers/{id}/os-interface/{port}", routing::get(show).delete(unplug))
 }
 
-fn body(tx: &mut Tx, server: &Server, port: &Port, mv: Mv) -> ApiResult<Value> {
+fn body(tx: &mut Tx, server: &Server, port: &Port, mv: Minor) -> ApiResult<Value> {
     let up = tx.get::<PortStatus>(&port.id)?.is_some_and(|s| s.up);
     let ips: Vec<_> = port
         .fixed_ips
@@ -68,16 +67,12 @@ fn no_port(server: &str, port: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("Instance {server} does not have port {port}"))
 }
 
-fn wanted(body: &Value, mv: Mv) -> ApiResult<NicWanted> {
+fn wanted(body: &Value, mv: Minor) -> ApiResult<NicWanted> {
     let empty = json!({});
     let f = body.get("interfaceAttachment").unwrap_or(&empty);
     let f = f.as_object().ok_or_else(|| invalid("interfaceAttachment", f, "is not of type 'object'"))?;
     let known = |k: &str| ["port_id", "net_id", "fixed_ips"].contains(&k) || (k == "tag" && mv.since(49));
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     let id = |key: &str| text(f, key)?.map(|v| uuid(key, &v)).transpose();
     let ip =
         f.get("fixed_ips").and_then(|v| v.get(0)).and_then(|v| v.get("ip_address")).and_then(Value::as_str);
@@ -101,46 +96,30 @@ async fn plug(
     Body(json): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     let wanted = wanted(&json, ask.mv)?;
-    let actor = ask.actor();
-    svc.store
-        .transact(|tx| {
-            let mut found = own_server(tx, &ask.caller, &id)?;
-            state::require_unlocked(&found, ask.caller.is_admin())?;
-            state::require(&found, shown(tx, &found)?, "attach_interface", &STATES)?;
-            let Some(host) = found.host.clone() else {
-                return Err(ApiError::conflict(format!("Instance {id} is on no host.")));
-            };
-            let nic = match (&wanted.network, &wanted.port) {
-                (None, None) => nics::wanted(tx, &ask.caller, &NicOrder::Auto)?.pop(),
-                _ => Some(wanted.clone()),
-            };
-            let nic =
-                nic.ok_or_else(|| ApiError::bad_request("No network is there to plug the server into."))?;
-            let port = nics::plug(tx, &ask.caller, &mut found, &host, &nic, &[])?;
-            found.touch();
-            actions::begin(tx, &mut found, &actor, "attach_interface")?;
-            tx.put(&found)?;
-            republish(tx, &found)?;
-            Ok(Json(json!({"interfaceAttachment": body(tx, &found, &port, ask.mv)?})))
-        })
-        .await
+    change(&svc, &ask, &id, "attach_interface", |tx, found| {
+        state::require(found, shown(tx, found)?, "attach_interface", &STATES)?;
+        let host = host(found)?;
+        let nic = match (&wanted.network, &wanted.port) {
+            (None, None) => nics::wanted(tx, &ask.caller, &NicOrder::Auto)?.pop(),
+            _ => Some(wanted.clone()),
+        };
+        let nic = nic.ok_or_else(|| ApiError::bad_request("No network is there to plug the server into."))?;
+        let port = nics::plug(tx, &ask.caller, found, &host, &nic, &[])?;
+        found.touch();
+        republish(tx, found)?;
+        Ok(Json(json!({"interfaceAttachment": body(tx, found, &port, ask.mv)?})))
+    })
+    .await
 }
 
 /// The guest is asked to give it back; the port is free once the guest has.
 async fn unplug(State(svc): Svc, ask: Ask, Path((id, port)): Path<(String, String)>) -> ApiResult<Response> {
-    let actor = ask.actor();
-    svc.store
-        .transact(|tx| {
-            let mut found = own_server(tx, &ask.caller, &id)?;
-            state::require_unlocked(&found, ask.caller.is_admin())?;
-            state::require(&found, shown(tx, &found)?, "detach_interface", &STATES)?;
-            let held =
-                found.ports.iter_mut().find(|p| p.port_id == port).ok_or_else(|| no_port(&id, &port))?;
-            held.detaching = true;
-            found.touch();
-            actions::begin(tx, &mut found, &actor, "detach_interface")?;
-            Ok::<_, ApiError>(tx.put(&found)?)
-        })
-        .await?;
-    Ok(empty(StatusCode::ACCEPTED))
+    change(&svc, &ask, &id, "detach_interface", |tx, found| {
+        state::require(found, shown(tx, found)?, "detach_interface", &STATES)?;
+        let held = found.ports.iter_mut().find(|p| p.port_id == port).ok_or_else(|| no_port(&id, &port))?;
+        held.detaching = true;
+        found.touch();
+        Ok(empty(StatusCode::ACCEPTED))
+    })
+    .await
 }

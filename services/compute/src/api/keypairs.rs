@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Routes;
 use super::ask::{Ask, Svc, empty};
 use super::create_body::text;
-use super::form::{self, inner, invalid};
+use super::form::{self, invalid};
 use crate::model::Keypair;
 use crate::quota;
 use crate::sshkey;
@@ -96,19 +96,14 @@ fn name(f: &Map<String, Value>, ask: &Ask) -> ApiResult<String> {
 }
 
 async fn create(State(svc): Svc, ask: Ask, Body(json): Body<Value>) -> ApiResult<Response> {
-    let f = inner(&json, "keypair")?;
-    let f = f.as_object().ok_or_else(|| invalid("keypair", f, "is not of type 'object'"))?;
+    let f = form::object(&json, "keypair")?;
     let known = |k: &str| match k {
         "name" | "public_key" => true,
         "type" => ask.mv.since(2),
         "user_id" => ask.mv.since(10),
         _ => false,
     };
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     let user = owner(&ask, f.get("user_id").and_then(Value::as_str))?;
     let (key, private) = new_key(f, &ask, user)?;
     svc.store

@@ -34,14 +34,12 @@ pub mod view;
 
 use std::sync::Arc;
 
-use axum::{Json, Router, middleware, routing};
-use cairn_gateway::ApiError;
-use cairn_gateway::ApiResult;
+use axum::{Json, Router, routing};
+use cairn_gateway::{ApiError, ApiResult};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::Service;
-use crate::version;
 
 pub(crate) use create_body::hint_ids;
 
@@ -70,8 +68,7 @@ pub fn router(svc: &Arc<Service>) -> Router {
         .merge(security_groups::routes())
         .merge(network_proxies::routes())
         .with_state(svc.clone());
-    let api = api.layer(middleware::from_fn(version::negotiate));
-    versions::router().nest("/v2.1", api)
+    versions::router().nest("/v2.1", versions::SPOKEN.around(api))
 }
 
 fn server_routes() -> Routes {

@@ -12,7 +12,7 @@ use super::Routes;
 use super::ask::{Ask, Svc};
 
 /// The first microversion without these.
-const GONE: u16 = 36;
+const GONE: u32 = 36;
 
 /// The routes.
 pub fn routes() -> Routes {

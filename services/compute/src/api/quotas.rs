@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Json, Router, routing};
-use cairn_gateway::{ApiError, ApiResult, Body, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor, Query};
 use cairn_network::model::{FloatingIp, SecurityGroup};
 use cairn_state::Tx;
 use http::StatusCode;
@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::Routes;
 use super::ask::{Ask, Svc, empty};
-use super::form::{inner, integer};
+use super::form::{self, inner, integer};
+use super::versions::SPOKEN;
 use crate::model::{Keypair, Quota, ServerGroup};
 use crate::quota::{self, CLASS, DEFAULTS};
-use crate::version::Mv;
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -32,7 +32,7 @@ const OF_THE_NETWORK: [&str; 4] = ["floating_ips", "fixed_ips", "security_groups
 const OF_FILES: [&str; 3] = ["injected_files", "injected_file_content_bytes", "injected_file_path_bytes"];
 
 /// The resources whose quota a microversion shows.
-fn resources(mv: Mv) -> impl Iterator<Item = &'static str> {
+fn resources(mv: Minor) -> impl Iterator<Item = &'static str> {
     let shown = move |name: &&str| {
         let gone =
             (mv.since(36) && OF_THE_NETWORK.contains(name)) || (mv.since(57) && OF_FILES.contains(name));
@@ -41,7 +41,7 @@ fn resources(mv: Mv) -> impl Iterator<Item = &'static str> {
     DEFAULTS.into_iter().map(|(name, _)| name).filter(shown)
 }
 
-fn quota_set(limits: &BTreeMap<String, i64>, mv: Mv) -> Map<String, Value> {
+fn quota_set(limits: &BTreeMap<String, i64>, mv: Minor) -> Map<String, Value> {
     resources(mv).map(|name| (name.to_owned(), json!(limits.get(name)))).collect()
 }
 
@@ -97,22 +97,18 @@ fn used(tx: &mut Tx, project: &str, user: &str) -> ApiResult<BTreeMap<&'static s
 }
 
 /// The limits in a body, -1 for none; what this microversion does not show is refused.
-fn parse(set: &Value, mv: Mv) -> ApiResult<(BTreeMap<String, i64>, bool)> {
+fn parse(set: &Value, mv: Minor) -> ApiResult<(BTreeMap<String, i64>, bool)> {
     let map = set.as_object().ok_or_else(|| ApiError::bad_request("A quota set is an object."))?;
     let mut limits = BTreeMap::new();
     let mut force = false;
     for (key, value) in map {
         match key.as_str() {
             "tenant_id" | "id" => {}
-            "force" => force = super::form::boolean("force", value)?,
+            "force" => force = form::boolean("force", value)?,
             name if resources(mv).any(|r| r == name) => {
                 limits.insert(name.to_owned(), integer(name, value, -1, 0x7fff_ffff)?);
             }
-            other => {
-                return Err(ApiError::bad_request(format!(
-                    "Additional properties are not allowed ('{other}' was unexpected)"
-                )));
-            }
+            other => return Err(form::unexpected(other)),
         }
     }
     Ok((limits, force))
@@ -159,8 +155,8 @@ async fn reset(State(svc): Svc, ask: Ask, Path(project): Path<String>) -> ApiRes
 }
 
 /// The resources of a quota class: since 2.50 like those of a quota set.
-fn class_set(limits: &BTreeMap<String, i64>, mv: Mv) -> Map<String, Value> {
-    let mut set = quota_set(limits, if mv.since(50) { Mv(mv.0.max(36)) } else { mv });
+fn class_set(limits: &BTreeMap<String, i64>, mv: Minor) -> Map<String, Value> {
+    let mut set = quota_set(limits, if mv.since(50) { Minor(mv.0.max(36)) } else { mv });
     if !mv.since(50) {
         set.retain(|k, _| !k.starts_with("server_group"));
         set.extend(OF_THE_NETWORK.map(|name| (name.to_owned(), json!(limits.get(name)))));
@@ -184,7 +180,7 @@ async fn update_class(
 ) -> ApiResult<Json<Value>> {
     ask.admin("os_compute_api:os-quota-class-sets:update")?;
     let (wanted, _) =
-        parse(inner(&json, "quota_class_set")?, if ask.mv.since(50) { ask.mv } else { Mv::MIN })?;
+        parse(inner(&json, "quota_class_set")?, if ask.mv.since(50) { ask.mv } else { Minor(SPOKEN.min) })?;
     if class != "default" {
         return Err(ApiError::bad_request("The only quota class is 'default'."));
     }

@@ -18,7 +18,7 @@ use super::ask::{Ask, Svc, empty};
 use super::form::{self, invalid};
 
 /// The last microversion that has these.
-const GONE: u16 = 36;
+const GONE: u32 = 36;
 
 /// The routes of groups and of rules.
 pub fn routes() -> Routes {

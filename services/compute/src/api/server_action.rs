@@ -10,7 +10,7 @@ use cairn_state::Tx;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::ask::{Ask, Svc, empty, own_server, server, shown};
+use super::ask::{self, Ask, Svc, empty, own_server, server, shown};
 use super::form::{self, invalid};
 use super::server_image;
 use crate::Service;
@@ -56,7 +56,7 @@ const NOT_BUILT: [(&str, &str); 16] = [
 ];
 
 /// What newer microversions no longer have: key and the first version without it.
-const REMOVED: [(&str, u16); 9] = [
+const REMOVED: [(&str, u32); 9] = [
     ("addFloatingIp", 44),
     ("removeFloatingIp", 44),
     ("addFixedIp", 44),
@@ -141,25 +141,15 @@ fn never(svc: &Service, ask: &Ask, id: &str, name: &str) -> ApiResult<Response> 
     })
 }
 
-/// Changes a server that the caller may change and that is not locked, and notes it.
+/// Changes a server, which its node will follow.
 async fn change(
     svc: &Service,
     ask: &Ask,
     id: &str,
     action: &str,
-    mut how: impl FnMut(&mut Tx, &mut Server) -> ApiResult<()>,
+    how: impl FnMut(&mut Tx, &mut Server) -> ApiResult<()>,
 ) -> ApiResult<Response> {
-    let actor = ask.actor();
-    svc.store
-        .transact(|tx| {
-            let mut found = own_server(tx, &ask.caller, id)?;
-            state::require_unlocked(&found, ask.caller.is_admin())?;
-            how(tx, &mut found)?;
-            actions::begin(tx, &mut found, &actor, action)?;
-            tx.put(&found)?;
-            Ok::<_, ApiError>(())
-        })
-        .await?;
+    ask::change(svc, ask, id, action, how).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Routes;
 use super::ask::{Ask, Svc, empty};
 use super::create_body::text;
-use super::form::{self, inner, integer, invalid};
+use super::form::{self, integer, invalid};
 use crate::model::{Server, ServerGroup};
 use crate::quota;
 
@@ -104,14 +104,9 @@ fn policy(f: &Map<String, Value>, ask: &Ask) -> ApiResult<(String, Option<u32>)>
 
 async fn create(State(svc): Svc, ask: Ask, Body(json): Body<Value>) -> ApiResult<Json<Value>> {
     let project_id = ask.caller.require_writer()?.to_owned();
-    let f = inner(&json, "server_group")?;
-    let f = f.as_object().ok_or_else(|| invalid("server_group", f, "is not of type 'object'"))?;
+    let f = form::object(&json, "server_group")?;
     let known: &[&str] = if ask.mv.since(64) { &["name", "policy", "rules"] } else { &["name", "policies"] };
-    if let Some(other) = f.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), |k| known.contains(&k))?;
     let (policy, max_server_per_host) = policy(f, &ask)?;
     let name = text(f, "name")?.ok_or_else(|| ApiError::bad_request("'name' is a required property"))?;
     let group = ServerGroup {

@@ -118,11 +118,7 @@ const STATUSES: [&str; 19] = [
 fn page(tx: &mut Tx, ask: &Ask, query: &Query) -> ApiResult<Page<Server>> {
     if ask.mv.since(75) {
         let known = |k: &str| KNOWN.contains(&k) || KNOWN_TO_ADMINS.contains(&k);
-        if let Some((other, _)) = query.0.iter().find(|(k, _)| !known(k)) {
-            return Err(ApiError::bad_request(format!(
-                "Additional properties are not allowed ('{other}' was unexpected)"
-            )));
-        }
+        form::only(query.0.iter().map(|(k, _)| k), known)?;
     }
     let filter = Filter::read(ask, query)?;
     let mut all = scope(tx, ask, query)?;

@@ -68,8 +68,20 @@ async fn change(
         .await
 }
 
-fn given(body: &Value) -> ApiResult<Items> {
-    form::metadata(form::inner(body, "metadata")?)
+/// Takes the items of a body; who may not see the server learns only that, whatever the body says.
+async fn take(
+    svc: &Service,
+    ask: &Ask,
+    id: &str,
+    body: &Value,
+    how: impl Fn(&mut Items, Items),
+) -> ApiResult<Json<Value>> {
+    let items = form::inner(body, "metadata").and_then(form::metadata);
+    let after = change(svc, ask, id, |metadata| {
+        how(metadata, items.clone()?);
+        Ok(())
+    });
+    Ok(Json(json!({"metadata": after.await?})))
 }
 
 async fn replace(
@@ -78,12 +90,7 @@ async fn replace(
     Path(id): Path<String>,
     Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
-    let items = given(&body);
-    let after = change(&svc, &ask, &id, |metadata| {
-        metadata.clone_from(items.as_ref().map_err(Clone::clone)?);
-        Ok(())
-    });
-    Ok(Json(json!({"metadata": after.await?})))
+    take(&svc, &ask, &id, &body, |metadata, items| *metadata = items).await
 }
 
 async fn merge(
@@ -92,12 +99,7 @@ async fn merge(
     Path(id): Path<String>,
     Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
-    let items = given(&body);
-    let after = change(&svc, &ask, &id, |metadata| {
-        metadata.extend(items.as_ref().map_err(Clone::clone)?.clone());
-        Ok(())
-    });
-    Ok(Json(json!({"metadata": after.await?})))
+    take(&svc, &ask, &id, &body, |metadata, items| metadata.extend(items)).await
 }
 
 async fn set(

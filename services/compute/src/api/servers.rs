@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
 use base64::Engine as _;
-use cairn_gateway::{ApiError, ApiResult, Body};
+use cairn_gateway::{ApiError, ApiResult, Body, Minor};
 use cairn_state::Tx;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,6 @@ use super::create_body::{self, access, text};
 use super::form::{self, invalid};
 use super::view;
 use crate::model::Server;
-use crate::version::Mv;
 use crate::{actions, advance, create, nics, state, zones};
 
 /// POST /servers
@@ -110,24 +109,19 @@ struct Changes {
     disk_config: Option<String>,
 }
 
-fn changes(body: &Value, mv: Mv) -> ApiResult<Changes> {
-    let f = form::inner(body, "server")?;
-    let f = f.as_object().ok_or_else(|| invalid("server", f, "is not of type 'object'"))?;
+fn changes(body: &Value, mv: Minor) -> ApiResult<Changes> {
+    let f = form::object(body, "server")?;
     let known = |k: &str| match k {
         "name" | "accessIPv4" | "accessIPv6" | "OS-DCF:diskConfig" => true,
         "description" => mv.since(19),
         "hostname" => mv.since(90),
         _ => false,
     };
-    if let Some(other) = f.keys().find(|k| !known(k)) {
-        return Err(ApiError::bad_request(format!(
-            "Additional properties are not allowed ('{other}' was unexpected)"
-        )));
-    }
+    form::only(f.keys(), known)?;
     read_changes(f, mv)
 }
 
-fn read_changes(f: &Map<String, Value>, mv: Mv) -> ApiResult<Changes> {
+fn read_changes(f: &Map<String, Value>, mv: Minor) -> ApiResult<Changes> {
     let given = |key: &str| f.contains_key(key);
     let mut changes = Changes::default();
     if given("name") {

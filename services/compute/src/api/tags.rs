@@ -15,7 +15,7 @@ use super::form::{inner, invalid};
 use crate::Service;
 
 /// The first microversion that has tags.
-const SINCE: u16 = 26;
+const SINCE: u32 = 26;
 /// The most tags of one server.
 const TAGS_MAX: usize = 50;
 

@@ -1,50 +1,55 @@
-//! The version documents, which need no token.
+//! The version documents, which need no token, and which microversions are spoken.
 
-use axum::Json;
-use axum::Router;
 use axum::routing::get;
-use cairn_gateway::BaseUrl;
+use axum::{Json, Router};
+use cairn_gateway::versions::Version;
+use cairn_gateway::{BaseUrl, Microversions};
 use serde_json::{Value, json};
 
-use crate::version::Mv;
+/// What is spoken.
+pub static SPOKEN: Microversions = Microversions {
+    service: "compute",
+    major: 2,
+    min: 1,
+    max: 96,
+    legacy: Some("x-openstack-nova-api-version"),
+};
+
+const LEGACY: Version = Version {
+    id: "v2.0",
+    status: "SUPPORTED",
+    updated: "2011-01-21T11:33:21Z",
+    path: "/compute/v2/",
+    microversions: None,
+    media_type: Some("application/vnd.openstack.compute+json;version=2"),
+};
+
+const CURRENT: Version = Version {
+    id: "v2.1",
+    status: "CURRENT",
+    updated: "2013-07-23T11:33:21Z",
+    path: "/compute/v2.1/",
+    microversions: Some(&SPOKEN),
+    media_type: Some("application/vnd.openstack.compute+json;version=2.1"),
+};
 
 /// The documents at the service's root and at each version's.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(list))
         .route("/v2/", get(|base: BaseUrl| async move { Json(json!({"version": legacy(&base)})) }))
-        .route("/v2.1/", get(|base: BaseUrl| async move { Json(json!({"version": current(&base)})) }))
+        .route("/v2.1/", get(|base: BaseUrl| async move { Json(CURRENT.document(&base)) }))
 }
 
 /// Both versions, the old one first, as clients expect.
 async fn list(base: BaseUrl) -> Json<Value> {
-    Json(json!({"versions": [legacy(&base), current(&base)]}))
+    Json(json!({"versions": [legacy(&base), CURRENT.entry(&base)]}))
 }
 
+/// The old version says that it has no microversions with empty words.
 fn legacy(base: &BaseUrl) -> Value {
-    entry(base, "v2.0", "v2/", "SUPPORTED", "2011-01-21T11:33:21Z", ("", ""), "2")
-}
-
-fn current(base: &BaseUrl) -> Value {
-    let (min, max) = (Mv::MIN.text(), Mv::MAX.text());
-    entry(base, "v2.1", "v2.1/", "CURRENT", "2013-07-23T11:33:21Z", (&min, &max), "2.1")
-}
-
-fn entry(
-    base: &BaseUrl,
-    id: &str,
-    path: &str,
-    status: &str,
-    updated: &str,
-    (min, max): (&str, &str),
-    media: &str,
-) -> Value {
-    json!({
-        "id": id, "status": status, "updated": updated, "min_version": min, "version": max,
-        "links": [{"rel": "self", "href": format!("{}/compute/{path}", base.0)}],
-        "media-types": [{
-            "base": "application/json",
-            "type": format!("application/vnd.openstack.compute+json;version={media}"),
-        }],
-    })
+    let mut entry = LEGACY.entry(base);
+    entry["min_version"] = "".into();
+    entry["version"] = "".into();
+    entry
 }

@@ -1,12 +1,11 @@
 //! A server as its microversion shows it. Pure: what is shown was gathered before.
 
-use cairn_gateway::BaseUrl;
+use cairn_gateway::{BaseUrl, Minor};
 use serde_json::{Map, Value, json};
 
 use super::form;
 use crate::model::{FlavorSnapshot, Server};
 use crate::state::Shown;
-use crate::version::Mv;
 
 /// An address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub struct View {
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
     /// The microversion.
-    pub mv: Mv,
+    pub mv: Minor,
     /// Whether an administrator does.
     pub admin: bool,
     /// What links begin with.
@@ -157,7 +156,7 @@ fn flavor(f: &FlavorSnapshot, look: Look<'_>) -> Value {
 }
 
 /// Only the volumes that users know: a root disk made from an image is part of its server.
-fn volumes(s: &Server, mv: Mv) -> Value {
+fn volumes(s: &Server, mv: Minor) -> Value {
     let known = s.volumes.iter().filter(|v| v.listed);
     known
         .map(|v| match mv.since(3) {
@@ -167,7 +166,7 @@ fn volumes(s: &Server, mv: Mv) -> Value {
         .collect()
 }
 
-fn for_admins(view: &View, mv: Mv, put: &mut impl FnMut(&str, Value)) {
+fn for_admins(view: &View, mv: Minor, put: &mut impl FnMut(&str, Value)) {
     let s = &view.server;
     put("OS-EXT-SRV-ATTR:host", json!(s.host));
     put("OS-EXT-SRV-ATTR:hypervisor_hostname", json!(s.host));
@@ -186,7 +185,7 @@ fn for_admins(view: &View, mv: Mv, put: &mut impl FnMut(&str, Value)) {
     }
 }
 
-fn newer(s: &Server, mv: Mv, listed: bool, put: &mut impl FnMut(&str, Value)) {
+fn newer(s: &Server, mv: Minor, listed: bool, put: &mut impl FnMut(&str, Value)) {
     if mv.since(9) {
         put("locked", json!(s.lock.is_some()));
     }
@@ -239,8 +238,8 @@ mod tests {
         }
     }
 
-    fn look(mv: u16, admin: bool, base: &BaseUrl) -> Look<'_> {
-        Look { mv: Mv(mv), admin, base }
+    fn look(mv: u32, admin: bool, base: &BaseUrl) -> Look<'_> {
+        Look { mv: Minor(mv), admin, base }
     }
 
     /// Every microversion adds just its keys.

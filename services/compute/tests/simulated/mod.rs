@@ -2,9 +2,9 @@
 //!
 //! The play follows the store as agents do and writes only what agents write; no guest runs, no disk is made.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use cairn_shards::model::{DiskStatus, Phase, VolumeSpec, VolumeStatus};
 use cairn_state::{LocalStore, Record, Reporter, SharedStore, StoreExt};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use tempfile::TempDir;
 
 /// The one node.
 pub const NODE: &str = "cairn-000001";
@@ -32,6 +33,7 @@ pub struct Cloud {
     /// Its APIs.
     pub app: Router,
     _reporter: Reporter,
+    _folder: TempDir,
 }
 
 /// Founds a cloud and starts its node.
@@ -45,7 +47,8 @@ pub async fn cloud() -> Cloud {
     let network = cairn_network::Service::new(store.clone());
     let placement = cairn_placement::Service::new(store.clone());
     let block = cairn_block::Service::new(store.clone());
-    let socket = console_socket().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = console_socket(folder.path()).await;
     let compute = cairn_compute::Service::new(store.clone(), socket);
     let mounts = vec![
         cairn_identity::mount(&identity),
@@ -61,7 +64,7 @@ pub async fn cloud() -> Cloud {
     tokio::spawn(cairn_block::conductor(block));
     tokio::spawn(cairn_compute::conductor(compute));
     tokio::spawn(play(shared));
-    Cloud { store, app: Gateway::new(mounts, identity).router(), _reporter: reporter }
+    Cloud { store, app: Gateway::new(mounts, identity).router(), _reporter: reporter, _folder: folder }
 }
 
 async fn phc() -> String {
@@ -69,8 +72,8 @@ async fn phc() -> String {
 }
 
 /// A data socket that knows one line of console log.
-async fn console_socket() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("cairn-simulated-{}.sock", uuid::Uuid::new_v4()));
+async fn console_socket(folder: &Path) -> PathBuf {
+    let path = folder.join("compute.sock");
     let lines = |query: cairn_gateway::Query| async move {
         let wanted = query.get("lines").and_then(|n| n.parse().ok());
         vec!["one line"; wanted.unwrap_or(20)].join("\n")
@@ -148,17 +151,12 @@ async fn put_if_new<R: Record + PartialEq>(store: &SharedStore, record: R) {
 async fn volumes(store: &SharedStore) {
     for spec in store.list_records::<VolumeSpec>().await.unwrap() {
         let export = spec.export.as_ref();
+        let phase = if spec.deleted { Phase::Gone } else { Phase::Ready };
         let status = VolumeStatus {
-            id: spec.id.clone(),
-            node: NODE.into(),
-            generation: spec.generation,
-            phase: if spec.deleted { Phase::Gone } else { Phase::Ready },
-            error: None,
             socket: export.map(|_| format!("/run/{}.sock", spec.id)),
             epoch: export.map_or(0, |e| e.epoch),
-            size: spec.size,
-            allocated: 0,
             disk: Some("d1".into()),
+            ..VolumeStatus::new(&spec, phase)
         };
         put_if_new(store, status).await;
     }

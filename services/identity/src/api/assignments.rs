@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Router;
 use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Query};
 use cairn_state::Tx;
 use serde_json::{Value, json};
 
-use super::Svc;
-use super::wire::Here;
+use super::ask::Ask;
+use super::resource::Shown;
+use super::wire::{Here, whole};
 use crate::effective;
 use crate::model::{Actor, Assignment, Group, Membership, Project, Role, Target, User};
 use crate::policy;
@@ -88,11 +88,11 @@ impl Filter {
     }
 }
 
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let own = policy::listing_domain(&caller)?.map(str::to_owned);
-    let with_names = flag(&query, "include_names")?;
-    let shown = svc.store.read(|tx| {
-        let filter = Filter::of(tx, &query)?;
+async fn index(ask: Ask) -> Shown {
+    let own = policy::listing_domain(&ask.caller)?;
+    let with_names = flag(&ask.query, "include_names")?;
+    let shown = ask.read(|tx| {
+        let filter = Filter::of(tx, &ask.query)?;
         let mut all = filter.candidates(tx)?;
         if filter.effective {
             all = expand(tx, all)?;
@@ -101,14 +101,13 @@ async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> Api
         let mut names = Names::default();
         let mut shown = Vec::new();
         for assignment in all {
-            if own.is_none() || is_in(tx, &assignment.target, own.as_deref())? {
-                shown.push(view(tx, &assignment, &here, with_names, &mut names)?);
+            if own.is_none() || is_in(tx, &assignment.target, own)? {
+                shown.push(view(tx, &assignment, &ask.here, with_names, &mut names)?);
             }
         }
-        Ok::<_, ApiError>(shown)
+        Ok(shown)
     })?;
-    let links = json!({"self": here.this, "next": null, "previous": null});
-    Ok(Json(json!({"role_assignments": shown, "links": links})))
+    Ok(whole("role_assignments", shown.into(), &ask.here))
 }
 
 fn is_in(tx: &mut Tx, target: &Target, domain: Option<&str>) -> ApiResult<bool> {

@@ -14,6 +14,7 @@ pub const SHORT_NAME_MAX: usize = 64;
 const EXTRAS_MAX: usize = 100;
 
 /// The attributes of the one object in a body.
+#[derive(Clone)]
 pub struct Attrs(Extra);
 
 impl Attrs {
@@ -121,6 +122,11 @@ impl Attrs {
         }
         Ok(())
     }
+}
+
+/// Refuses a new thing without a name.
+pub fn require_name(name: &str) -> ApiResult<()> {
+    if name.is_empty() { Err(ApiError::bad_request("'name' is required.")) } else { Ok(()) }
 }
 
 fn bad(key: &str, wanted: &str) -> ApiError {

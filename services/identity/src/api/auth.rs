@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::Tx;
-use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Svc;
-use super::wire::{Here, Resource, list, listed};
+use super::ask::Ask;
+use super::domains::Domain;
+use super::resource::Shown;
+use super::wire::{list, whole};
 use crate::catalog;
 use crate::effective;
 use crate::model::{Project, Target};
@@ -25,31 +25,30 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/auth/system", get(system))
 }
 
-async fn catalog(State(svc): Svc, caller: Caller, here: Here) -> ApiResult<Json<Value>> {
-    if caller.roles.is_empty() {
-        let message = "A token without a scope has no catalog.";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+async fn catalog(ask: Ask) -> Shown {
+    let Caller { project_id, user_id, roles, .. } = &ask.caller;
+    if roles.is_empty() {
+        return Err(ApiError::forbidden("A token without a scope has no catalog."));
     }
-    let (project, user) = (&caller.project_id, &caller.user_id);
-    let catalog = svc.store.read(|tx| catalog::build(tx, &here.base, project, user))?;
-    Ok(Json(json!({"catalog": catalog, "links": {"self": here.this, "next": null, "previous": null}})))
+    let catalog = ask.read(|tx| catalog::build(tx, &ask.here.base, project_id, user_id))?;
+    Ok(whole("catalog", catalog.into(), &ask.here))
 }
 
-async fn projects(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let projects = svc.store.read(|tx| projects_of(tx, &caller.user_id))?;
-    list(projects, &query, &here)
+async fn projects(ask: Ask) -> Shown {
+    let projects = ask.read(|tx| projects_of(tx, &ask.caller.user_id))?;
+    list(&projects, &ask.query, &ask.here)
 }
 
-async fn domains(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let found = svc.store.read(|tx| places(tx, &caller.user_id, true))?;
-    let items = found.iter().map(|d| super::domains::shown(d, &here)).collect();
-    listed("domains", items, &query, &here)
+async fn domains(ask: Ask) -> Shown {
+    let found = ask.read(|tx| places(tx, &ask.caller.user_id, true))?;
+    let domains: Vec<Domain> = found.into_iter().map(Domain).collect();
+    list(&domains, &ask.query, &ask.here)
 }
 
-async fn system(State(svc): Svc, caller: Caller, here: Here) -> ApiResult<Json<Value>> {
-    let roles = svc.store.read(|tx| effective::roles(tx, &caller.user_id, &Target::System))?;
+async fn system(ask: Ask) -> Shown {
+    let roles = ask.read(|tx| effective::roles(tx, &ask.caller.user_id, &Target::System))?;
     let system = if roles.is_empty() { vec![] } else { vec![json!({"all": true})] };
-    Ok(Json(json!({"system": system, "links": {"self": here.this}})))
+    Ok(Json(json!({"system": system, "links": {"self": ask.here.this}})))
 }
 
 /// The enabled projects a user has a role on.
@@ -64,13 +63,4 @@ fn places(tx: &mut Tx, user_id: &str, are_domains: bool) -> ApiResult<Vec<Projec
         found.extend(tx.get::<Project>(&id)?.filter(|p| p.enabled && p.is_domain == are_domains));
     }
     Ok(found)
-}
-
-impl Resource for Project {
-    const ONE: &'static str = "project";
-    const MANY: &'static str = "projects";
-
-    fn view(&self) -> Value {
-        super::projects::view(self)
-    }
 }

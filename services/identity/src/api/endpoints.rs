@@ -2,30 +2,33 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use axum::Router;
+use cairn_gateway::{ApiError, ApiResult};
 use cairn_state::Tx;
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde_json::{Value, json};
 
-use super::Svc;
+use super::ask::Ask;
 use super::attrs::Attrs;
-use super::wire::{Here, Resource, fits, listed, over};
+use super::resource::{self, Create, Delete, Managed, Update};
+use super::wire::{Here, Resource, candidates, fits, over};
 use crate::catalog;
-use crate::model::{Endpoint, new_id};
+use crate::model::{self, Endpoint, new_id};
 use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/endpoints", get(index).post(create))
-        .route("/endpoints/{id}", get(show).patch(update).delete(delete))
+        .route("/endpoints", resource::many::<Endpoint>())
+        .route("/endpoints/{id}", resource::each::<Endpoint>())
 }
 
 impl Resource for Endpoint {
     const ONE: &'static str = "endpoint";
     const MANY: &'static str = "endpoints";
+
+    fn path(&self) -> String {
+        format!("endpoints/{}", self.id)
+    }
 
     fn view(&self) -> Value {
         over(
@@ -38,37 +41,70 @@ impl Resource for Endpoint {
     }
 
     fn shown(&self, here: &Here) -> Value {
-        let mut view = self.view();
+        let mut view = self.linked(here);
         view["url"] = catalog::whole(&here.base, &self.url).into();
-        view["links"] = json!({"self": format!("{}/endpoints/{}", here.v3, self.id)});
         view
     }
 }
 
-/// Takes what can be changed, checks it, and makes the region it names if need be.
-fn apply(tx: &mut Tx, endpoint: &mut Endpoint, mut attrs: Attrs, here: &Here) -> ApiResult<()> {
-    attrs.set_text("service_id", &mut endpoint.service_id)?;
-    attrs.set_text("interface", &mut endpoint.interface)?;
-    attrs.set_flag("enabled", &mut endpoint.enabled)?;
-    if let Some(url) = attrs.text("url")? {
-        // What was shown whole comes back as the path it is.
-        let own = url.strip_prefix(here.base.0.as_str()).filter(|rest| rest.starts_with('/'));
-        endpoint.url = own.map_or(url.clone(), str::to_owned);
+impl Managed for Endpoint {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Endpoint>> {
+        ask.caller.require_admin()?;
+        let mut all = candidates::<Endpoint>(tx, "service", ask.query.get("service_id"))?;
+        let region = ask.query.get("region_id").or(ask.query.get("region"));
+        all.retain(|e| {
+            let is_there = region.is_none_or(|r| e.region_id.as_deref() == Some(r));
+            is_there && fits(&ask.query, "interface", &e.interface)
+        });
+        Ok(all)
     }
-    let region = attrs.optional("region")?;
-    if let Some(region) = attrs.optional("region_id")?.or(region) {
-        endpoint.region_id = region;
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Endpoint> {
+        ask.caller.require_admin()?;
+        Endpoint::find(tx, &ask.id)
     }
-    if !["public", "internal", "admin"].contains(&endpoint.interface.as_str()) {
-        return Err(ApiError::bad_request("'interface' must be public, internal or admin."));
+}
+
+impl Create for Endpoint {
+    fn create(tx: &mut Tx, ask: &Ask, attrs: Attrs) -> ApiResult<Endpoint> {
+        Endpoint { id: new_id(), enabled: true, ..Endpoint::default() }.update(tx, ask, attrs)
     }
-    check_url(&endpoint.url)?;
-    let no_service = || ApiError::bad_request(format!("There is no service {}.", endpoint.service_id));
-    tx.get::<crate::model::Service>(&endpoint.service_id)?.ok_or_else(no_service)?;
-    if let Some(region) = &endpoint.region_id {
-        super::regions::ensure(tx, region)?;
+}
+
+impl Update for Endpoint {
+    /// Makes the region it names if need be.
+    fn update(mut self, tx: &mut Tx, ask: &Ask, mut attrs: Attrs) -> ApiResult<Endpoint> {
+        attrs.set_text("service_id", &mut self.service_id)?;
+        attrs.set_text("interface", &mut self.interface)?;
+        attrs.set_flag("enabled", &mut self.enabled)?;
+        if let Some(url) = attrs.text("url")? {
+            // What was shown whole comes back as the path it is.
+            let own = url.strip_prefix(ask.here.base.0.as_str()).filter(|rest| rest.starts_with('/'));
+            self.url = own.map_or(url.clone(), str::to_owned);
+        }
+        let region = attrs.optional("region")?;
+        if let Some(region) = attrs.optional("region_id")?.or(region) {
+            self.region_id = region;
+        }
+        if !["public", "internal", "admin"].contains(&self.interface.as_str()) {
+            return Err(ApiError::bad_request("'interface' must be public, internal or admin."));
+        }
+        check_url(&self.url)?;
+        let no_service = || ApiError::bad_request(format!("There is no service {}.", self.service_id));
+        tx.get::<model::Service>(&self.service_id)?.ok_or_else(no_service)?;
+        if let Some(region) = &self.region_id {
+            super::regions::ensure(tx, region)?;
+        }
+        attrs.set_extra(&mut self.extra)?;
+        tx.put(&self)?;
+        Ok(self)
     }
-    attrs.set_extra(&mut endpoint.extra)
+}
+
+impl Delete for Endpoint {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        Ok(tx.delete::<Endpoint>(&self.id).map(drop)?)
+    }
 }
 
 /// A path, or an absolute HTTP URL; the ids to be filled in are known.
@@ -83,77 +119,6 @@ fn check_url(url: &str) -> ApiResult<()> {
         return Ok(());
     }
     Err(ApiError::bad_request("'url' must be an http or https URL, or a path under this cloud's endpoint."))
-}
-
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let all = svc.store.read(|tx| {
-        Ok::<_, ApiError>(match query.get("service_id") {
-            Some(service) => tx.by_index::<Endpoint>("service", service)?,
-            None => tx.list_unfenced::<Endpoint>()?,
-        })
-    })?;
-    let region = query.get("region_id").or(query.get("region"));
-    let fit = |e: &&Endpoint| {
-        fits(&query, "interface", &e.interface) && region.is_none_or(|r| e.region_id.as_deref() == Some(r))
-    };
-    listed("endpoints", all.iter().filter(fit).map(|e| e.shown(&here)).collect(), &query, &here)
-}
-
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let id = new_id();
-    let endpoint = svc
-        .store
-        .transact(|tx| {
-            let mut endpoint = Endpoint { id: id.clone(), enabled: true, ..Endpoint::default() };
-            apply(tx, &mut endpoint, Attrs::of(body.clone(), "endpoint")?, &here)?;
-            tx.put(&endpoint)?;
-            Ok::<_, ApiError>(endpoint)
-        })
-        .await?;
-    Ok((StatusCode::CREATED, endpoint.body(&here)))
-}
-
-async fn show(State(svc): Svc, caller: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    Ok(svc.store.read(|tx| Endpoint::find(tx, &id))?.body(&here))
-}
-
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let endpoint = svc
-        .store
-        .transact(|tx| {
-            let mut endpoint = Endpoint::find(tx, &id)?;
-            apply(tx, &mut endpoint, Attrs::of(body.clone(), "endpoint")?, &here)?;
-            tx.put(&endpoint)?;
-            Ok::<_, ApiError>(endpoint)
-        })
-        .await?;
-    Ok(endpoint.body(&here))
-}
-
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            Endpoint::find(tx, &id)?;
-            Ok::<_, ApiError>(tx.delete::<Endpoint>(&id).map(drop)?)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]

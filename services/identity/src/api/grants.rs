@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::extract::Request;
 use axum::routing::{MethodRouter, put};
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult};
 use cairn_state::{Record, Tx};
 use http::StatusCode;
-use serde_json::Value;
 
-use super::Svc;
-use super::wire::{Here, Resource, list};
+use super::ask::Ask;
+use super::resource::Shown;
+use super::wire::{Resource, list, present};
 use crate::cascade;
 use crate::model::{Actor, Assignment, Group, Project, Role, Target, User};
 use crate::policy;
@@ -99,45 +99,34 @@ fn exists(tx: &mut Tx, actor: &Actor, target: &Target) -> ApiResult<()> {
     Ok(())
 }
 
-async fn index(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    request: Request,
-) -> ApiResult<Json<Value>> {
-    policy::listing_domain(&caller)?;
+async fn index(ask: Ask, request: Request) -> Shown {
+    policy::listing_domain(&ask.caller)?;
     let grant = Grant::of(&request)?;
     if let Target::Domain(id) = &grant.target {
-        policy::require_domain_reader(&caller, id)?;
+        policy::require_domain_reader(&ask.caller, id)?;
     } else {
-        caller.require_admin()?;
+        ask.caller.require_admin()?;
     }
-    let roles = svc.store.read(|tx| {
+    let roles = ask.read(|tx| {
         exists(tx, &grant.actor, &grant.target)?;
-        let mut roles = Vec::new();
-        for assignment in tx.by_index::<Assignment>("pair", &Assignment::pair(&grant.actor, &grant.target))? {
-            if assignment.inherited == grant.inherited {
-                roles.extend(tx.get::<Role>(&assignment.role_id)?);
-            }
-        }
-        Ok::<_, ApiError>(roles)
+        let pair = Assignment::pair(&grant.actor, &grant.target);
+        let mut held = tx.by_index::<Assignment>("pair", &pair)?;
+        held.retain(|a| a.inherited == grant.inherited);
+        present::<Role>(tx, held.iter().map(|a| &a.role_id))
     })?;
-    list(roles, &query, &here)
+    list(&roles, &ask.query, &ask.here)
 }
 
-async fn grant(State(svc): Svc, caller: Caller, request: Request) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
+async fn grant(ask: Ask, request: Request) -> ApiResult<StatusCode> {
+    ask.caller.require_admin()?;
     let grant = Grant::of(&request)?;
-    svc.store
-        .transact(|tx| {
-            let assignment = grant.clone().assignment(tx)?;
-            refuse_foreign(tx, &assignment)?;
-            tx.put(&assignment)?;
-            cascade::touch_for(tx, &assignment)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    ask.done(|tx| {
+        let assignment = grant.clone().assignment(tx)?;
+        refuse_foreign(tx, &assignment)?;
+        tx.put(&assignment)?;
+        cascade::touch_for(tx, &assignment)
+    })
+    .await
 }
 
 /// A domain's own role is good in that domain only.
@@ -154,23 +143,21 @@ fn refuse_foreign(tx: &mut Tx, assignment: &Assignment) -> ApiResult<()> {
     }
 }
 
-async fn check(State(svc): Svc, caller: Caller, request: Request) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
+async fn check(ask: Ask, request: Request) -> ApiResult<StatusCode> {
+    ask.caller.require_admin()?;
     let grant = Grant::of(&request)?;
-    svc.store.read(|tx| held(tx, grant))?;
+    ask.read(|tx| held(tx, grant))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn revoke(State(svc): Svc, caller: Caller, request: Request) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
+async fn revoke(ask: Ask, request: Request) -> ApiResult<StatusCode> {
+    ask.caller.require_admin()?;
     let grant = Grant::of(&request)?;
-    svc.store
-        .transact(|tx| {
-            let assignment = held(tx, grant.clone())?;
-            cascade::delete_assignment(tx, &assignment)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    ask.done(|tx| {
+        let assignment = held(tx, grant.clone())?;
+        cascade::delete_assignment(tx, &assignment)
+    })
+    .await
 }
 
 /// The assignment as it is stored; 404 if there is none.

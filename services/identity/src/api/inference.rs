@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Caller};
+use cairn_gateway::{ApiError, ApiResult};
 use cairn_state::Tx;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::Svc;
-use super::wire::{Here, Resource};
+use super::ask::Ask;
+use super::resource::{Made, Shown};
+use super::wire::{Here, Resource, present};
 use crate::effective;
 use crate::marks::MarkId;
 use crate::model::{Implication, Role};
@@ -22,8 +22,8 @@ use crate::service::Service;
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/role_inferences", get(all))
-        .route("/roles/{prior}/implies", get(index))
-        .route("/roles/{prior}/implies/{implied}", put(create).get(show).delete(delete))
+        .route("/roles/{id}/implies", get(index))
+        .route("/roles/{id}/implies/{part}", put(create).get(show).delete(delete))
 }
 
 /// A role as rules name it.
@@ -35,72 +35,61 @@ fn brief(role: &Role, here: &Here) -> Value {
     shown
 }
 
-fn links(here: &Here) -> Value {
-    json!({"self": here.this})
+/// A role and the ones (or the one) it implies.
+fn rule(prior: &Role, implies: Value, here: &Here) -> Value {
+    json!({"prior_role": brief(prior, here), "implies": implies})
 }
 
-async fn all(State(svc): Svc, caller: Caller, here: Here) -> ApiResult<Json<Value>> {
-    policy::listing_domain(&caller)?;
-    let (roles, rules) = svc
-        .store
-        .read(|tx| Ok::<_, ApiError>((tx.list_unfenced::<Role>()?, tx.list_unfenced::<Implication>()?)))?;
+fn body(key: &str, rules: Value, here: &Here) -> Json<Value> {
+    Json(json!({key: rules, "links": {"self": here.this}}))
+}
+
+async fn all(ask: Ask) -> Shown {
+    policy::listing_domain(&ask.caller)?;
+    let (roles, rules) =
+        ask.read(|tx| Ok((tx.list_unfenced::<Role>()?, tx.list_unfenced::<Implication>()?)))?;
     let roles: BTreeMap<&str, &Role> = roles.iter().map(|r| (r.id.as_str(), r)).collect();
     let mut by_prior: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for rule in &rules {
-        let implied = roles.get(rule.implied.as_str()).map(|r| brief(r, &here));
+        let implied = roles.get(rule.implied.as_str()).map(|r| brief(r, &ask.here));
         by_prior.entry(&rule.prior).or_default().extend(implied);
     }
-    let shown: Vec<Value> = by_prior
+    let shown = by_prior
         .into_iter()
-        .filter_map(|(prior, implies)| {
-            Some(json!({"prior_role": brief(roles.get(prior)?, &here), "implies": implies}))
-        })
-        .collect();
-    Ok(Json(json!({"role_inferences": shown, "links": links(&here)})))
+        .filter_map(|(prior, implies)| Some(rule(roles.get(prior)?, implies.into(), &ask.here)));
+    Ok(body("role_inferences", shown.collect(), &ask.here))
 }
 
-async fn index(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(prior): Path<String>,
-) -> ApiResult<Json<Value>> {
-    policy::listing_domain(&caller)?;
-    let (prior, implied) = svc.store.read(|tx| {
-        let mut implied = Vec::new();
-        for rule in tx.by_index::<Implication>("prior", &prior)? {
-            implied.extend(tx.get::<Role>(&rule.implied)?);
-        }
-        Ok::<_, ApiError>((Role::find(tx, &prior)?, implied))
+async fn index(ask: Ask) -> Shown {
+    policy::listing_domain(&ask.caller)?;
+    let (prior, implied) = ask.read(|tx| {
+        let rules = tx.by_index::<Implication>("prior", &ask.id)?;
+        let implied = present::<Role>(tx, rules.iter().map(|r| &r.implied))?;
+        Ok((Role::find(tx, &ask.id)?, implied))
     })?;
-    let implies: Vec<Value> = implied.iter().map(|r| brief(r, &here)).collect();
-    let inference = json!({"prior_role": brief(&prior, &here), "implies": implies});
-    Ok(Json(json!({"role_inference": inference, "links": links(&here)})))
+    let implies = implied.iter().map(|r| brief(r, &ask.here)).collect();
+    Ok(body("role_inference", rule(&prior, implies, &ask.here), &ask.here))
 }
 
-fn body(prior: &Role, implied: &Role, here: &Here) -> Json<Value> {
-    let inference = json!({"prior_role": brief(prior, here), "implies": brief(implied, here)});
-    Json(json!({"role_inference": inference, "links": links(here)}))
+/// The roles that the path names: the one that implies, and the implied one. 404 for one that is not there.
+fn both(tx: &mut Tx, ask: &Ask) -> ApiResult<(Role, Role)> {
+    Ok((Role::find(tx, &ask.id)?, Role::find(tx, &ask.part)?))
 }
 
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path((prior, implied)): Path<(String, String)>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let (prior, implied) = svc
-        .store
-        .transact(|tx| {
-            let (prior, implied) = (Role::find(tx, &prior)?, Role::find(tx, &implied)?);
-            refuse_bad(tx, &prior, &implied)?;
-            tx.put(&Implication { prior: prior.id.clone(), implied: implied.id.clone() })?;
-            MarkId::all().touch(tx)?;
-            Ok::<_, ApiError>((prior, implied))
-        })
-        .await?;
-    Ok((StatusCode::CREATED, body(&prior, &implied, &here)))
+fn shown((prior, implied): &(Role, Role), here: &Here) -> Json<Value> {
+    body("role_inference", rule(prior, brief(implied, here), here), here)
+}
+
+async fn create(ask: Ask) -> Made {
+    ask.caller.require_admin()?;
+    let roles = ask.change(|tx| {
+        let (prior, implied) = both(tx, &ask)?;
+        refuse_bad(tx, &prior, &implied)?;
+        tx.put(&Implication { prior: prior.id.clone(), implied: implied.id.clone() })?;
+        MarkId::all().touch(tx)?;
+        Ok((prior, implied))
+    });
+    Ok((StatusCode::CREATED, shown(&roles.await?, &ask.here)))
 }
 
 /// A rule must not close a circle; a global role implies no domain's own; and nothing implies admin.
@@ -119,40 +108,29 @@ fn refuse_bad(tx: &mut Tx, prior: &Role, implied: &Role) -> ApiResult<()> {
 }
 
 /// GET shows the rule, HEAD only says (204) that it is there.
-async fn show(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    method: Method,
-    Path((prior, implied)): Path<(String, String)>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    policy::listing_domain(&caller)?;
-    let (prior, implied) = svc.store.read(|tx| {
-        rule(tx, &prior, &implied)?;
-        Ok::<_, ApiError>((Role::find(tx, &prior)?, Role::find(tx, &implied)?))
+async fn show(method: Method, ask: Ask) -> Made {
+    policy::listing_domain(&ask.caller)?;
+    let roles = ask.read(|tx| {
+        stored(tx, &ask)?;
+        both(tx, &ask)
     })?;
     let status = if method == Method::HEAD { StatusCode::NO_CONTENT } else { StatusCode::OK };
-    Ok((status, body(&prior, &implied, &here)))
+    Ok((status, shown(&roles, &ask.here)))
 }
 
-async fn delete(
-    State(svc): Svc,
-    caller: Caller,
-    Path((prior, implied)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            let id = rule(tx, &prior, &implied)?;
-            tx.delete::<Implication>(&id)?;
-            MarkId::all().touch(tx)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn delete(ask: Ask) -> ApiResult<StatusCode> {
+    ask.caller.require_admin()?;
+    ask.done(|tx| {
+        let id = stored(tx, &ask)?;
+        tx.delete::<Implication>(&id)?;
+        MarkId::all().touch(tx)
+    })
+    .await
 }
 
-fn rule(tx: &mut Tx, prior: &str, implied: &str) -> ApiResult<String> {
-    let id = format!("{prior}/{implied}");
+/// The id of the rule that the path names; 404 if there is none.
+fn stored(tx: &mut Tx, ask: &Ask) -> ApiResult<String> {
+    let id = format!("{}/{}", ask.id, ask.part);
     match tx.get::<Implication>(&id)? {
         Some(_) => Ok(id),
         None => Err(ApiError::not_found("The rule", &id)),

@@ -1,7 +1,9 @@
 //! The wire: Keystone's v3 API, a file per resource. Handlers check who asks, change the store in one transaction,
 //! and show the result; what follows from a change is decided elsewhere.
 
+mod access_rules;
 mod application_credentials;
+mod ask;
 mod assignments;
 mod attrs;
 mod auth;
@@ -15,6 +17,7 @@ mod inference;
 mod policies;
 mod projects;
 mod regions;
+mod resource;
 mod roles;
 mod services;
 mod tags;
@@ -37,6 +40,7 @@ type Svc = axum::extract::State<Arc<Service>>;
 /// Identity under the gateway.
 pub fn mount(svc: &Arc<Service>) -> Mount {
     let v3 = Router::new()
+        .merge(access_rules::routes())
         .merge(application_credentials::routes())
         .merge(assignments::routes())
         .merge(auth::routes())

@@ -2,94 +2,72 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
-use http::StatusCode;
+use axum::Router;
+use cairn_gateway::{ApiError, ApiResult};
+use cairn_state::Tx;
 use serde_json::{Value, json};
 
-use super::Svc;
+use super::ask::Ask;
 use super::attrs::{Attrs, NAME_MAX};
-use super::wire::{Here, Resource, fits, list, over};
+use super::resource::{self, Create, Delete, Managed, Update};
+use super::wire::{Resource, fits, over};
 use crate::model::{Policy, new_id};
 use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/policies", get(index).post(create))
-        .route("/policies/{id}", get(show).patch(update).delete(delete))
+        .route("/policies", resource::many::<Policy>())
+        .route("/policies/{id}", resource::each::<Policy>())
 }
 
 impl Resource for Policy {
     const ONE: &'static str = "policy";
     const MANY: &'static str = "policies";
 
+    fn path(&self) -> String {
+        format!("policies/{}", self.id)
+    }
+
     fn view(&self) -> Value {
         over(&self.extra, json!({"id": self.id, "type": self.kind, "blob": self.blob}))
     }
 }
 
-fn apply(policy: &mut Policy, mut attrs: Attrs) -> ApiResult<()> {
-    attrs.set_text("type", &mut policy.kind)?;
-    attrs.set_text("blob", &mut policy.blob)?;
-    if policy.kind.is_empty() || policy.kind.len() > NAME_MAX || policy.blob.is_empty() {
-        return Err(ApiError::bad_request("A policy needs a 'type' and a 'blob'."));
+impl Managed for Policy {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Policy>> {
+        ask.caller.require_admin()?;
+        let mut all = tx.list_unfenced::<Policy>()?;
+        all.retain(|p| fits(&ask.query, "type", &p.kind));
+        Ok(all)
     }
-    attrs.set_extra(&mut policy.extra)
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Policy> {
+        ask.caller.require_admin()?;
+        Policy::find(tx, &ask.id)
+    }
 }
 
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let all = svc.store.read(|tx| Ok::<_, ApiError>(tx.list_unfenced::<Policy>()?))?;
-    list(all.into_iter().filter(|p| fits(&query, "type", &p.kind)).collect(), &query, &here)
+impl Create for Policy {
+    fn create(tx: &mut Tx, ask: &Ask, attrs: Attrs) -> ApiResult<Policy> {
+        Policy { id: new_id(), ..Policy::default() }.update(tx, ask, attrs)
+    }
 }
 
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let mut policy = Policy { id: new_id(), ..Policy::default() };
-    apply(&mut policy, Attrs::of(body, "policy")?)?;
-    svc.store.transact(|tx| Ok::<_, ApiError>(tx.put(&policy)?)).await?;
-    Ok((StatusCode::CREATED, policy.body(&here)))
+impl Update for Policy {
+    fn update(mut self, tx: &mut Tx, _: &Ask, mut attrs: Attrs) -> ApiResult<Policy> {
+        attrs.set_text("type", &mut self.kind)?;
+        attrs.set_text("blob", &mut self.blob)?;
+        if self.kind.is_empty() || self.kind.len() > NAME_MAX || self.blob.is_empty() {
+            return Err(ApiError::bad_request("A policy needs a 'type' and a 'blob'."));
+        }
+        attrs.set_extra(&mut self.extra)?;
+        tx.put(&self)?;
+        Ok(self)
+    }
 }
 
-async fn show(State(svc): Svc, caller: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    Ok(svc.store.read(|tx| Policy::find(tx, &id))?.body(&here))
-}
-
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let policy = svc
-        .store
-        .transact(|tx| {
-            let mut policy = Policy::find(tx, &id)?;
-            apply(&mut policy, Attrs::of(body.clone(), "policy")?)?;
-            tx.put(&policy)?;
-            Ok::<_, ApiError>(policy)
-        })
-        .await?;
-    Ok(policy.body(&here))
-}
-
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            Policy::find(tx, &id)?;
-            Ok::<_, ApiError>(tx.delete::<Policy>(&id).map(drop)?)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+impl Delete for Policy {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        Ok(tx.delete::<Policy>(&self.id).map(drop)?)
+    }
 }

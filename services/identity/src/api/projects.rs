@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Query};
 use cairn_state::Tx;
-use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Svc;
-use super::attrs::{Attrs, SHORT_NAME_MAX};
-use super::wire::{Here, Resource, fits, fits_flag, list, over};
+use super::ask::Ask;
+use super::attrs::{Attrs, SHORT_NAME_MAX, require_name};
+use super::resource::{self, Create, Delete, Managed, Shown};
+use super::wire::{Here, Resource, candidates, fits, fits_flag, fitting, over, present};
 use crate::cascade;
 use crate::effective;
 use crate::marks::MarkId;
@@ -22,21 +21,30 @@ use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/projects", get(index).post(create))
-        .route("/projects/{id}", get(show).patch(update).delete(delete))
+        .route("/projects", resource::many::<Project>())
+        .route("/projects/{id}", get(show).patch(update).delete(resource::delete::<Project>))
 }
 
-/// Attributes of a project, or of a domain as a project.
-pub fn view(p: &Project) -> Value {
-    let or_null = |s: &String| if s.is_empty() { Value::Null } else { s.clone().into() };
-    over(
-        &p.extra,
-        json!({
-            "id": p.id, "name": p.name, "domain_id": or_null(&p.domain_id), "parent_id": or_null(&p.parent_id),
-            "is_domain": p.is_domain, "enabled": p.enabled, "description": p.description, "tags": p.tags,
-            "options": p.options,
-        }),
-    )
+impl Resource for Project {
+    const ONE: &'static str = "project";
+    const MANY: &'static str = "projects";
+
+    fn path(&self) -> String {
+        format!("projects/{}", self.id)
+    }
+
+    /// Of a project, or of a domain as a project.
+    fn view(&self) -> Value {
+        let or_null = |s: &String| if s.is_empty() { Value::Null } else { s.clone().into() };
+        over(
+            &self.extra,
+            json!({
+                "id": self.id, "name": self.name, "domain_id": or_null(&self.domain_id),
+                "parent_id": or_null(&self.parent_id), "is_domain": self.is_domain, "enabled": self.enabled,
+                "description": self.description, "tags": self.tags, "options": self.options,
+            }),
+        )
+    }
 }
 
 /// Takes the attributes that can be changed.
@@ -51,69 +59,62 @@ pub fn apply(p: &mut Project, mut attrs: Attrs) -> ApiResult<()> {
     attrs.set_extra(&mut p.extra)
 }
 
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let own_domain = policy::listing_domain(&caller)?;
-    let wants_domains = query.flag("is_domain")?.unwrap_or(false);
-    let candidates = svc.store.read(|tx| candidates(tx, own_domain, wants_domains, &query))?;
-    let mut found = Vec::new();
-    for p in candidates {
-        let fit = p.is_domain == wants_domains
-            && own_domain.is_none_or(|d| p.domain_id == d || p.id == d)
-            && fits(&query, "name", &p.name)
-            && fits(&query, "domain_id", &p.domain_id)
-            && fits(&query, "parent_id", &p.parent_id)
-            && fits_flag(&query, "enabled", p.enabled)?
-            && super::tags::fit(&query, &p.tags);
-        if fit {
-            found.push(p);
-        }
+impl Managed for Project {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Project>> {
+        let query = &ask.query;
+        let own = policy::listing_domain(&ask.caller)?;
+        let domains = query.flag("is_domain")?.unwrap_or(false);
+        fitting(hopeful(tx, own, domains, query)?, |p| {
+            Ok(p.is_domain == domains
+                && own.is_none_or(|d| p.domain_id == d || p.id == d)
+                && fits(query, "name", &p.name)
+                && fits(query, "domain_id", &p.domain_id)
+                && fits(query, "parent_id", &p.parent_id)
+                && fits_flag(query, "enabled", p.enabled)?
+                && super::tags::fit(query, &p.tags))
+        })
     }
-    list(found, &query, &here)
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Project> {
+        let project = Project::find(tx, &ask.id)?;
+        let is_reader = policy::require_domain_reader(&ask.caller, &project.domain_id).is_ok();
+        if ask.caller.project_id != ask.id && !is_reader {
+            let held = effective::targets(tx, &ask.caller.user_id)?;
+            if !held.contains(&Target::Project(ask.id.clone())) {
+                return Err(ApiError::forbidden("You are not authorized to see this project."));
+            }
+        }
+        Ok(project)
+    }
 }
 
 /// The fewest records that hold all that the query asks for.
-fn candidates(tx: &mut Tx, own: Option<&str>, domains: bool, query: &Query) -> ApiResult<Vec<Project>> {
+fn hopeful(tx: &mut Tx, own: Option<&str>, domains: bool, query: &Query) -> ApiResult<Vec<Project>> {
     if domains {
         return Ok(tx.by_index("is-domain", "true")?);
     }
     if let Some(parent) = query.get("parent_id") {
         return Ok(tx.by_index("parent", parent)?);
     }
-    match own.or(query.get("domain_id")) {
-        Some(domain) => Ok(tx.by_index("domain", domain)?),
-        None => Ok(tx.list_unfenced()?),
-    }
+    candidates(tx, "domain", own.or(query.get("domain_id")))
 }
 
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let mut attrs = Attrs::of(body, "project")?;
-    let (domain_id, parent_id) = (attrs.text("domain_id")?, attrs.text("parent_id")?);
-    let is_domain = attrs.flag("is_domain")?.unwrap_or(false);
-    let mut project = Project { id: new_id(), enabled: true, is_domain, ..Project::default() };
-    apply(&mut project, attrs)?;
-    if project.name.is_empty() {
-        return Err(ApiError::bad_request("'name' is required."));
+impl Create for Project {
+    fn create(tx: &mut Tx, ask: &Ask, mut attrs: Attrs) -> ApiResult<Project> {
+        let (domain_id, parent_id) = (attrs.text("domain_id")?, attrs.text("parent_id")?);
+        let is_domain = attrs.flag("is_domain")?.unwrap_or(false);
+        let mut project = Project { id: new_id(), enabled: true, is_domain, ..Project::default() };
+        apply(&mut project, attrs)?;
+        require_name(&project.name)?;
+        if !is_domain {
+            place(tx, &mut project, domain_id.as_deref(), parent_id.as_deref(), ask.own_domain())?;
+        } else if domain_id.is_some() || parent_id.is_some() {
+            return Err(ApiError::bad_request("A domain has neither a domain nor a parent."));
+        }
+        tx.put(&project)?;
+        MarkId::scope(&project.id).touch(tx)?;
+        Ok(project)
     }
-    // Without a domain: the token's, as Keystone does.
-    let own = caller.domain_id.clone().unwrap_or(caller.project_domain_id);
-    svc.store
-        .transact(|tx| {
-            if !is_domain {
-                place(tx, &mut project, domain_id.as_deref(), parent_id.as_deref(), &own)?;
-            } else if domain_id.is_some() || parent_id.is_some() {
-                return Err(ApiError::bad_request("A domain has neither a domain nor a parent."));
-            }
-            tx.put(&project)?;
-            MarkId::scope(&project.id).touch(tx)
-        })
-        .await?;
-    Ok((StatusCode::CREATED, project.body(&here)))
 }
 
 /// Puts a new project under its parent and into its domain.
@@ -142,26 +143,14 @@ fn place(
     Ok(())
 }
 
-async fn show(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    let shown = svc.store.read(|tx| {
-        let project = Project::find(tx, &id)?;
-        if caller.project_id != id && policy::require_domain_reader(&caller, &project.domain_id).is_err() {
-            let has_role = effective::targets(tx, &caller.user_id)?.contains(&Target::Project(id.clone()));
-            if !has_role {
-                return Err(ApiError::forbidden("You are not authorized to see this project."));
-            }
-        }
-        let mut shown = project.shown(&here);
-        hierarchy(tx, &project, &query, &here, &mut shown)?;
-        Ok::<_, ApiError>(shown)
+async fn show(ask: Ask) -> Shown {
+    let shown = ask.read(|tx| {
+        let project = Project::one(tx, &ask)?;
+        let mut shown = project.shown(&ask.here);
+        hierarchy(tx, &project, &ask.query, &ask.here, &mut shown)?;
+        Ok(shown)
     })?;
-    Ok(Json(json!({"project": shown})))
+    Ok(Json(json!({Project::ONE: shown})))
 }
 
 /// Adds what the query asks of the projects above and below: as lists, or as nested ids.
@@ -178,11 +167,8 @@ fn hierarchy(tx: &mut Tx, project: &Project, query: &Query, here: &Here, shown: 
         };
     }
     if query.get("subtree_as_list").is_some() {
-        let mut below = Vec::new();
-        for id in effective::below(tx, &Target::Project(project.id.clone()))? {
-            below.extend(tx.get::<Project>(&id)?);
-        }
-        shown["subtree"] = below.iter().map(lists).collect();
+        let below = effective::below(tx, &Target::Project(project.id.clone()))?;
+        shown["subtree"] = present::<Project>(tx, below)?.iter().map(lists).collect();
     } else if query.get("subtree_as_ids").is_some() {
         shown["subtree"] = subtree(tx, &project.id)?;
     }
@@ -199,23 +185,19 @@ fn subtree(tx: &mut Tx, id: &str) -> ApiResult<Value> {
     Ok(if nested.is_empty() { Value::Null } else { Value::Object(nested) })
 }
 
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let body_of = |body: &Value| Attrs::of(body.clone(), "project");
-    body_of(&body)?;
-    let project = svc.store.transact(|tx| change(tx, &id, body_of(&body)?)).await?;
-    Ok(project.body(&here))
+/// The body is checked before the project is looked for, as clients are used to.
+async fn update(ask: Ask, Body(body): Body<Value>) -> Shown {
+    ask.caller.require_admin()?;
+    let attrs = Attrs::of(body, Project::ONE)?;
+    let change = |tx: &mut Tx| {
+        let project = Project::find(tx, &ask.id)?;
+        change(tx, project, attrs.clone())
+    };
+    resource::changed(&ask, change).await
 }
 
 /// Changes a project or domain, and makes its tokens be looked at again.
-pub fn change(tx: &mut Tx, id: &str, mut attrs: Attrs) -> ApiResult<Project> {
-    let mut project = Project::find(tx, id)?;
+pub fn change(tx: &mut Tx, mut project: Project, mut attrs: Attrs) -> ApiResult<Project> {
     let fixed = [("domain_id", &project.domain_id), ("parent_id", &project.parent_id)];
     for (key, now) in fixed {
         if let Some(wanted) = attrs.text(key)?
@@ -235,26 +217,21 @@ pub fn change(tx: &mut Tx, id: &str, mut attrs: Attrs) -> ApiResult<Project> {
             return Err(ApiError::forbidden("The default domain cannot be disabled."));
         }
     } else if was_enabled && !project.enabled {
-        let below = tx.by_index::<Project>("parent", id)?;
+        let below = tx.by_index::<Project>("parent", &project.id)?;
         if below.iter().any(|p| p.enabled) {
             return Err(ApiError::forbidden("The project has enabled projects below it."));
         }
     }
     tx.put(&project)?;
-    MarkId::scope(id).touch(tx)?;
+    MarkId::scope(&project.id).touch(tx)?;
     Ok(project)
 }
 
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            let project = Project::find(tx, &id)?;
-            match project.is_domain {
-                true => cascade::delete_domain(tx, &project),
-                false => cascade::delete_project(tx, &project),
-            }
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+impl Delete for Project {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        match self.is_domain {
+            true => cascade::delete_domain(tx, &self),
+            false => cascade::delete_project(tx, &self),
+        }
+    }
 }

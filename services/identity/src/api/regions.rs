@@ -2,29 +2,32 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use axum::Router;
+use axum::routing::{get, put};
+use cairn_gateway::{ApiError, ApiResult, Body};
 use cairn_state::Tx;
-use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Svc;
+use super::ask::Ask;
 use super::attrs::{Attrs, NAME_MAX};
-use super::wire::{Here, Resource, list, over};
+use super::resource::{self, Delete, Made, Managed, Update};
+use super::wire::{Resource, candidates, over};
 use crate::model::{Endpoint, Region, new_id};
 use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/regions", get(index).post(create))
-        .route("/regions/{id}", get(show).put(create_as).patch(update).delete(delete))
+        .route("/regions", get(resource::list::<Region>).post(create))
+        .route("/regions/{id}", put(create).merge(resource::each::<Region>()))
 }
 
 impl Resource for Region {
     const ONE: &'static str = "region";
     const MANY: &'static str = "regions";
+
+    fn path(&self) -> String {
+        format!("regions/{}", self.id)
+    }
 
     fn view(&self) -> Value {
         let (parent, about) = (&self.parent_region_id, &self.description);
@@ -32,11 +35,59 @@ impl Resource for Region {
     }
 }
 
-fn apply(tx: &mut Tx, region: &mut Region, mut attrs: Attrs) -> ApiResult<()> {
-    attrs.set_text("description", &mut region.description)?;
-    attrs.set_optional("parent_region_id", &mut region.parent_region_id)?;
-    refuse_circle(tx, region)?;
-    attrs.set_extra(&mut region.extra)
+impl Managed for Region {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Region>> {
+        candidates(tx, "parent", ask.query.get("parent_region_id"))
+    }
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Region> {
+        Region::find(tx, &ask.id)
+    }
+}
+
+/// The id of a new region: POST may name it in the body, PUT names it in the path.
+fn id_of(in_path: &str, in_body: Option<String>) -> ApiResult<String> {
+    match in_body {
+        Some(id) if in_path.is_empty() || id == in_path => Ok(id),
+        Some(_) => Err(ApiError::bad_request("The id in the body is not the one in the path.")),
+        None if in_path.is_empty() => Ok(new_id()),
+        None => Ok(in_path.to_owned()),
+    }
+}
+
+async fn create(ask: Ask, Body(body): Body<Value>) -> Made {
+    let mut attrs = Attrs::of(body, Region::ONE)?;
+    let id = id_of(&ask.id, attrs.text("id")?)?;
+    ask.caller.require_admin()?;
+    check_id(&id)?;
+    let make = |tx: &mut Tx| match tx.get::<Region>(&id)? {
+        Some(_) => Err(ApiError::conflict(format!("A region with the id {id} exists."))),
+        None => Region { id: id.clone(), ..Region::default() }.update(tx, &ask, attrs.clone()),
+    };
+    resource::made(&ask, make).await
+}
+
+impl Update for Region {
+    fn update(mut self, tx: &mut Tx, _: &Ask, mut attrs: Attrs) -> ApiResult<Region> {
+        attrs.set_text("description", &mut self.description)?;
+        attrs.set_optional("parent_region_id", &mut self.parent_region_id)?;
+        refuse_circle(tx, &self)?;
+        attrs.set_extra(&mut self.extra)?;
+        tx.put(&self)?;
+        Ok(self)
+    }
+}
+
+impl Delete for Region {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        if !tx.by_index::<Region>("parent", &self.id)?.is_empty() {
+            return Err(ApiError::forbidden("The region has regions in it; delete them first."));
+        }
+        if !tx.by_index::<Endpoint>("region", &self.id)?.is_empty() {
+            return Err(ApiError::conflict("The region has endpoints; delete or move them first."));
+        }
+        Ok(tx.delete::<Region>(&self.id).map(drop)?)
+    }
 }
 
 /// The regions above must exist, and not be below.
@@ -68,102 +119,17 @@ fn check_id(id: &str) -> ApiResult<()> {
     }
 }
 
-async fn index(State(svc): Svc, _: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let regions = svc.store.read(|tx| {
-        Ok::<_, ApiError>(match query.get("parent_region_id") {
-            Some(parent) => tx.by_index::<Region>("parent", parent)?,
-            None => tx.list_unfenced::<Region>()?,
-        })
-    })?;
-    list(regions, &query, &here)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    let id = Attrs::of(body.clone(), "region")?.text("id")?.unwrap_or_else(new_id);
-    make(&svc, &caller, &here, id, body).await
-}
-
-async fn create_as(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    let own = Attrs::of(body.clone(), "region")?.text("id")?;
-    if own.is_some_and(|own| own != id) {
-        return Err(ApiError::bad_request("The id in the body is not the one in the path."));
+    #[test]
+    fn a_region_has_the_id_that_it_is_given() {
+        let id = |in_path, in_body: Option<&str>| id_of(in_path, in_body.map(str::to_owned)).ok();
+        assert_eq!(id("", Some("here")).as_deref(), Some("here"));
+        assert_eq!(id("here", None).as_deref(), Some("here"));
+        assert_eq!(id("here", Some("here")).as_deref(), Some("here"));
+        assert_eq!(id("here", Some("there")), None);
+        assert_eq!(id("", None).map(|id| id.len()), Some(32));
     }
-    make(&svc, &caller, &here, id, body).await
-}
-
-async fn make(
-    svc: &Service,
-    caller: &Caller,
-    here: &Here,
-    id: String,
-    body: Value,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    check_id(&id)?;
-    let region = svc
-        .store
-        .transact(|tx| {
-            if tx.get::<Region>(&id)?.is_some() {
-                return Err(ApiError::conflict(format!("A region with the id {id} exists.")));
-            }
-            let mut region = Region { id: id.clone(), ..Region::default() };
-            apply(tx, &mut region, Attrs::of(body.clone(), "region")?)?;
-            tx.put(&region)?;
-            Ok(region)
-        })
-        .await?;
-    Ok((StatusCode::CREATED, region.body(here)))
-}
-
-async fn show(State(svc): Svc, _: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(svc.store.read(|tx| Region::find(tx, &id))?.body(&here))
-}
-
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let region = svc
-        .store
-        .transact(|tx| {
-            let mut region = Region::find(tx, &id)?;
-            apply(tx, &mut region, Attrs::of(body.clone(), "region")?)?;
-            tx.put(&region)?;
-            Ok::<_, ApiError>(region)
-        })
-        .await?;
-    Ok(region.body(&here))
-}
-
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            Region::find(tx, &id)?;
-            if !tx.by_index::<Region>("parent", &id)?.is_empty() {
-                return Err(ApiError::forbidden("The region has regions in it; delete them first."));
-            }
-            if !tx.by_index::<Endpoint>("region", &id)?.is_empty() {
-                return Err(ApiError::conflict("The region has endpoints; delete or move them first."));
-            }
-            tx.delete::<Region>(&id)?;
-            Ok(())
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
 }

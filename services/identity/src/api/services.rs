@@ -2,29 +2,32 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
-use http::StatusCode;
+use axum::Router;
+use cairn_gateway::{ApiError, ApiResult};
+use cairn_state::Tx;
 use serde_json::{Value, json};
 
-use super::Svc;
+use super::ask::Ask;
 use super::attrs::{Attrs, NAME_MAX};
-use super::wire::{Here, Resource, fits, list, over};
+use super::resource::{self, Create, Delete, Managed, Update};
+use super::wire::{Resource, fits, over};
 use crate::cascade;
-use crate::model;
-use crate::service::Service;
+use crate::model::{Service, new_id};
+use crate::service;
 
-pub fn routes() -> Router<Arc<Service>> {
+pub fn routes() -> Router<Arc<service::Service>> {
     Router::new()
-        .route("/services", get(index).post(create))
-        .route("/services/{id}", get(show).patch(update).delete(delete))
+        .route("/services", resource::many::<Service>())
+        .route("/services/{id}", resource::each::<Service>())
 }
 
-impl Resource for model::Service {
+impl Resource for Service {
     const ONE: &'static str = "service";
     const MANY: &'static str = "services";
+
+    fn path(&self) -> String {
+        format!("services/{}", self.id)
+    }
 
     fn view(&self) -> Value {
         let mut view = over(&self.extra, json!({"id": self.id, "type": self.kind, "enabled": self.enabled}));
@@ -37,73 +40,46 @@ impl Resource for model::Service {
     }
 }
 
-fn apply(service: &mut model::Service, mut attrs: Attrs) -> ApiResult<()> {
-    if let Some(kind) = attrs.text("type")? {
-        service.kind = kind;
+impl Managed for Service {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Service>> {
+        ask.caller.require_admin()?;
+        let mut all = tx.list_unfenced::<Service>()?;
+        let name = |s: &Service| s.name.clone().unwrap_or_default();
+        all.retain(|s| fits(&ask.query, "type", &s.kind) && fits(&ask.query, "name", &name(s)));
+        Ok(all)
     }
-    if service.kind.is_empty() || service.kind.len() > NAME_MAX {
-        return Err(ApiError::bad_request(format!("'type' must have 1 to {NAME_MAX} characters.")));
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Service> {
+        ask.caller.require_admin()?;
+        Service::find(tx, &ask.id)
     }
-    attrs.set_optional("name", &mut service.name)?;
-    attrs.set_optional("description", &mut service.description)?;
-    attrs.set_flag("enabled", &mut service.enabled)?;
-    attrs.set_extra(&mut service.extra)
 }
 
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let all = svc.store.read(|tx| Ok::<_, ApiError>(tx.list_unfenced::<model::Service>()?))?;
-    let fit = |s: &model::Service| {
-        fits(&query, "type", &s.kind) && fits(&query, "name", s.name.as_deref().unwrap_or(""))
-    };
-    list(all.into_iter().filter(fit).collect(), &query, &here)
+impl Create for Service {
+    fn create(tx: &mut Tx, ask: &Ask, attrs: Attrs) -> ApiResult<Service> {
+        Service { id: new_id(), enabled: true, ..Service::default() }.update(tx, ask, attrs)
+    }
 }
 
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let mut service = model::Service { id: model::new_id(), enabled: true, ..model::Service::default() };
-    apply(&mut service, Attrs::of(body, "service")?)?;
-    svc.store.transact(|tx| Ok::<_, ApiError>(tx.put(&service)?)).await?;
-    Ok((StatusCode::CREATED, service.body(&here)))
+impl Update for Service {
+    fn update(mut self, tx: &mut Tx, _: &Ask, mut attrs: Attrs) -> ApiResult<Service> {
+        if let Some(kind) = attrs.text("type")? {
+            self.kind = kind;
+        }
+        if self.kind.is_empty() || self.kind.len() > NAME_MAX {
+            return Err(ApiError::bad_request(format!("'type' must have 1 to {NAME_MAX} characters.")));
+        }
+        attrs.set_optional("name", &mut self.name)?;
+        attrs.set_optional("description", &mut self.description)?;
+        attrs.set_flag("enabled", &mut self.enabled)?;
+        attrs.set_extra(&mut self.extra)?;
+        tx.put(&self)?;
+        Ok(self)
+    }
 }
 
-async fn show(State(svc): Svc, caller: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    Ok(svc.store.read(|tx| model::Service::find(tx, &id))?.body(&here))
-}
-
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let service = svc
-        .store
-        .transact(|tx| {
-            let mut service = model::Service::find(tx, &id)?;
-            apply(&mut service, Attrs::of(body.clone(), "service")?)?;
-            tx.put(&service)?;
-            Ok::<_, ApiError>(service)
-        })
-        .await?;
-    Ok(service.body(&here))
-}
-
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            let service = model::Service::find(tx, &id)?;
-            cascade::delete_service(tx, &service)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+impl Delete for Service {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        cascade::delete_service(tx, &self)
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::Router;
 use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Query};
 use http::{HeaderName, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Svc;
-use super::wire::{Here, Resource};
+use super::ask::Ask;
+use super::resource::Shown;
+use super::wire::{Resource, whole};
 use crate::model::Project;
 use crate::service::Service;
 
@@ -21,7 +21,7 @@ const LENGTH_MAX: usize = 255;
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/projects/{id}/tags", get(index).put(replace).delete(clear))
-        .route("/projects/{id}/tags/{tag}", get(check).put(add).delete(remove))
+        .route("/projects/{id}/tags/{part}", get(check).put(add).delete(remove))
 }
 
 /// Tags as they come in a body.
@@ -65,101 +65,77 @@ pub fn fit(query: &Query, tags: &[String]) -> bool {
         && !any("not-tags-any").unwrap_or(false)
 }
 
-async fn index(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    readable(&caller, &id)?;
-    let project = svc.store.read(|tx| Project::find(tx, &id))?;
-    Ok(Json(json!({"tags": project.tags, "links": {"self": here.this, "next": null, "previous": null}})))
+/// The project, for its own callers and admins.
+fn readable(ask: &Ask) -> ApiResult<Project> {
+    if ask.caller.project_id != ask.id {
+        ask.caller.require_admin()?;
+    }
+    ask.read(|tx| Project::find(tx, &ask.id))
 }
 
-async fn check(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, tag)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
-    readable(&caller, &id)?;
-    let project = svc.store.read(|tx| Project::find(tx, &id))?;
-    match project.tags.contains(&tag) {
+fn missing(tag: &str) -> ApiError {
+    ApiError::not_found("project tag:", tag)
+}
+
+async fn index(ask: Ask) -> Shown {
+    Ok(whole("tags", readable(&ask)?.tags.into(), &ask.here))
+}
+
+async fn check(ask: Ask) -> ApiResult<StatusCode> {
+    match readable(&ask)?.tags.contains(&ask.part) {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::not_found("project tag:", &tag)),
+        false => Err(missing(&ask.part)),
     }
 }
 
-fn readable(caller: &Caller, id: &str) -> ApiResult<()> {
-    if caller.project_id == id { Ok(()) } else { caller.require_admin() }
-}
-
-async fn replace(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
+async fn replace(ask: Ask, Body(body): Body<Value>) -> Shown {
     let tags = parse(&body["tags"])?;
-    let project = change(&svc, &caller, &id, |_| Ok(tags.clone())).await?;
-    Ok(Json(json!({"tags": project.tags, "links": {"self": here.this, "next": null, "previous": null}})))
+    let project = change(&ask, |_| Ok(tags.clone())).await?;
+    Ok(whole("tags", project.tags.into(), &ask.here))
 }
 
-async fn clear(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    change(&svc, &caller, &id, |_| Ok(vec![])).await?;
+async fn clear(ask: Ask) -> ApiResult<StatusCode> {
+    change(&ask, |_| Ok(vec![])).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn add(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path((id, tag)): Path<(String, String)>,
-) -> ApiResult<(StatusCode, [(HeaderName, String); 1])> {
-    check_tag(&tag)?;
+async fn add(ask: Ask) -> ApiResult<(StatusCode, [(HeaderName, String); 1])> {
+    check_tag(&ask.part)?;
     let with = |mut tags: Vec<String>| {
-        if !tags.contains(&tag) {
-            tags.push(tag.clone());
+        if !tags.contains(&ask.part) {
+            tags.push(ask.part.clone());
         }
         bounded(tags)
     };
-    change(&svc, &caller, &id, with).await?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, here.this)]))
+    change(&ask, with).await?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, ask.here.this)]))
 }
 
-async fn remove(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, tag)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
+async fn remove(ask: Ask) -> ApiResult<StatusCode> {
     let without = |mut tags: Vec<String>| {
-        let at = tags.iter().position(|t| *t == tag);
-        tags.remove(at.ok_or_else(|| ApiError::not_found("project tag:", &tag))?);
+        let at = tags.iter().position(|t| *t == ask.part);
+        tags.remove(at.ok_or_else(|| missing(&ask.part))?);
         Ok(tags)
     };
-    change(&svc, &caller, &id, without).await?;
+    change(&ask, without).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn change(
-    svc: &Service,
-    caller: &Caller,
-    id: &str,
-    with: impl Fn(Vec<String>) -> ApiResult<Vec<String>>,
-) -> ApiResult<Project> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            let mut project = Project::find(tx, id)?;
-            project.tags = with(std::mem::take(&mut project.tags))?;
-            tx.put(&project)?;
-            Ok(project)
-        })
-        .await
+async fn change(ask: &Ask, with: impl Fn(Vec<String>) -> ApiResult<Vec<String>>) -> ApiResult<Project> {
+    ask.caller.require_admin()?;
+    ask.change(|tx| {
+        let mut project = Project::find(tx, &ask.id)?;
+        project.tags = with(std::mem::take(&mut project.tags))?;
+        tx.put(&project)?;
+        Ok(project)
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -7,13 +7,14 @@ use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, BaseUrl, Body, Query};
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Svc;
-use super::wire::Here;
+use super::ask::Ask;
+use super::wire::Resource;
 use crate::catalog;
 use crate::clock;
 use crate::issue;
@@ -36,7 +37,7 @@ struct Request {
 
 async fn create(
     State(svc): Svc,
-    here: Here,
+    base: BaseUrl,
     query: Query,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     Body(request): Body<Request>,
@@ -44,34 +45,30 @@ async fn create(
     // In-process callers have no address.
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |Extension(c)| c.0.ip());
     let (token, validated) = issue::issue(&svc, &request.auth, peer).await?;
-    let body = body(&svc, &validated, &here, query.get("nocatalog").is_none())?;
+    let body = body(&svc, &validated, &base, query.get("nocatalog").is_none())?;
     Ok((StatusCode::CREATED, [(SUBJECT, token)], Json(body)).into_response())
 }
 
-async fn show(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
-    let (token, validated) = subject(&svc, &caller, &headers)?;
-    let body = body(&svc, &validated, &here, query.get("nocatalog").is_none())?;
+async fn show(ask: Ask, headers: HeaderMap) -> ApiResult<Response> {
+    let (token, validated) = subject(&ask, &headers)?;
+    let with_catalog = ask.query.get("nocatalog").is_none();
+    let body = body(&ask.svc, &validated, &ask.here.base, with_catalog)?;
     Ok(([(SUBJECT, token)], Json(body)).into_response())
 }
 
-async fn revoke(State(svc): Svc, caller: Caller, headers: HeaderMap) -> ApiResult<StatusCode> {
-    let (_, validated) = subject(&svc, &caller, &headers)?;
-    svc.revoke(&validated).await?;
+async fn revoke(ask: Ask, headers: HeaderMap) -> ApiResult<StatusCode> {
+    let (_, validated) = subject(&ask, &headers)?;
+    ask.svc.revoke(&validated).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The token that is asked about: one's own, or any for an admin or a service. 404 if it is not valid.
-fn subject(svc: &Service, caller: &Caller, headers: &HeaderMap) -> ApiResult<(String, Arc<Validated>)> {
+fn subject(ask: &Ask, headers: &HeaderMap) -> ApiResult<(String, Arc<Validated>)> {
     let token = headers.get(&SUBJECT).and_then(|t| t.to_str().ok());
     let token = token.ok_or_else(|| ApiError::bad_request("The header X-Subject-Token is missing."))?;
     let gone = || ApiError::new(StatusCode::NOT_FOUND, "The token is not valid.");
-    let validated = svc.validate(token)?.ok_or_else(gone)?;
+    let validated = ask.svc.validate(token)?.ok_or_else(gone)?;
+    let caller = &ask.caller;
     let may =
         caller.is_admin() || caller.roles.contains("service") || validated.caller.user_id == caller.user_id;
     match may {
@@ -81,7 +78,7 @@ fn subject(svc: &Service, caller: &Caller, headers: &HeaderMap) -> ApiResult<(St
 }
 
 /// `token` of the API.
-fn body(svc: &Service, v: &Validated, here: &Here, with_catalog: bool) -> ApiResult<Value> {
+fn body(svc: &Service, v: &Validated, base: &BaseUrl, with_catalog: bool) -> ApiResult<Value> {
     let payload = &v.payload;
     let mut token = json!({
         "methods": methods::names(payload.methods),
@@ -108,13 +105,12 @@ fn body(svc: &Service, v: &Validated, here: &Here, with_catalog: bool) -> ApiRes
         token["application_credential"] =
             json!({"id": credential.id, "name": credential.name, "restricted": !credential.unrestricted});
         if !rules.is_empty() {
-            let rule = |r: &crate::model::AccessRule| json!({"id": r.id, "service": r.service, "method": r.method, "path": r.path});
-            token["application_credential"]["access_rules"] = rules.iter().map(rule).collect();
+            token["application_credential"]["access_rules"] = rules.iter().map(Resource::view).collect();
         }
     }
     if with_catalog {
         let (project, user) = (&v.caller.project_id, &v.caller.user_id);
-        token["catalog"] = svc.store.read(|tx| catalog::build(tx, &here.base, project, user))?.into();
+        token["catalog"] = svc.store.read(|tx| catalog::build(tx, base, project, user))?.into();
     }
     Ok(json!({"token": token}))
 }

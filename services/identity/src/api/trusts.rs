@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::Router;
 use axum::routing::get;
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Body};
 use cairn_state::Tx;
-use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Svc;
+use super::ask::{Ask, Holder};
 use super::attrs::Attrs;
-use super::wire::{Here, Holder, Resource, listed};
+use super::resource::{self, Delete, Made, Managed, Shown};
+use super::wire::{Here, Resource, candidates, list, present};
 use crate::cascade;
 use crate::clock;
 use crate::effective;
@@ -21,33 +20,84 @@ use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/OS-TRUST/trusts", get(index).post(create))
-        .route("/OS-TRUST/trusts/{id}", get(show).delete(delete))
+        .route("/OS-TRUST/trusts", get(resource::list::<Lent>).post(create))
+        .route("/OS-TRUST/trusts/{id}", get(resource::show::<Lent>).delete(resource::delete::<Lent>))
         .route("/OS-TRUST/trusts/{id}/roles", get(roles))
-        .route("/OS-TRUST/trusts/{id}/roles/{role}", get(role))
+        .route("/OS-TRUST/trusts/{id}/roles/{part}", get(role))
 }
 
-impl Resource for Trust {
-    const ONE: &'static str = "trust";
-    const MANY: &'static str = "OS-TRUST/trusts";
+/// A trust and the roles it lends, as far as there still are any. Lists leave the roles out.
+struct Lent {
+    trust: Trust,
+    roles: Vec<Role>,
+}
 
-    /// Without its roles, which lists do not show.
+impl Resource for Lent {
+    const ONE: &'static str = "trust";
+    const MANY: &'static str = "trusts";
+
+    fn path(&self) -> String {
+        format!("OS-TRUST/trusts/{}", self.trust.id)
+    }
+
     fn view(&self) -> Value {
+        let trust = &self.trust;
         json!({
-            "id": self.id, "trustor_user_id": self.trustor_user_id, "trustee_user_id": self.trustee_user_id,
-            "impersonation": self.impersonation, "project_id": self.project_id, "deleted_at": null,
-            "expires_at": self.expires_s.map(clock::show_s), "remaining_uses": self.remaining_uses,
+            "id": trust.id, "trustor_user_id": trust.trustor_user_id, "trustee_user_id": trust.trustee_user_id,
+            "impersonation": trust.impersonation, "project_id": trust.project_id, "deleted_at": null,
+            "expires_at": trust.expires_s.map(clock::show_s), "remaining_uses": trust.remaining_uses,
             "redelegation_count": 0,
         })
     }
+
+    fn item(&self, here: &Here) -> Value {
+        self.linked(here)
+    }
+
+    fn shown(&self, here: &Here) -> Value {
+        let mut shown = self.linked(here);
+        shown["roles"] = self.roles.iter().map(|r| r.shown(here)).collect();
+        let link = format!("{}/{}/roles", here.v3, self.path());
+        shown["roles_links"] = json!({"self": link, "next": null, "previous": null});
+        shown
+    }
 }
 
-fn body(trust: &Trust, roles: &[Role], here: &Here) -> Json<Value> {
-    let mut shown = trust.shown(here);
-    shown["roles"] = roles.iter().map(|r| r.shown(here)).collect();
-    let self_link = format!("{}/OS-TRUST/trusts/{}/roles", here.v3, trust.id);
-    shown["roles_links"] = json!({"self": self_link, "next": null, "previous": null});
-    Json(json!({"trust": shown}))
+impl Managed for Lent {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<Lent>> {
+        let (trustor, trustee) = (ask.query.get("trustor_user_id"), ask.query.get("trustee_user_id"));
+        let is_own = [trustor, trustee].into_iter().flatten().any(|u| u == ask.caller.user_id);
+        if !is_own {
+            ask.caller.require_admin()?;
+        }
+        let mut all = match trustor {
+            Some(user) => tx.by_index::<Trust>("trustor", user)?,
+            None => candidates::<Trust>(tx, "trustee", trustee)?,
+        };
+        all.retain(|t| is_live(t) && trustee.is_none_or(|u| u == t.trustee_user_id));
+        Ok(all.into_iter().map(|trust| Lent { trust, roles: vec![] }).collect())
+    }
+
+    /// Only for its parties and admins, and not once it has ended.
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<Lent> {
+        let (caller, missing) = (&ask.caller, || ApiError::not_found("trust:", &ask.id));
+        let trust = tx.get::<Trust>(&ask.id)?.ok_or_else(missing)?;
+        let is_party = [&trust.trustor_user_id, &trust.trustee_user_id].contains(&&caller.user_id);
+        if !is_live(&trust) || !(is_party || caller.is_admin()) {
+            return Err(missing());
+        }
+        let roles = present::<Role>(tx, &trust.roles)?;
+        Ok(Lent { trust, roles })
+    }
+
+    /// Whose it is decides, not a role alone.
+    fn require_writer(_: &Ask) -> ApiResult<()> {
+        Ok(())
+    }
+}
+
+fn is_live(trust: &Trust) -> bool {
+    trust.expires_s.is_none_or(|e| e > clock::now_s())
 }
 
 /// Reads a request; the roles are still as they were named.
@@ -83,28 +133,20 @@ fn parse(mut attrs: Attrs) -> ApiResult<(Trust, Vec<Value>)> {
     Ok((trust, roles))
 }
 
-async fn create(
-    State(svc): Svc,
-    Holder(token): Holder,
-    here: Here,
-    Body(request): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+async fn create(Holder(token): Holder, ask: Ask, Body(body): Body<Value>) -> Made {
     token.require_own()?;
-    let (mut trust, wanted) = parse(Attrs::of(request, "trust")?)?;
-    if trust.trustor_user_id != token.caller.user_id {
+    let (mut trust, wanted) = parse(Attrs::of(body, Lent::ONE)?)?;
+    if trust.trustor_user_id != ask.caller.user_id {
         return Err(ApiError::forbidden("Only the trustor can make a trust."));
     }
-    let roles = svc
-        .store
-        .transact(|tx| {
-            User::find(tx, &trust.trustee_user_id)?;
-            let roles = lent(tx, &trust, &wanted)?;
-            trust.roles = roles.iter().map(|r| r.id.clone()).collect();
-            tx.put(&trust)?;
-            Ok::<_, ApiError>(roles)
-        })
-        .await?;
-    Ok((StatusCode::CREATED, body(&trust, &roles, &here)))
+    let make = |tx: &mut Tx| {
+        User::find(tx, &trust.trustee_user_id)?;
+        let roles = lent(tx, &trust, &wanted)?;
+        trust.roles = roles.iter().map(|r| r.id.clone()).collect();
+        tx.put(&trust)?;
+        Ok(Lent { trust: trust.clone(), roles })
+    };
+    resource::made(&ask, make).await
 }
 
 /// The roles that are named, all of which the trustor must have on the project.
@@ -140,91 +182,22 @@ pub fn named(tx: &mut Tx, role: &Value) -> ApiResult<Role> {
     }
 }
 
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let (trustor, trustee) = (query.get("trustor_user_id"), query.get("trustee_user_id"));
-    let is_own = [trustor, trustee].into_iter().flatten().any(|u| u == caller.user_id);
-    if !is_own {
-        caller.require_admin()?;
-    }
-    let all = svc.store.read(|tx| {
-        Ok::<_, ApiError>(match (trustor, trustee) {
-            (Some(user), _) => tx.by_index::<Trust>("trustor", user)?,
-            (None, Some(user)) => tx.by_index::<Trust>("trustee", user)?,
-            (None, None) => tx.list_unfenced::<Trust>()?,
-        })
-    })?;
-    let fit = |t: &&Trust| is_live(t) && trustee.is_none_or(|u| u == t.trustee_user_id);
-    listed("trusts", all.iter().filter(fit).map(|t| t.shown(&here)).collect(), &query, &here)
-}
-
-fn is_live(trust: &Trust) -> bool {
-    trust.expires_s.is_none_or(|e| e > clock::now_s())
-}
-
-/// The trust, if it has not ended and the caller is a party to it; 404 otherwise.
-fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Trust> {
-    let trust = Trust::find(tx, id)?;
-    let is_party = [&trust.trustor_user_id, &trust.trustee_user_id].contains(&&caller.user_id);
-    match is_live(&trust) && (is_party || caller.is_admin()) {
-        true => Ok(trust),
-        false => Err(ApiError::not_found("trust:", id)),
+impl Delete for Lent {
+    fn delete(self, tx: &mut Tx, ask: &Ask) -> ApiResult<()> {
+        if self.trust.trustor_user_id != ask.caller.user_id {
+            ask.caller.require_admin()?;
+        }
+        cascade::delete_trust(tx, &self.trust)
     }
 }
 
-fn roles_of(tx: &mut Tx, trust: &Trust) -> ApiResult<Vec<Role>> {
-    let mut roles = Vec::new();
-    for id in &trust.roles {
-        roles.extend(tx.get::<Role>(id)?);
-    }
-    Ok(roles)
+async fn roles(ask: Ask) -> Shown {
+    let lent = ask.read(|tx| Lent::one(tx, &ask))?;
+    list(&lent.roles, &ask.query, &ask.here)
 }
 
-async fn show(State(svc): Svc, caller: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let (trust, roles) = svc.store.read(|tx| {
-        let trust = find(tx, &caller, &id)?;
-        let roles = roles_of(tx, &trust)?;
-        Ok::<_, ApiError>((trust, roles))
-    })?;
-    Ok(body(&trust, &roles, &here))
-}
-
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    svc.store
-        .transact(|tx| {
-            let trust = find(tx, &caller, &id)?;
-            if trust.trustor_user_id != caller.user_id {
-                caller.require_admin()?;
-            }
-            cascade::delete_trust(tx, &trust)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn roles(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    let roles = svc.store.read(|tx| {
-        let trust = find(tx, &caller, &id)?;
-        roles_of(tx, &trust)
-    })?;
-    super::wire::list(roles, &query, &here)
-}
-
-async fn role(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path((id, role)): Path<(String, String)>,
-) -> ApiResult<Json<Value>> {
-    let roles = svc.store.read(|tx| {
-        let trust = find(tx, &caller, &id)?;
-        roles_of(tx, &trust)
-    })?;
-    let found = roles.iter().find(|r| r.id == role);
-    found.map(|r| r.body(&here)).ok_or_else(|| ApiError::not_found("role:", &role))
+async fn role(ask: Ask) -> Shown {
+    let lent = ask.read(|tx| Lent::one(tx, &ask))?;
+    let found = lent.roles.iter().find(|r| r.id == ask.part);
+    found.map(|r| r.body(&ask.here)).ok_or_else(|| ApiError::not_found("role:", &ask.part))
 }

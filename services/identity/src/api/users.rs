@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Body};
+use cairn_state::Tx;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Svc;
-use super::attrs::{Attrs, NAME_MAX};
-use super::wire::{Here, Resource, fits, fits_flag, list, over};
+use super::ask::Ask;
+use super::attrs::{Attrs, NAME_MAX, require_name};
+use super::resource::{self, Delete, Made, Managed, Shown};
+use super::wire::{Resource, candidates, fits, fits_flag, fitting, list, over, present};
 use crate::cascade;
 use crate::clock;
 use crate::marks::MarkId;
@@ -22,8 +25,8 @@ use crate::service::Service;
 
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/users", get(index).post(create))
-        .route("/users/{id}", get(show).patch(update).delete(delete))
+        .route("/users", get(resource::list::<User>).post(create))
+        .route("/users/{id}", get(resource::show::<User>).patch(update).delete(resource::delete::<User>))
         .route("/users/{id}/password", post(change_password))
         .route("/users/{id}/projects", get(projects))
         .route("/users/{id}/groups", get(groups))
@@ -32,6 +35,10 @@ pub fn routes() -> Router<Arc<Service>> {
 impl Resource for User {
     const ONE: &'static str = "user";
     const MANY: &'static str = "users";
+
+    fn path(&self) -> String {
+        format!("users/{}", self.id)
+    }
 
     fn view(&self) -> Value {
         let mut view = over(
@@ -48,7 +55,50 @@ impl Resource for User {
     }
 }
 
-/// Takes the attributes that can be changed, and gives back the password if there is one to be set.
+impl Managed for User {
+    fn all(tx: &mut Tx, ask: &Ask) -> ApiResult<Vec<User>> {
+        let query = &ask.query;
+        let domain = policy::listing_domain(&ask.caller)?.or(query.get("domain_id"));
+        fitting(candidates(tx, "domain", domain)?, |u: &User| {
+            let fit = fits(query, "name", &u.name) && fits(query, "domain_id", &u.domain_id);
+            Ok(fit && fits_flag(query, "enabled", u.enabled)?)
+        })
+    }
+
+    fn one(tx: &mut Tx, ask: &Ask) -> ApiResult<User> {
+        let is_self = policy::require_self(&ask.caller, &ask.id);
+        match User::find(tx, &ask.id) {
+            Ok(user) => {
+                is_self.or_else(|_| policy::require_domain_reader(&ask.caller, &user.domain_id))?;
+                Ok(user)
+            }
+            // Who may not see users does not learn which there are.
+            Err(e) => is_self.and(Err(e)),
+        }
+    }
+}
+
+impl Delete for User {
+    fn delete(self, tx: &mut Tx, _: &Ask) -> ApiResult<()> {
+        cascade::delete_user(tx, &self)
+    }
+}
+
+/// What a body says of a user, but for the password: of that its hash, if there is one to be set.
+async fn read(ask: &Ask, body: Value) -> ApiResult<(Attrs, Option<String>)> {
+    ask.caller.require_admin()?;
+    let mut attrs = Attrs::of(body, User::ONE)?;
+    // What only the server sets is not taken from clients.
+    attrs.value("password_expires_at");
+    let hash = match attrs.text("password")? {
+        None => None,
+        Some(p) if p.is_empty() => return Err(ApiError::bad_request("A password cannot be empty.")),
+        Some(p) => Some(ask.svc.passwords.hash(&p).await?),
+    };
+    Ok((attrs, hash))
+}
+
+/// Takes the attributes that can be changed.
 fn apply(user: &mut User, mut attrs: Attrs) -> ApiResult<()> {
     attrs.set_name(&mut user.name, NAME_MAX)?;
     attrs.set_flag("enabled", &mut user.enabled)?;
@@ -57,124 +107,42 @@ fn apply(user: &mut User, mut attrs: Attrs) -> ApiResult<()> {
     attrs.set_extra(&mut user.extra)
 }
 
-/// The hash of the password in a body, if there is one. The body keeps no password.
-async fn hash_of(svc: &Service, attrs: &mut Attrs) -> ApiResult<Option<String>> {
-    // What only the server sets is not taken from clients.
-    attrs.value("password_expires_at");
-    match attrs.text("password")? {
-        None => Ok(None),
-        Some(p) if p.is_empty() => Err(ApiError::bad_request("A password cannot be empty.")),
-        Some(p) => svc.passwords.hash(&p).await.map(Some),
-    }
-}
-
-async fn index(State(svc): Svc, caller: Caller, here: Here, query: Query) -> ApiResult<Json<Value>> {
-    let own = policy::listing_domain(&caller)?;
-    let users = svc.store.read(|tx| {
-        Ok::<_, ApiError>(match own.or(query.get("domain_id")) {
-            Some(domain) => tx.by_index::<User>("domain", domain)?,
-            None => tx.list_unfenced::<User>()?,
-        })
-    })?;
-    let mut found = Vec::new();
-    for user in users {
-        let fit = fits(&query, "name", &user.name) && fits(&query, "domain_id", &user.domain_id);
-        if fit && fits_flag(&query, "enabled", user.enabled)? {
-            found.push(user);
-        }
-    }
-    list(found, &query, &here)
-}
-
-async fn create(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Body(body): Body<Value>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    caller.require_admin()?;
-    let mut attrs = Attrs::of(body, "user")?;
-    let password = hash_of(&svc, &mut attrs).await?;
-    let own = caller.domain_id.clone().unwrap_or(caller.project_domain_id);
-    let domain_id = attrs.text("domain_id")?.unwrap_or(own);
+async fn create(ask: Ask, Body(body): Body<Value>) -> Made {
+    let (mut attrs, password) = read(&ask, body).await?;
+    let domain_id = ask.domain_for(&mut attrs)?;
     let mut user = User { id: new_id(), enabled: true, domain_id, password, ..User::default() };
     apply(&mut user, attrs)?;
-    if user.name.is_empty() {
-        return Err(ApiError::bad_request("'name' is required."));
-    }
-    svc.store
-        .transact(|tx| {
-            super::domains::find(tx, &user.domain_id)?;
-            tx.put(&user)?;
-            MarkId::user(&user.id).touch(tx)
-        })
-        .await?;
-    Ok((StatusCode::CREATED, user.body(&here)))
-}
-
-async fn show(State(svc): Svc, caller: Caller, here: Here, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let user = svc.store.read(|tx| User::find(tx, &id));
-    match user {
-        Ok(user) => {
-            policy::require_self(&caller, &id)
-                .or_else(|_| policy::require_domain_reader(&caller, &user.domain_id))?;
-            Ok(user.body(&here))
-        }
-        // Who may not see users does not learn which there are.
-        Err(e) => policy::require_self(&caller, &id).and(Err(e)),
-    }
-}
-
-async fn update(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let mut body = body;
-    let password = {
-        let mut attrs = Attrs::of(json!({"user": body["user"]}), "user")?;
-        hash_of(&svc, &mut attrs).await?
+    require_name(&user.name)?;
+    let make = |tx: &mut Tx| {
+        super::domains::find(tx, &user.domain_id)?;
+        tx.put(&user)?;
+        MarkId::user(&user.id).touch(tx)?;
+        Ok(user.clone())
     };
-    if let Some(user) = body["user"].as_object_mut() {
-        user.remove("password");
-        user.remove("password_expires_at");
-    }
-    let user = svc
-        .store
-        .transact(|tx| {
-            let mut user = User::find(tx, &id)?;
-            let mut attrs = Attrs::of(body.clone(), "user")?;
-            if attrs.text("domain_id")?.is_some_and(|d| d != user.domain_id) {
-                return Err(ApiError::bad_request("A user's domain cannot be changed."));
-            }
-            let was_enabled = user.enabled;
-            apply(&mut user, attrs)?;
-            if password.is_some() {
-                user.password.clone_from(&password);
-            }
-            if password.is_some() || (was_enabled && !user.enabled) {
-                user.tokens_after_us = clock::now_us();
-            }
-            tx.put(&user)?;
-            MarkId::user(&id).touch(tx)?;
-            Ok(user)
-        })
-        .await?;
-    Ok(user.body(&here))
+    resource::made(&ask, make).await
 }
 
-async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    svc.store
-        .transact(|tx| {
-            let user = User::find(tx, &id)?;
-            cascade::delete_user(tx, &user)
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn update(ask: Ask, Body(body): Body<Value>) -> Shown {
+    let (attrs, password) = read(&ask, body).await?;
+    let change = |tx: &mut Tx| {
+        let mut user = User::find(tx, &ask.id)?;
+        let mut attrs = attrs.clone();
+        if attrs.text("domain_id")?.is_some_and(|d| d != user.domain_id) {
+            return Err(ApiError::bad_request("A user's domain cannot be changed."));
+        }
+        let was_enabled = user.enabled;
+        apply(&mut user, attrs)?;
+        if password.is_some() {
+            user.password.clone_from(&password);
+        }
+        if password.is_some() || (was_enabled && !user.enabled) {
+            user.tokens_after_us = clock::now_us();
+        }
+        tx.put(&user)?;
+        MarkId::user(&ask.id).touch(tx)?;
+        Ok(user)
+    };
+    resource::changed(&ask, change).await
 }
 
 #[derive(Deserialize)]
@@ -227,36 +195,22 @@ async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn projects(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    policy::require_self(&caller, &id)?;
-    let projects = svc.store.read(|tx| {
-        User::find(tx, &id)?;
-        super::auth::projects_of(tx, &id)
+async fn projects(ask: Ask) -> Shown {
+    policy::require_self(&ask.caller, &ask.id)?;
+    let projects = ask.read(|tx| {
+        User::find(tx, &ask.id)?;
+        super::auth::projects_of(tx, &ask.id)
     })?;
-    list(projects, &query, &here)
+    list(&projects, &ask.query, &ask.here)
 }
 
-async fn groups(
-    State(svc): Svc,
-    caller: Caller,
-    here: Here,
-    query: Query,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    policy::require_self(&caller, &id)?;
-    let groups = svc.store.read(|tx| {
-        User::find(tx, &id)?;
-        let mut groups = Vec::new();
-        for membership in tx.by_index::<Membership>("user", &id)? {
-            groups.extend(tx.get::<Group>(&membership.group_id)?);
-        }
-        Ok::<_, ApiError>(groups)
+async fn groups(ask: Ask) -> Shown {
+    policy::require_self(&ask.caller, &ask.id)?;
+    let mut groups = ask.read(|tx| {
+        User::find(tx, &ask.id)?;
+        let memberships = tx.by_index::<Membership>("user", &ask.id)?;
+        present::<Group>(tx, memberships.iter().map(|m| &m.group_id))
     })?;
-    list(groups.into_iter().filter(|g| fits(&query, "name", &g.name)).collect(), &query, &here)
+    groups.retain(|g| fits(&ask.query, "name", &g.name));
+    list(&groups, &ask.query, &ask.here)
 }

@@ -1,17 +1,13 @@
-//! What all resources share on the wire: links, lists, look-ups.
-
-use std::sync::Arc;
+//! What is shown: names, links and lists of resources, and the filters of lists. Pure, but for the look-ups at the end.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, OriginalUri};
-use cairn_gateway::{ApiError, ApiResult, BaseUrl, Caller, Page, Query};
+use axum::extract::OriginalUri;
+use cairn_gateway::{ApiError, ApiResult, BaseUrl, Page, Query};
 use cairn_state::{Record, Tx};
 use http::request::Parts;
 use serde_json::{Map, Value, json};
 
 use crate::model::Extra;
-use crate::service::Service;
-use crate::validate::Validated;
 
 /// Where the request came in: what links are made of.
 #[derive(Debug, Clone)]
@@ -24,32 +20,43 @@ pub struct Here {
     pub this: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Here {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let base = BaseUrl::from_request_parts(parts, state).await?;
+impl Here {
+    /// Of a request that came in under `base`.
+    pub fn of(base: BaseUrl, parts: &Parts) -> Here {
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |u| &u.0);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        Ok(Here { v3: format!("{}/identity/v3", base.0), this: format!("{}{path}", base.0), base })
+        Here { v3: format!("{}/identity/v3", base.0), this: format!("{}{path}", base.0), base }
     }
 }
 
-/// A record that the API shows.
-pub trait Resource: Record {
+/// Something that the API shows.
+pub trait Resource: Sized + Send + 'static {
     /// Its name in bodies, as `user`.
     const ONE: &'static str;
-    /// The name of a list of it, as `users`; also its path under v3.
+    /// The name of a list of it, as `users`.
     const MANY: &'static str;
+
+    /// Its own path below v3, as `users/ID`.
+    fn path(&self) -> String;
 
     /// Its attributes, without links.
     fn view(&self) -> Value;
 
     /// Its attributes and the link to itself.
-    fn shown(&self, here: &Here) -> Value {
+    fn linked(&self, here: &Here) -> Value {
         let mut view = self.view();
-        view["links"] = json!({"self": format!("{}/{}/{}", here.v3, Self::MANY, self.id())});
+        view["links"] = json!({"self": format!("{}/{}", here.v3, self.path())});
         view
+    }
+
+    /// How it is shown alone.
+    fn shown(&self, here: &Here) -> Value {
+        self.linked(here)
+    }
+
+    /// How lists show it.
+    fn item(&self, here: &Here) -> Value {
+        self.shown(here)
     }
 
     /// The body that shows it alone.
@@ -58,18 +65,17 @@ pub trait Resource: Record {
     }
 
     /// The record with this id; 404 if there is none.
-    fn find(tx: &mut Tx, id: &str) -> ApiResult<Self> {
+    fn find(tx: &mut Tx, id: &str) -> ApiResult<Self>
+    where
+        Self: Record,
+    {
         tx.get::<Self>(id)?.ok_or_else(|| ApiError::not_found(&format!("{}:", Self::ONE), id))
     }
 }
 
-/// A list of records, cut into pages if the client asks for that.
-pub fn list<R: Resource>(records: Vec<R>, query: &Query, here: &Here) -> ApiResult<Json<Value>> {
-    listed(R::MANY, records.iter().map(|r| r.shown(here)).collect(), query, here)
-}
-
-/// A list of anything that has ids.
-pub fn listed(many: &str, items: Vec<Value>, query: &Query, here: &Here) -> ApiResult<Json<Value>> {
+/// A list of resources, cut into pages if the client asks for that.
+pub fn list<R: Resource>(found: &[R], query: &Query, here: &Here) -> ApiResult<Json<Value>> {
+    let items: Vec<Value> = found.iter().map(|r| r.item(here)).collect();
     let (items, next) = match query.get("limit") {
         None => (items, None),
         Some(_) => {
@@ -81,7 +87,12 @@ pub fn listed(many: &str, items: Vec<Value>, query: &Query, here: &Here) -> ApiR
         let path = here.this.split('?').next().unwrap_or(&here.this);
         format!("{path}?limit={}&marker={marker}", query.get("limit").unwrap_or("1000"))
     });
-    Ok(Json(json!({many: items, "links": {"self": here.this, "next": next, "previous": null}})))
+    Ok(Json(json!({R::MANY: items, "links": {"self": here.this, "next": next, "previous": null}})))
+}
+
+/// A body whose `key` is a whole list, never cut.
+pub fn whole(key: &str, items: Value, here: &Here) -> Json<Value> {
+    Json(json!({key: items, "links": {"self": here.this, "next": null, "previous": null}}))
 }
 
 /// Extras with the attributes of the API over them.
@@ -113,17 +124,54 @@ pub fn fits_flag(query: &Query, key: &str, value: bool) -> ApiResult<bool> {
     Ok(query.flag(key)?.is_none_or(|wanted| wanted == value))
 }
 
-/// The whole of the caller's token, for handlers that must know how it was come by.
-pub struct Holder(pub Arc<Validated>);
+/// Those that fit, where telling so may fail: a flag in the query is read only when it matters.
+pub fn fitting<R>(all: Vec<R>, fits: impl Fn(&R) -> ApiResult<bool>) -> ApiResult<Vec<R>> {
+    let judged = all.into_iter().map(|r| fits(&r).map(|fit| fit.then_some(r)));
+    judged.filter_map(Result::transpose).collect()
+}
 
-impl FromRequestParts<Arc<Service>> for Holder {
-    type Rejection = ApiError;
+/// The records with this value in a shared index, or all if there is no value to go by.
+pub fn candidates<R: Record>(tx: &mut Tx, index: &str, value: Option<&str>) -> ApiResult<Vec<R>> {
+    match value {
+        Some(value) => Ok(tx.by_index(index, value)?),
+        None => Ok(tx.list_unfenced()?),
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, svc: &Arc<Service>) -> Result<Self, ApiError> {
-        // The gateway has let the caller in; an access rule may yet have refused the token for this request.
-        parts.extensions.get::<Arc<Caller>>().ok_or_else(ApiError::unauthorized)?;
-        let token = parts.headers.get("x-auth-token").and_then(|t| t.to_str().ok());
-        let validated = svc.validate(token.unwrap_or(""))?;
-        validated.map(Holder).ok_or_else(ApiError::unauthorized)
+/// The records with these ids that are there.
+pub fn present<R: Record>(tx: &mut Tx, ids: impl IntoIterator<Item: AsRef<str>>) -> ApiResult<Vec<R>> {
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(tx.get::<R>(id.as_ref())?);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(key: &str, value: &str) -> Query {
+        Query(vec![(key.into(), value.into())])
+    }
+
+    #[test]
+    fn a_text_fits_by_equality_or_a_part_of_it() {
+        let fit = |key, value| fits(&query(key, value), "name", "Home");
+        assert!(fit("name", "Home") && !fit("name", "home") && fit("other", "x"));
+        assert!(fit("name__contains", "om") && !fit("name__contains", "OM") && fit("name__icontains", "OM"));
+        assert!(fit("name__startswith", "Ho") && !fit("name__startswith", "ho"));
+        assert!(fit("name__istartswith", "ho") && !fit("name__istartswith", "me"));
+    }
+
+    #[test]
+    fn a_bad_flag_is_refused_when_it_matters() {
+        let flag = |value, all: Vec<bool>| {
+            fitting(all, |on| fits_flag(&query("enabled", value), "enabled", *on)).ok()
+        };
+        assert_eq!(flag("true", vec![true, false]), Some(vec![true]));
+        assert_eq!(flag("", vec![true, false]), Some(vec![true]));
+        assert_eq!(flag("perhaps", vec![]), Some(vec![]));
+        assert_eq!(flag("perhaps", vec![true]), None);
     }
 }

@@ -36,10 +36,7 @@ impl Record for User {
     }
 
     fn indexes(&self) -> Vec<Index> {
-        vec![
-            Index::unique("name", scoped(&self.domain_id, &self.name)),
-            Index::multi("domain", &self.domain_id),
-        ]
+        within(&self.domain_id, &self.name)
     }
 }
 
@@ -66,10 +63,7 @@ impl Record for Group {
     }
 
     fn indexes(&self) -> Vec<Index> {
-        vec![
-            Index::unique("name", scoped(&self.domain_id, &self.name)),
-            Index::multi("domain", &self.domain_id),
-        ]
+        within(&self.domain_id, &self.name)
     }
 }
 
@@ -137,6 +131,11 @@ impl Record for Project {
         }
         all
     }
+}
+
+/// The indexes of what a domain owns.
+fn within(domain_id: &str, name: &str) -> Vec<Index> {
+    vec![Index::unique("name", scoped(domain_id, name)), Index::multi("domain", domain_id)]
 }
 
 /// The value of a name's unique index.

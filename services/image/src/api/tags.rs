@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Svc, attributes};
 use crate::access;
+use crate::model::Image;
 
 /// `PUT`: the image has the tag.
 pub async fn add(
@@ -14,15 +15,7 @@ pub async fn add(
     caller: Caller,
     Path((id, tag)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    svc.store
-        .transact(|tx| {
-            let mut image = access::writable(tx, &caller, &id)?;
-            attributes::add_tag(&mut image.tags, &tag)?;
-            image.updated_at = Timestamp::now();
-            tx.put(&image)?;
-            Ok(StatusCode::NO_CONTENT)
-        })
-        .await
+    change(&State(svc), &caller, &id, |image| attributes::add_tag(&mut image.tags, &tag)).await
 }
 
 /// `DELETE`: it no longer has it; 404 if it had it not.
@@ -31,12 +24,23 @@ pub async fn remove(
     caller: Caller,
     Path((id, tag)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
+    change(&State(svc), &caller, &id, |image| match image.tags.remove(&tag) {
+        true => Ok(()),
+        false => Err(ApiError::new(StatusCode::NOT_FOUND, "The tag could not be found.")),
+    })
+    .await
+}
+
+async fn change(
+    svc: &Svc,
+    caller: &Caller,
+    id: &str,
+    how: impl Fn(&mut Image) -> ApiResult<()>,
+) -> ApiResult<StatusCode> {
     svc.store
         .transact(|tx| {
-            let mut image = access::writable(tx, &caller, &id)?;
-            if !image.tags.remove(&tag) {
-                return Err(ApiError::new(StatusCode::NOT_FOUND, "The tag could not be found."));
-            }
+            let mut image = access::writable(tx, caller, id)?;
+            how(&mut image)?;
             image.updated_at = Timestamp::now();
             tx.put(&image)?;
             Ok(StatusCode::NO_CONTENT)

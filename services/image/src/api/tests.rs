@@ -102,14 +102,9 @@ impl Cloud {
         let role = if project == "admin" { "admin" } else { "member" };
         let caller = Caller {
             user_id: "u".into(),
-            user_name: "u".into(),
-            user_domain_id: "default".into(),
             project_id: project.into(),
-            project_name: project.into(),
-            project_domain_id: "default".into(),
-            domain_id: None,
             roles: [role.to_owned()].into(),
-            audit_id: "a".into(),
+            ..Caller::default()
         };
         let request = request
             .extension(Arc::new(caller))

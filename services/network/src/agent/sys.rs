@@ -1,7 +1,7 @@
 //! What needs the kernel's raw interface: making a tap device, putting a frame on a wire, two socket options.
 //!
 //! The only `unsafe` of this crate lives here, behind safe functions. It decides nothing.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls that no dependency wraps")]
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,7 +15,6 @@ const TUN: &str = "/dev/net/tun";
 
 /// The requests of `linux/if_tun.h`.
 mod tun {
-    #![allow(missing_docs)]
     use nix::libc;
     use nix::request_code_write as code;
 

@@ -1,14 +1,12 @@
 //! Address scopes as the API shows them.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::Tx;
 use serde_json::json;
 
 use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
-use crate::model::{AddressScope, Stamp, SubnetPool};
+use crate::model::{AddressScope, SubnetPool};
 
 impl Resource for AddressScope {
     const NAME: &'static str = "address_scope";
@@ -17,19 +15,9 @@ impl Resource for AddressScope {
     const TITLE: &'static str = "Address scope";
     const MISSING: &'static str = "AddressScopeNotFound";
     const PUBLIC: &'static [&'static str] = &["shared"];
-    const READ_ONLY: &'static [&'static str] = &["id", "project_id", "tenant_id", "ip_version"];
+    const READ_ONLY: &'static [&'static str] = &["ip_version"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        None
-    }
+    resource::fields!();
 
     fn visible(&self, _: &mut Tx, caller: &Caller) -> ApiResult<bool> {
         Ok(self.shared || caller.sees(&self.project_id))

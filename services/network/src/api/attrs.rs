@@ -12,6 +12,10 @@ use serde_json::{Map, Value};
 /// The longest name or description, in characters.
 const TEXT_MAX: usize = 255;
 
+/// The attributes that every resource shows, and takes from nobody (but the project, of a new one).
+const SHOWN_BY_ALL: [&str; 6] =
+    ["id", "project_id", "tenant_id", "created_at", "updated_at", "revision_number"];
+
 /// What a client gave for one resource.
 #[derive(Debug, Clone)]
 pub struct Attrs {
@@ -21,7 +25,7 @@ pub struct Attrs {
 
 impl Attrs {
     /// The attributes in `{"NAME": {...}}`'s inner object. `readable` are those that the resource
-    /// shows but doesn't take, so that such a one is told from an unknown one.
+    /// shows but doesn't take, beside those of every resource, so that such a one is told from an unknown one.
     pub fn new(value: Value, name: &str, readable: &'static [&'static str]) -> ApiResult<Attrs> {
         match value {
             Value::Object(map) => Ok(Attrs { map, readable }),
@@ -121,7 +125,7 @@ impl Attrs {
     /// Refuses what nobody took.
     pub fn finish(self) -> ApiResult<()> {
         let Some(first) = self.map.keys().next() else { return Ok(()) };
-        if self.readable.contains(&first.as_str()) {
+        if self.readable.iter().chain(&SHOWN_BY_ALL).any(|known| known == first) {
             return Err(ApiError::bad_request(format!("Cannot set or update read-only attribute {first}")));
         }
         let all = self.map.keys().cloned().collect::<Vec<_>>().join(", ");

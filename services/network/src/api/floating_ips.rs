@@ -1,6 +1,5 @@
 //! Floating IPs as the API shows them. They have no name: clients would take one for the address.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cairn_gateway::{ApiError, ApiResult, Caller};
@@ -12,7 +11,7 @@ use super::resource::{self, Ctx, Resource, View, with};
 use super::routers;
 use crate::logic::fixed_ips::{self, Wanted};
 use crate::logic::{addressing, floating, ports, quotas};
-use crate::model::{FloatingIp, Network, Port, Router, Stamp, Subnet, owner};
+use crate::model::{FloatingIp, Network, Port, Router, Subnet, owner};
 
 impl Resource for FloatingIp {
     const NAME: &'static str = "floatingip";
@@ -22,32 +21,10 @@ impl Resource for FloatingIp {
     const MISSING: &'static str = "FloatingIPNotFound";
     const INDEXED: &'static [(&'static str, &'static str)] =
         &[("port_id", "port"), ("router_id", "router"), ("floating_network_id", "network")];
-    const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
-        "status",
-        "router_id",
-        "floating_network_id",
-        "floating_ip_address",
-        "created_at",
-        "updated_at",
-        "revision_number",
-        "tags",
-        "port_details",
-    ];
+    const READ_ONLY: &'static [&'static str] =
+        &["status", "router_id", "floating_network_id", "floating_ip_address", "tags", "port_details"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags);
 
     fn view(&self, tx: &mut Tx, _: &Caller) -> ApiResult<View> {
         let base = resource::view_of(&self.id, &self.project_id, &self.description, &self.stamp);

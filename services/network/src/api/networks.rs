@@ -9,7 +9,7 @@ use serde_json::json;
 use super::attrs::{Attrs, invalid};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{networks, quotas};
-use crate::model::{Network, NetworkStatus, Phase, Provider, ProviderKind, Stamp, Subnet, status};
+use crate::model::{Network, NetworkStatus, Phase, Provider, ProviderKind, Subnet, status};
 
 /// The smallest MTU, in bytes (RFC 791).
 const MTU_MIN: i64 = 68;
@@ -22,35 +22,15 @@ impl Resource for Network {
     const MISSING: &'static str = "NetworkNotFound";
     const PUBLIC: &'static [&'static str] = &["shared", "external"];
     const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
         "status",
         "subnets",
-        "created_at",
-        "updated_at",
-        "revision_number",
         "provider:network_type",
         "provider:physical_network",
         "provider:segmentation_id",
         "tags",
     ];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn live(&self) -> bool {
-        !self.deleted
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags, deleted);
 
     fn visible(&self, _: &mut Tx, caller: &Caller) -> ApiResult<bool> {
         Ok(self.shared || self.external || caller.sees(&self.project_id))

@@ -8,7 +8,8 @@ use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx};
 use crate::logic::addressing;
 use crate::logic::fixed_ips::{self, Wanted};
-use crate::model::{AddressPair, DhcpOption, Network, SecurityGroup, port};
+use crate::model::dhcp::ExtraOption;
+use crate::model::{AddressPair, DhcpOption, Network, SecurityGroup};
 
 /// The most address pairs of a port.
 const PAIRS_MAX: usize = 10;
@@ -107,7 +108,7 @@ pub fn take_dhcp_options(attrs: &mut Attrs) -> ApiResult<Option<Vec<DhcpOption>>
 fn dhcp_option(key: &str, item: &Value) -> ApiResult<Option<DhcpOption>> {
     let object = attrs::object(item, key, &["opt_name", "opt_value", "ip_version"])?;
     let name = object.get("opt_name").and_then(Value::as_str).unwrap_or_default();
-    if !port::is_dhcp_option(name) {
+    if ExtraOption::find(name).is_none() {
         return Err(attrs::invalid(key, &format!("'{name}' is not a DHCP option that is served")));
     }
     match object.get("ip_version").filter(|v| !v.is_null()).map(attrs::as_number) {

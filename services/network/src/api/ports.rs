@@ -1,7 +1,5 @@
 //! Ports as the API shows them.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::Tx;
 use serde_json::{Value, json};
@@ -11,7 +9,7 @@ use super::port_attrs as take;
 use super::port_view;
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::ports;
-use crate::model::{Network, Port, Stamp};
+use crate::model::{Network, Port};
 
 impl Resource for Port {
     const NAME: &'static str = "port";
@@ -26,35 +24,10 @@ impl Resource for Port {
         ("network_id", "network"),
         ("security_groups", "group"),
     ];
-    const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
-        "network_id",
-        "status",
-        "created_at",
-        "updated_at",
-        "revision_number",
-        "binding:vif_type",
-        "binding:vif_details",
-        "tags",
-    ];
+    const READ_ONLY: &'static [&'static str] =
+        &["network_id", "status", "binding:vif_type", "binding:vif_details", "tags"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn live(&self) -> bool {
-        !self.deleted
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags, deleted);
 
     fn visible(&self, tx: &mut Tx, caller: &Caller) -> ApiResult<bool> {
         if caller.sees(&self.project_id) {

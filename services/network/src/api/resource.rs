@@ -39,7 +39,8 @@ pub trait Resource: Record {
     const TITLE: &'static str;
     /// The error's name when it is not there: `NetworkNotFound`.
     const MISSING: &'static str;
-    /// The attributes that it shows, and that no update (or no request at all) may set.
+    /// The attributes that it shows, and that no update (or no request at all) may set, beside those that every
+    /// resource shows.
     const READ_ONLY: &'static [&'static str];
     /// Attributes that can be filtered through an index: (attribute, index). `list=field` is a list's field.
     const INDEXED: &'static [(&'static str, &'static str)] = &[];
@@ -57,8 +58,10 @@ pub trait Resource: Record {
     /// When, and how often changed.
     fn stamp(&mut self) -> &mut Stamp;
 
-    /// The user's words on it.
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>>;
+    /// The user's words on it, if it can have any.
+    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
+        None
+    }
 
     /// Whether this caller sees it.
     fn visible(&self, _tx: &mut Tx, caller: &Caller) -> ApiResult<bool> {
@@ -92,6 +95,34 @@ pub trait Resource: Record {
     /// Removes it.
     fn remove(self, tx: &mut Tx, ctx: Ctx<'_>) -> ApiResult<()>;
 }
+
+/// The functions of a [`Resource`] whose project and stamp, and tags and tombstone if named, are fields of these names.
+macro_rules! fields {
+    () => {
+        fn project(&self) -> &str {
+            &self.project_id
+        }
+
+        fn stamp(&mut self) -> &mut $crate::model::Stamp {
+            &mut self.stamp
+        }
+    };
+    (tags) => {
+        $crate::api::resource::fields!();
+
+        fn tags(&mut self) -> Option<&mut std::collections::BTreeSet<String>> {
+            Some(&mut self.tags)
+        }
+    };
+    (tags, deleted) => {
+        $crate::api::resource::fields!(tags);
+
+        fn live(&self) -> bool {
+            !self.deleted
+        }
+    };
+}
+pub(crate) use fields;
 
 /// 404 for a resource that isn't there, or not for this caller.
 pub fn missing<R: Resource>(id: &str) -> ApiError {

@@ -1,7 +1,5 @@
 //! Routers as the API shows them.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::Tx;
 use serde_json::{Map, Value, json};
@@ -10,7 +8,7 @@ use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::gateways::{self, WantedGateway};
 use crate::logic::{fixed_ips, hosts, quotas, routers};
-use crate::model::{Network, Phase, Port, Router, RouterStatus, Stamp, status};
+use crate::model::{Network, Phase, Port, Router, RouterStatus, status};
 
 impl Resource for Router {
     const NAME: &'static str = "router";
@@ -18,24 +16,9 @@ impl Resource for Router {
     const PATH: &'static str = "routers";
     const TITLE: &'static str = "Router";
     const MISSING: &'static str = "RouterNotFound";
-    const READ_ONLY: &'static [&'static str] =
-        &["id", "project_id", "tenant_id", "status", "created_at", "updated_at", "revision_number", "tags"];
+    const READ_ONLY: &'static [&'static str] = &["status", "tags"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn live(&self) -> bool {
-        !self.deleted
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags, deleted);
 
     fn view(&self, tx: &mut Tx, _: &Caller) -> ApiResult<View> {
         let base = resource::view_of(&self.id, &self.project_id, &self.description, &self.stamp);

@@ -1,7 +1,5 @@
 //! Security groups as the API shows them. Listing them makes the project's default one, as Neutron does.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller, Query};
 use cairn_state::Tx;
 use serde_json::{Value, json};
@@ -9,7 +7,7 @@ use serde_json::{Value, json};
 use super::attrs::{Attrs, invalid};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{groups, quotas};
-use crate::model::{SecurityGroup, SecurityGroupRule, Stamp};
+use crate::model::{SecurityGroup, SecurityGroupRule};
 
 impl Resource for SecurityGroup {
     const NAME: &'static str = "security_group";
@@ -17,29 +15,9 @@ impl Resource for SecurityGroup {
     const PATH: &'static str = "security-groups";
     const TITLE: &'static str = "Security group";
     const MISSING: &'static str = "SecurityGroupNotFound";
-    const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
-        "security_group_rules",
-        "shared",
-        "created_at",
-        "updated_at",
-        "revision_number",
-        "tags",
-    ];
+    const READ_ONLY: &'static [&'static str] = &["security_group_rules", "shared", "tags"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags);
 
     fn unprepared(tx: &mut Tx, caller: &Caller, _: &Query) -> ApiResult<bool> {
         Ok(!caller.project_id.is_empty() && groups::find_default(tx, &caller.project_id)?.is_none())

@@ -1,7 +1,5 @@
 //! Security group rules as the API shows them.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller, Query};
 use cairn_state::{Index, Record, Tx};
 use serde_json::{Value, json};
@@ -9,7 +7,7 @@ use serde_json::{Value, json};
 use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{groups, quotas, rules};
-use crate::model::{Ethertype, SecurityGroup, SecurityGroupRule, Stamp};
+use crate::model::{Ethertype, SecurityGroup, SecurityGroupRule};
 
 impl Resource for SecurityGroupRule {
     const NAME: &'static str = "security_group_rule";
@@ -20,9 +18,6 @@ impl Resource for SecurityGroupRule {
     const INDEXED: &'static [(&'static str, &'static str)] =
         &[("security_group_id", "group"), ("remote_group_id", "remote")];
     const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
         "security_group_id",
         "direction",
         "ethertype",
@@ -33,22 +28,9 @@ impl Resource for SecurityGroupRule {
         "remote_group_id",
         "normalized_cidr",
         "belongs_to_default_sg",
-        "created_at",
-        "updated_at",
-        "revision_number",
     ];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        None
-    }
+    resource::fields!();
 
     fn unprepared(tx: &mut Tx, caller: &Caller, query: &Query) -> ApiResult<bool> {
         SecurityGroup::unprepared(tx, caller, query)

@@ -1,7 +1,5 @@
 //! Subnet pools as the API shows them.
 
-use std::collections::BTreeSet;
-
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::Tx;
 use ipnet::IpNet;
@@ -10,7 +8,7 @@ use serde_json::json;
 use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{addressing, pools, quotas};
-use crate::model::{AddressScope, Stamp, Subnet, SubnetPool};
+use crate::model::{AddressScope, Subnet, SubnetPool};
 
 /// The most prefixes of a pool.
 const PREFIXES_MAX: usize = 256;
@@ -25,29 +23,9 @@ impl Resource for SubnetPool {
     const TITLE: &'static str = "Subnet pool";
     const MISSING: &'static str = "SubnetPoolNotFound";
     const PUBLIC: &'static [&'static str] = &["shared"];
-    const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
-        "ip_version",
-        "shared",
-        "created_at",
-        "updated_at",
-        "revision_number",
-        "tags",
-    ];
+    const READ_ONLY: &'static [&'static str] = &["ip_version", "shared", "tags"];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags);
 
     fn visible(&self, _: &mut Tx, caller: &Caller) -> ApiResult<bool> {
         Ok(self.shared || caller.sees(&self.project_id))

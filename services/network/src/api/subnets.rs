@@ -1,6 +1,5 @@
 //! Subnets as the API shows them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cairn_gateway::{ApiError, ApiResult, Caller};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::{addressing, dhcp, ipam, pools, routers, subnets};
-use crate::model::{AddressRange, Ipv6Mode, Network, Port, Stamp, Subnet, SubnetPool};
+use crate::model::{AddressRange, Ipv6Mode, Network, Port, Subnet, SubnetPool};
 
 impl Resource for Subnet {
     const NAME: &'static str = "subnet";
@@ -22,33 +21,17 @@ impl Resource for Subnet {
     const INDEXED: &'static [(&'static str, &'static str)] =
         &[("network_id", "network"), ("subnetpool_id", "pool")];
     const READ_ONLY: &'static [&'static str] = &[
-        "id",
-        "project_id",
-        "tenant_id",
         "network_id",
         "ip_version",
         "cidr",
         "subnetpool_id",
         "ipv6_ra_mode",
         "ipv6_address_mode",
-        "created_at",
-        "updated_at",
-        "revision_number",
         "prefixlen",
         "tags",
     ];
 
-    fn project(&self) -> &str {
-        &self.project_id
-    }
-
-    fn stamp(&mut self) -> &mut Stamp {
-        &mut self.stamp
-    }
-
-    fn tags(&mut self) -> Option<&mut BTreeSet<String>> {
-        Some(&mut self.tags)
-    }
+    resource::fields!(tags);
 
     fn visible(&self, tx: &mut Tx, caller: &Caller) -> ApiResult<bool> {
         if caller.sees(&self.project_id) {

@@ -14,6 +14,7 @@
 //! IPs, rules) needs no tombstone: it is the content of a network, port or router, and is recomputed whole.
 
 pub mod alloc;
+pub mod dhcp;
 pub mod metadata;
 pub mod network;
 pub mod pool;
@@ -99,11 +100,6 @@ pub fn bridge_name(network_id: &str) -> String {
     device_name("br", network_id)
 }
 
-/// The VXLAN device of a network on a node.
-pub fn vxlan_name(network_id: &str) -> String {
-    device_name("vx", network_id)
-}
-
 /// The namespace in which a node answers a network's DHCP, metadata and DNS.
 pub fn netns_name(network_id: &str) -> String {
     format!("net-{network_id}")
@@ -123,7 +119,7 @@ mod tests {
         let id = "0f8fad5b-d9cb-469f-a165-70867728950e";
         assert_eq!(tap_name(id), "tap0f8fad5b-d9");
         assert_eq!(bridge_name(id), "br0f8fad5b-d9");
-        for name in [tap_name(id), bridge_name(id), vxlan_name(id)] {
+        for name in [tap_name(id), bridge_name(id)] {
             assert!(name.len() <= 15, "{name}");
         }
         assert_eq!(router_netns(id), format!("rtr-{id}"));

@@ -44,39 +44,12 @@ pub struct AddressPair {
 /// An option that DHCP tells this port's guest beside the usual ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DhcpOption {
-    /// The option's name as dnsmasq knows it, or its number.
+    /// The option's name as dnsmasq knows it, or its number; see [`super::dhcp`].
     pub name: String,
     /// Its value.
     pub value: String,
     /// 4 or 6.
     pub ip_version: u8,
-}
-
-/// The names of DHCP options that the nodes serve, beside their numbers.
-const DHCP_OPTIONS: [&str; 16] = [
-    "bootfile-name",
-    "dns-server",
-    "domain-name",
-    "domain-search",
-    "hostname",
-    "mtu",
-    "next-server",
-    "ntp-server",
-    "path-prefix",
-    "root-path",
-    "router",
-    "server-ip-address",
-    "tftp-server",
-    "tftp-server-address",
-    "tftp-server-name",
-    "vendor-class",
-];
-
-/// Whether an extra DHCP option of this name (or number) is served. Those that make DHCP itself work are not a
-/// user's to set.
-pub fn is_dhcp_option(name: &str) -> bool {
-    let own = |code: u8| matches!(code, 0 | 50..=59 | 61 | 82 | 255);
-    DHCP_OPTIONS.contains(&name) || name.parse().is_ok_and(|code| !own(code))
 }
 
 /// A port. Key `network/port/ID`. Writer: controller.

@@ -30,14 +30,9 @@ pub fn caller(token: &str) -> Option<Caller> {
     };
     Some(Caller {
         user_id: format!("user-{role}"),
-        user_name: role.into(),
-        user_domain_id: "default".into(),
         project_id: project.into(),
-        project_name: project.into(),
-        project_domain_id: "default".into(),
-        domain_id: None,
         roles: roles.iter().map(|r| (*r).to_string()).collect::<BTreeSet<_>>(),
-        audit_id: "audit".into(),
+        ..Caller::default()
     })
 }
 

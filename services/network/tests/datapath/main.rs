@@ -3,7 +3,7 @@
 //! Needs root, nftables, iproute2, busybox, curl and ping; without them it fails. Nothing outside the test's own
 //! namespaces is touched.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod networks;
 #[path = "../support/node.rs"]

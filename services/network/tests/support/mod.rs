@@ -1,5 +1,10 @@
 //! What the tests of the agent share: a small cloud's records.
-#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test takes what it needs, and says where it cannot go on"
+)]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,6 +1,12 @@
 //! A machine of its own for a test: network and mount namespaces in which the agent is "the node", and guests
 //! that are namespaces whose interface is wired to the tap that the agent made, as QEMU's would be.
-#![allow(dead_code, missing_docs, unsafe_code, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test takes what it needs, and says where it cannot go on"
+)]
+#![allow(unsafe_code, reason = "a tap is opened as QEMU would open it")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

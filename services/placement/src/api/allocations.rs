@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use cairn_gateway::{ApiError, ApiResult, Body, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Body, Caller, Minor, Query};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::version::Minor;
 use super::{Svc, add_up, require_class};
 use crate::claims;
 use crate::model::{Allocation, Amounts, ResourceProvider};
@@ -102,11 +101,11 @@ pub async fn show(
             rows.insert(id.clone(), json!({"generation": generation, "resources": amounts}));
         }
         let mut body = json!({"allocations": rows});
-        if minor >= Minor(12) {
+        if minor.since(12) {
             body["project_id"] = json!(held.project_id);
             body["user_id"] = json!(held.user_id);
         }
-        if minor >= Minor(28) {
+        if minor.since(28) {
             body["consumer_generation"] = json!(held.generation);
         }
         Ok(Json(body))
@@ -132,9 +131,7 @@ pub async fn set_many(
     minor: Minor,
     Body(wanted): Body<BTreeMap<String, Wanted>>,
 ) -> ApiResult<StatusCode> {
-    if minor < Minor(13) {
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found."));
-    }
+    minor.added_in(13)?;
     caller.require_admin()?;
     replace(&State(svc), minor, wanted).await
 }
@@ -149,7 +146,7 @@ async fn replace(svc: &Svc, minor: Minor, wanted: BTreeMap<String, Wanted>) -> A
             // Everything is given back first, so that shares may move between the consumers of one request.
             for record in &mut records {
                 let held = tx.get::<Allocation>(&record.consumer)?.map_or(0, |a| a.generation);
-                if minor >= Minor(28) && held != record.generation {
+                if minor.since(28) && held != record.generation {
                     return Err(ApiError::conflict("consumer generation conflict")
                         .with_code("placement.concurrent_update"));
                 }
@@ -195,9 +192,7 @@ pub async fn delete(State(svc): Svc, caller: Caller, Path(consumer): Path<String
 
 /// `GET /usages?project_id=...[&user_id=...]`: what a project holds in all.
 pub async fn usages(State(svc): Svc, caller: Caller, minor: Minor, query: Query) -> ApiResult<Json<Value>> {
-    if minor < Minor(9) {
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found."));
-    }
+    minor.added_in(9)?;
     let project = query
         .get("project_id")
         .filter(|p| !p.is_empty())

@@ -5,18 +5,15 @@
 
 use axum::Json;
 use axum::extract::State;
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Caller, Minor, Query};
 use serde_json::{Map, Value, json};
 
-use super::version::Minor;
 use super::{Svc, add_up, parse_resources, traits_match};
 use crate::model::{Amounts, ResourceProvider};
 
 /// `GET /allocation_candidates?resources=VCPU:1,...`
 pub async fn list(State(svc): Svc, caller: Caller, minor: Minor, query: Query) -> ApiResult<Json<Value>> {
-    if minor < Minor(10) {
-        return Err(ApiError::new(http::StatusCode::NOT_FOUND, "The resource could not be found."));
-    }
+    minor.added_in(10)?;
     caller.require_admin()?;
     let groups = groups(&query)?;
     let wanted = add_up(groups.iter().map(|(_, amounts)| amounts));
@@ -66,7 +63,7 @@ fn groups(query: &Query) -> ApiResult<Vec<(String, Amounts)>> {
 }
 
 fn request_view(p: &ResourceProvider, wanted: &Amounts, minor: Minor) -> Value {
-    if minor >= Minor(12) {
+    if minor.since(12) {
         return json!({"allocations": {p.uuid.as_str(): {"resources": wanted}}});
     }
     json!({"allocations": [{"resource_provider": {"uuid": p.uuid}, "resources": wanted}]})
@@ -76,17 +73,17 @@ fn summary_view(p: &ResourceProvider, wanted: &Amounts, minor: Minor) -> Value {
     let resources: Map<_, _> = p
         .inventories
         .iter()
-        .filter(|(class, _)| minor >= Minor(27) || wanted.contains_key(*class))
+        .filter(|(class, _)| minor.since(27) || wanted.contains_key(*class))
         .map(|(class, row)| {
             let used = p.used.get(class).copied().unwrap_or(0);
             (class.clone(), json!({"capacity": row.capacity(), "used": used}))
         })
         .collect();
     let mut body = json!({"resources": resources});
-    if minor >= Minor(17) {
+    if minor.since(17) {
         body["traits"] = json!(p.traits);
     }
-    if minor >= Minor(29) {
+    if minor.since(29) {
         body["parent_provider_uuid"] = Value::Null;
         body["root_provider_uuid"] = json!(p.uuid);
     }

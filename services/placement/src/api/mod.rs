@@ -25,7 +25,7 @@ pub type Svc = axum::extract::State<Arc<Service>>;
 
 /// The routes, below `/placement`.
 pub fn router(svc: Arc<Service>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/", get(version::document))
         .route("/resource_providers", get(providers::list))
         .route("/resource_providers/{id}", get(providers::show))
@@ -46,8 +46,9 @@ pub fn router(svc: Arc<Service>) -> Router {
         .route("/traits/{name}", get(names::show_trait))
         .route("/resource_classes", get(names::classes))
         .route("/resource_classes/{name}", get(names::show_class))
-        .layer(from_fn(version::negotiate))
-        .with_state(svc)
+        .layer(from_fn(version::date))
+        .with_state(svc);
+    version::SPOKEN.around(routes)
 }
 
 /// Reads `VCPU:2,MEMORY_MB:512`.

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use cairn_gateway::{ApiError, ApiResult, Caller, Minor, Query};
 use serde_json::{Value, json};
 
 use super::Svc;
-use super::version::Minor;
 use crate::model::{ResourceProvider, STANDARD_CLASSES};
 
 /// The traits that some node has. Nodes are few, so they are gathered when asked for.
@@ -18,16 +17,9 @@ fn known(svc: &Svc) -> ApiResult<BTreeSet<String>> {
     Ok(all.into_iter().flat_map(|p| p.traits).collect())
 }
 
-fn require(minor: Minor, least: u32) -> ApiResult<()> {
-    if minor >= Minor(least) {
-        return Ok(());
-    }
-    Err(ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found."))
-}
-
 /// `GET /traits`, filtered by `name=in:A,B` or `name=startswith:A`. All of them are some node's.
 pub async fn traits(State(svc): Svc, caller: Caller, minor: Minor, query: Query) -> ApiResult<Json<Value>> {
-    require(minor, 6)?;
+    minor.added_in(6)?;
     caller.require_admin()?;
     query.flag("associated")?;
     let mut names = known(&State(svc))?;
@@ -56,7 +48,7 @@ pub async fn show_trait(
     minor: Minor,
     Path(name): Path<String>,
 ) -> ApiResult<StatusCode> {
-    require(minor, 6)?;
+    minor.added_in(6)?;
     caller.require_admin()?;
     if known(&State(svc))?.contains(&name) {
         return Ok(StatusCode::NO_CONTENT);
@@ -70,7 +62,7 @@ fn class_view(name: &str) -> Value {
 
 /// `GET /resource_classes`
 pub async fn classes(caller: Caller, minor: Minor) -> ApiResult<Json<Value>> {
-    require(minor, 2)?;
+    minor.added_in(2)?;
     caller.require_admin()?;
     let all: Vec<_> = STANDARD_CLASSES.iter().map(|c| class_view(c)).collect();
     Ok(Json(json!({"resource_classes": all})))
@@ -78,7 +70,7 @@ pub async fn classes(caller: Caller, minor: Minor) -> ApiResult<Json<Value>> {
 
 /// `GET /resource_classes/{name}`
 pub async fn show_class(caller: Caller, minor: Minor, Path(name): Path<String>) -> ApiResult<Json<Value>> {
-    require(minor, 2)?;
+    minor.added_in(2)?;
     caller.require_admin()?;
     if STANDARD_CLASSES.contains(&name.as_str()) {
         return Ok(Json(class_view(&name)));

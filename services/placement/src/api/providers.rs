@@ -1,18 +1,38 @@
 //! `/resource_providers`: the nodes, what they have, what of it is used and by whom. For administrators.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::{Path, State};
-use cairn_gateway::{ApiError, ApiResult, Caller, Query};
+use axum::extract::{FromRequestParts, Path, State};
+use cairn_gateway::{ApiError, ApiResult, Caller, Minor, Query};
+use http::StatusCode;
+use http::request::Parts;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::version::Minor;
 use super::{Svc, parse_resources, traits_match};
+use crate::Service;
 use crate::model::{Allocation, InventoryRow, ResourceProvider};
 
-fn load(svc: &Svc, id: &str) -> ApiResult<ResourceProvider> {
-    svc.store.read(|tx| tx.get::<ResourceProvider>(id))?.ok_or_else(|| {
-        ApiError::new(http::StatusCode::NOT_FOUND, format!("No resource provider with uuid {id} found"))
-    })
+/// The provider that the path names, for an administrator.
+pub struct Provider(ResourceProvider);
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+impl FromRequestParts<Arc<Service>> for Provider {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, svc: &Arc<Service>) -> ApiResult<Self> {
+        Caller::from_request_parts(parts, svc).await?.require_admin()?;
+        let path = Path::<Named>::from_request_parts(parts, svc).await;
+        let Path(Named { id }) = path.map_err(|e| ApiError::new(e.status(), e.body_text()))?;
+        let found = svc.store.read(|tx| tx.get::<ResourceProvider>(&id))?;
+        let missing = || format!("No resource provider with uuid {id} found");
+        found.map(Provider).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, missing()))
+    }
 }
 
 /// A provider as the API shows it. Every node is the root of its own tree.
@@ -55,14 +75,8 @@ pub async fn list(State(svc): Svc, caller: Caller, minor: Minor, query: Query) -
 }
 
 /// `GET /resource_providers/{id}`
-pub async fn show(
-    State(svc): Svc,
-    caller: Caller,
-    minor: Minor,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    Ok(Json(view(&load(&State(svc), &id)?, minor)))
+pub async fn show(minor: Minor, Provider(p): Provider) -> Json<Value> {
+    Json(view(&p, minor))
 }
 
 fn row_view(row: &InventoryRow) -> Value {
@@ -77,21 +91,16 @@ fn row_view(row: &InventoryRow) -> Value {
 }
 
 /// `GET /resource_providers/{id}/inventories`
-pub async fn inventories(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let p = load(&State(svc), &id)?;
+pub async fn inventories(Provider(p): Provider) -> Json<Value> {
     let rows: Map<String, Value> = p.inventories.iter().map(|(c, row)| (c.clone(), row_view(row))).collect();
-    Ok(Json(json!({"resource_provider_generation": p.generation, "inventories": rows})))
+    of(&p, "inventories", json!(rows))
 }
 
 /// `GET /resource_providers/{id}/inventories/{class}`
 pub async fn inventory(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, class)): Path<(String, String)>,
+    Provider(p): Provider,
+    Path((_, class)): Path<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let p = load(&State(svc), &id)?;
     let row = p.inventories.get(&class).ok_or_else(|| ApiError::not_found("Inventory of class", &class))?;
     let mut body = row_view(row);
     body["resource_provider_generation"] = json!(p.generation);
@@ -99,57 +108,42 @@ pub async fn inventory(
 }
 
 /// `GET /resource_providers/{id}/usages`
-pub async fn usages(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let p = load(&State(svc), &id)?;
+pub async fn usages(Provider(p): Provider) -> Json<Value> {
     let used = |class: &String| (class.clone(), json!(p.used.get(class).copied().unwrap_or(0)));
     let rows: Map<String, Value> = p.inventories.keys().map(used).collect();
-    Ok(Json(json!({"resource_provider_generation": p.generation, "usages": rows})))
+    of(&p, "usages", json!(rows))
 }
 
 /// `GET /resource_providers/{id}/allocations`: who holds what of it.
-pub async fn allocations(
-    State(svc): Svc,
-    caller: Caller,
-    minor: Minor,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let svc = State(svc);
-    let p = load(&svc, &id)?;
+pub async fn allocations(State(svc): Svc, minor: Minor, Provider(p): Provider) -> ApiResult<Json<Value>> {
     let held = svc.store.read(|tx| tx.by_index::<Allocation>("provider", &p.uuid))?;
     let rows: Map<String, Value> = held
         .iter()
         .map(|a| {
             let mut row = json!({"resources": a.amounts.get(&p.uuid)});
-            if minor >= Minor(28) {
+            if minor.since(28) {
                 row["consumer_generation"] = json!(a.generation);
             }
             (a.consumer.clone(), row)
         })
         .collect();
-    Ok(Json(json!({"resource_provider_generation": p.generation, "allocations": rows})))
+    Ok(of(&p, "allocations", json!(rows)))
 }
 
 /// `GET /resource_providers/{id}/traits`
-pub async fn traits(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let p = load(&State(svc), &id)?;
-    Ok(Json(json!({"resource_provider_generation": p.generation, "traits": p.traits})))
+pub async fn traits(Provider(p): Provider) -> Json<Value> {
+    of(&p, "traits", json!(p.traits))
 }
 
 /// `GET /resource_providers/{id}/aggregates`: nodes are in none.
-pub async fn aggregates(
-    State(svc): Svc,
-    caller: Caller,
-    minor: Minor,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let p = load(&State(svc), &id)?;
-    let mut body = json!({"aggregates": []});
-    if minor >= Minor(19) {
-        body["resource_provider_generation"] = json!(p.generation);
+pub async fn aggregates(minor: Minor, Provider(p): Provider) -> Json<Value> {
+    match minor.since(19) {
+        true => of(&p, "aggregates", json!([])),
+        false => Json(json!({"aggregates": []})),
     }
-    Ok(Json(body))
+}
+
+/// One aspect of a provider, with the generation it was read at.
+fn of(p: &ResourceProvider, aspect: &str, rows: Value) -> Json<Value> {
+    Json(json!({"resource_provider_generation": p.generation, aspect: rows}))
 }

@@ -17,14 +17,9 @@ const NODE: &str = "6f8f1a3e-0000-4000-8000-000000000001";
 fn caller(roles: &[&str]) -> Arc<Caller> {
     Arc::new(Caller {
         user_id: "u".into(),
-        user_name: "u".into(),
-        user_domain_id: "default".into(),
         project_id: "p1".into(),
-        project_name: "p1".into(),
-        project_domain_id: "default".into(),
-        domain_id: None,
         roles: roles.iter().map(|r| (*r).to_owned()).collect(),
-        audit_id: "a".into(),
+        ..Caller::default()
     })
 }
 

@@ -14,7 +14,7 @@ use crate::{lifecycle, roles};
 const GUESTS: &str = "cairn-guests";
 
 fn args(paths: &Paths, role: &str) -> Result<AgentArgs> {
-    let node = roles::node_name(paths)?;
+    let node = roles::told(paths)?.node;
     let store: SharedStore = Arc::new(RemoteStore::new(paths.state_socket()));
     let reporter = Reporter::new(store.clone(), node.clone(), role);
     Ok(AgentArgs { node, store, reporter, state_dir: paths.role(role), run_dir: paths.run.clone() })
@@ -41,6 +41,7 @@ pub async fn network(paths: Paths) -> Result<()> {
 
 /// The storage role.
 pub async fn storage(paths: Paths) -> Result<()> {
-    let options = Options { socket_group: Some(GUESTS.into()), ..Options::default() };
+    let cloud = Some(roles::told(&paths)?.cloud);
+    let options = Options { cloud, socket_group: Some(GUESTS.into()), ..Options::default() };
     run(run_with(args(&paths, "storage")?, paths.disks(), options)).await
 }

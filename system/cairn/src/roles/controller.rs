@@ -25,7 +25,7 @@ const HANDOVER_MAX: Duration = Duration::from_secs(120);
 
 /// Runs the role.
 pub async fn run(paths: Paths) -> Result<()> {
-    let node = roles::node_name(&paths)?;
+    let node = roles::told(&paths)?.node;
     let store = LocalStore::open(&paths.store()).context("the store cannot be opened")?;
     let hash = std::fs::read_to_string(paths.handover().join("admin.phc"))
         .context("the hash of the administrator's secret was not handed over: is cairn-node up?")?;

@@ -120,10 +120,9 @@ fn partitions(path: &Path) -> Result<Option<Content>, DiskError> {
     let ours = |row: &Row| [TYPE_STATE, TYPE_DATA].iter().any(|t| row.type_.eq_ignore_ascii_case(t));
     if table.label != "gpt" || table.partitions.is_empty() || !table.partitions.iter().all(ours) {
         let count = table.partitions.len();
-        return Ok(Some(Content::Foreign(format!(
-            "a {} partition table with {count} partitions",
-            table.label
-        ))));
+        let plural = if count == 1 { "" } else { "s" };
+        let what = format!("a {} partition table with {count} partition{plural}", table.label);
+        return Ok(Some(Content::Foreign(what)));
     }
     let partition = |(at, row): (usize, Row)| Partition {
         state: row.type_.eq_ignore_ascii_case(TYPE_STATE),

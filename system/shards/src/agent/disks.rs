@@ -80,16 +80,14 @@ impl Disks {
 
     fn status(&self, disk: &Disk) -> DiskStatus {
         let (size, free) = disk.space().unwrap_or((0, 0));
-        let health = disk.health();
-        let full = (free < FULL_BELOW).then(|| "disk full: writes that need room wait".to_owned());
         DiskStatus {
             node: self.node.clone(),
             disk: disk.id().to_owned(),
             path: disk.path().display().to_string(),
             size,
             free,
-            healthy: health.is_ok(),
-            error: health.err().or(full),
+            healthy: disk.health().is_ok(),
+            error: trouble(disk.health(), free),
         }
     }
 
@@ -121,6 +119,12 @@ fn ids(disks: &[Arc<Disk>]) -> Vec<String> {
     disks.iter().map(|d| d.id().to_owned()).collect()
 }
 
+/// What a person must be told of a disk with so many bytes free.
+fn trouble(health: Result<(), String>, free: u64) -> Option<String> {
+    let full = (free < FULL_BELOW).then(|| "disk full: writes that need room wait".to_owned());
+    health.err().or(full)
+}
+
 fn is_news(old: &DiskStatus, new: &DiskStatus) -> bool {
     let step = new.size / 1000 * FREE_STEP_PERMILLE;
     DiskStatus { free: new.free, ..old.clone() } != *new || old.free.abs_diff(new.free) > step
@@ -137,7 +141,9 @@ impl Reconciler for Disks {
         faults.extend(self.scan().await.err());
         for disk in self.pool.disks() {
             self.probe(&disk).await;
-            faults.extend(disk.health().err().map(|e| Fault::new(format!("disk {}", disk.id()), e)));
+            let free = disk.space().map_or(0, |(_, free)| free);
+            let trouble = trouble(disk.health(), free);
+            faults.extend(trouble.map(|e| Fault::new(format!("disk {}", disk.id()), e)));
         }
         faults.extend(
             self.pool.refused().into_iter().map(|(path, why)| Fault::new(format!("disk at {path}"), why)),
@@ -152,6 +158,13 @@ impl Reconciler for Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_of_but_not_sick() {
+        assert_eq!(trouble(Ok(()), FULL_BELOW), None);
+        assert!(trouble(Ok(()), FULL_BELOW - 1).unwrap().contains("disk full"));
+        assert_eq!(trouble(Err("gone".into()), 0).as_deref(), Some("gone"));
+    }
 
     #[test]
     fn small_changes_of_free_space_are_no_news() {

@@ -161,16 +161,7 @@ mod tests {
     use crate::model::Export;
 
     fn spec() -> VolumeSpec {
-        VolumeSpec {
-            id: "v".into(),
-            size: 1024,
-            node: "n".into(),
-            source: None,
-            read_only: false,
-            export: None,
-            deleted: false,
-            generation: 5,
-        }
+        VolumeSpec { generation: 5, ..VolumeSpec::new("v", "n", 1024) }
     }
 
     fn exported(epoch: u64) -> VolumeSpec {
@@ -186,18 +177,7 @@ mod tests {
     }
 
     fn status(phase: Phase, disk: Option<&str>) -> Option<VolumeStatus> {
-        Some(VolumeStatus {
-            id: "v".into(),
-            node: "n".into(),
-            generation: 5,
-            phase,
-            error: None,
-            socket: None,
-            epoch: 0,
-            size: 1024,
-            allocated: 0,
-            disk: disk.map(Into::into),
-        })
+        Some(VolumeStatus { disk: disk.map(Into::into), ..VolumeStatus::new(&spec(), phase) })
     }
 
     fn steps(spec: &VolumeSpec, seen: &Seen) -> Vec<Step> {

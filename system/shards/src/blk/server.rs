@@ -3,7 +3,7 @@
 //! It owns the socket's path and a thread. QEMU comes back each second after a broken connection, so the thread
 //! accepts until the export is stopped, whatever a connection did. `unsafe` only to close descriptors that the
 //! library leaves open.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "descriptors that the library leaves open are closed here")]
 
 use std::fs;
 use std::io;

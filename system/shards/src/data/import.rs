@@ -42,19 +42,33 @@ pub async fn upload(
     wanted: Wanted,
     body: Body,
 ) -> Result<ImageImported, DataError> {
+    let (claim, staging) = match begin(inner, id, &wanted) {
+        Ok(begun) => begun,
+        Err(e) => {
+            ingest::drain(body.into_data_stream()).await;
+            return Err(e);
+        }
+    };
+    match wanted.format.as_str() {
+        "qcow2" => upload_qcow2(inner, claim, staging, wanted, body).await,
+        _ => upload_raw(claim, staging, wanted, body).await,
+    }
+}
+
+/// Refuses what need not be read to be refused; makes a place for the rest.
+fn begin(inner: &Arc<Inner>, id: &str, wanted: &Wanted) -> Result<(Claim, Staging), DataError> {
+    if !["raw", "iso", "qcow2"].contains(&wanted.format.as_str()) {
+        let format = &wanted.format;
+        return Err(DataError::refused(format!(
+            "the disk format {format} is not supported: convert it to raw or qcow2 first"
+        )));
+    }
     let claim = inner.claim(id)?;
     let disk = inner.pool.roomiest()?;
     if wanted.length.is_some_and(|length| disk.space().is_ok_and(|(_, free)| length > free)) {
         return Err(DataError::full());
     }
-    let staging = disk.stage(id)?;
-    match wanted.format.as_str() {
-        "raw" | "iso" => upload_raw(claim, staging, wanted, body).await,
-        "qcow2" => upload_qcow2(inner, claim, staging, wanted, body).await,
-        other => Err(DataError::refused(format!(
-            "the disk format {other} is not supported: convert it to raw or qcow2 first"
-        ))),
-    }
+    Ok((claim, disk.stage(id)?))
 }
 
 /// What comes in is stored as it is, whatever it looks like: a raw image is never opened as anything else.

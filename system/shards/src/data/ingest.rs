@@ -23,8 +23,8 @@ use crate::format;
 const IN_FLIGHT: usize = 8;
 /// The unit in which zeroes are left out, in bytes.
 const BLOCK: usize = 64 << 10;
-/// What is read and thrown away after a refusal, so that the sender gets to read the answer, in bytes.
-const DRAIN_MAX: u64 = 256 << 20;
+/// What is read and thrown away after a refusal, in bytes: room for any image but a huge one.
+const DRAIN_MAX: u64 = 8 << 30;
 
 /// Both hashes of a stream.
 #[derive(Default)]
@@ -144,7 +144,9 @@ fn write<T: Target>(
     Ok((hashes, target))
 }
 
-async fn drain(mut stream: axum::body::BodyDataStream) {
+/// Reads the rest of a refused body and throws it away. Most clients read no answer before they have sent all, and
+/// see but a broken connection if it is closed before.
+pub async fn drain(mut stream: axum::body::BodyDataStream) {
     let mut left = DRAIN_MAX;
     while let Some(Ok(bytes)) = stream.next().await {
         match left.checked_sub(bytes.len() as u64) {

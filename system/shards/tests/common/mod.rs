@@ -1,5 +1,10 @@
 //! What the tests share: a node's directories with data disks, a store, and a running storage agent.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "each test takes what it needs, and says where it cannot go on"
+)]
 
 pub mod front_end;
 
@@ -122,14 +127,5 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 pub fn spec(id: &str, size: u64) -> VolumeSpec {
-    VolumeSpec {
-        id: id.into(),
-        size,
-        node: NODE.into(),
-        source: None,
-        read_only: false,
-        export: None,
-        deleted: false,
-        generation: 0,
-    }
+    VolumeSpec::new(id, NODE, size)
 }

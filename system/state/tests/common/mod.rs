@@ -1,5 +1,10 @@
 //! What the tests of the store share.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each test takes what it needs, and says where it cannot go on"
+)]
 
 pub mod cluster;
 pub mod disk;

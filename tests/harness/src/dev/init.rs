@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image_builder::exec;
+use image_builder::interrupt::Interrupt;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -91,13 +92,14 @@ pub fn run(options: &Options) -> Result<()> {
     exec::run(Command::new("systemd-tmpfiles").args(["--create", "cairn.conf", "libvirt-cairn.conf"]))?;
     let mut services = services()?;
     let sockets = notify_sockets(&services)?;
-    let stop = stop_flag()?;
+    // PID 1 of a namespace gets no signal that it has no handler for.
+    let stop = Interrupt::listen()?;
     for service in &mut services {
         service.start()?;
         wait_ready(service, &sockets)?;
     }
     fs::write("/run/init/up", "")?;
-    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+    while !stop.seen() {
         mind(&mut services, &sockets)?;
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -206,19 +208,4 @@ fn stop_all(services: &mut [Service]) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Set by SIGTERM. PID 1 of a namespace gets no signal it has no handler for.
-fn stop_flag() -> Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
-    let mut mask = nix::sys::signal::SigSet::empty();
-    mask.add(Signal::SIGTERM);
-    mask.thread_block()?;
-    let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let seen = flag.clone();
-    std::thread::spawn(move || {
-        if mask.wait().is_ok() {
-            seen.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    });
-    Ok(flag)
 }

@@ -2,6 +2,7 @@
 //! the very userland that the image ships.
 
 mod disks;
+mod foreign;
 pub mod init;
 mod node;
 mod root;
@@ -12,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use image_builder::interrupt::Interrupt;
 use image_builder::{Paths, Stages, exec, guests, host, root_tree, stage};
 
+pub use disks::devices_of;
+pub use foreign::Foreign;
 pub use node::Node;
 
 /// How long a node may take from its start to an answering API.
@@ -31,6 +35,9 @@ pub struct Options {
     /// Stop the node and remove all it had.
     #[arg(long)]
     pub clean: bool,
+    /// Print what `cairn status` says in the running node.
+    #[arg(long, conflicts_with_all = ["detach", "stop", "clean", "binary"])]
+    pub status: bool,
     /// Run this binary instead of building one.
     #[arg(long)]
     pub binary: Option<PathBuf>,
@@ -39,6 +46,10 @@ pub struct Options {
 /// Runs the command.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let node = Node::new(paths, "dev");
+    if options.status {
+        stage::say(node.status()?.trim_end());
+        return Ok(());
+    }
     if options.stop || options.clean {
         node.stop()?;
         return if options.clean { node.clean() } else { Ok(()) };
@@ -52,8 +63,21 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     if options.detach {
         return Ok(());
     }
-    node.wait_for_interrupt()?;
-    node.stop()
+    wait(&node)
+}
+
+/// Stays until Ctrl-C, then stops the node; or until it ends by itself, which is a failure.
+fn wait(node: &Node) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    interrupt.wait_while(|| node.ended().is_none());
+    let ended = node.ended();
+    node.stop()?;
+    match ended {
+        Some(last) => {
+            bail!("the node ended: {last}; its logs are in {}", node.dir().join("log").display())
+        }
+        None => Ok(()),
+    }
 }
 
 fn build_and_start(paths: &Paths, node: &Node) -> Result<()> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use image_builder::lan::Lan;
-use image_builder::{Paths, exec};
+use image_builder::{Paths, exec, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -82,7 +82,8 @@ impl Node {
         // A process group of its own: Ctrl-C reaches us, and we stop the node in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start the node's init")?;
-        fs::write(self.dir.join("unshare.pid"), child.id().to_string())?;
+        let began = process::began(child.id().cast_signed()).context("the node ended at once")?;
+        fs::write(self.dir.join("unshare.pid"), format!("{} {began}", child.id()))?;
         Ok(())
     }
 
@@ -109,17 +110,28 @@ impl Node {
             inside(&["link", "add", "lan0", "type", "bridge", "forward_delay", "0"])?;
         }
         inside(&["link", "set", "eth0", "master", "lan0"])?;
+        // Its own, as on the appliance: else it is the lowest of its ports', changes as routers come and go, and the
+        // LAN knows the old one for another minute.
+        inside(&["link", "set", "lan0", "address", &self.mac("eth0")?])?;
         inside(&["address", "replace", &format!("{}/24", self.address()), "dev", "lan0"])?;
         inside(&["link", "set", "lan0", "up"])?;
         inside(&["route", "replace", "default", "via", &self.lan.address(1)])
     }
 
-    /// The process that waits for the node's init, if it is still that.
+    /// The MAC address of a link in the node's namespace.
+    fn mac(&self, link: &str) -> Result<String> {
+        let mut show = Command::new("ip");
+        let shown = exec::output(show.args(["-netns", &self.name, "-oneline", "link", "show", link]))?;
+        let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        mac.map(str::to_owned).with_context(|| format!("{link} has no MAC address: {shown}"))
+    }
+
+    /// The process that waits for the node's init, if it still runs.
     fn unshare_pid(&self) -> Option<i32> {
-        let pid = fs::read_to_string(self.dir.join("unshare.pid")).ok()?.trim().parse::<i32>().ok()?;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        // It is ours before it has become nsenter, and that becomes unshare.
-        ["harness", "nsenter", "unshare"].contains(&name.trim()).then_some(pid)
+        let record = fs::read_to_string(self.dir.join("unshare.pid")).ok()?;
+        let (pid, began) = record.split_once(' ')?;
+        let pid = pid.parse().ok()?;
+        (process::began(pid)? == began.parse::<u64>().ok()?).then_some(pid)
     }
 
     /// The node's PID 1, as the host numbers it.
@@ -131,12 +143,8 @@ impl Node {
 
     /// If the node's init has ended: the last it said.
     pub fn ended(&self) -> Option<String> {
-        if let Some(pid) = self.unshare_pid() {
-            // Our own child stays a zombie until it is waited for.
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-            if self.unshare_pid().is_some() {
-                return None;
-            }
+        if self.unshare_pid().is_some() {
+            return None;
         }
         let log = fs::read_to_string(self.dir.join("log/init.log")).unwrap_or_default();
         Some(log.lines().last().unwrap_or("it said nothing").to_owned())
@@ -234,6 +242,7 @@ impl Node {
 
     /// Removes what a stopped node had.
     pub fn clean(&self) -> Result<()> {
+        image_builder::cloud::hide_access(&self.dir, &self.shown_dir)?;
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
         }
@@ -243,16 +252,6 @@ impl Node {
     /// What to tell the person.
     pub fn greeting(&self) -> String {
         image_builder::cloud::greeting(&self.dir)
-    }
-
-    /// Waits for Ctrl-C, or for the node to end by itself.
-    pub fn wait_for_interrupt(&self) -> Result<()> {
-        let mut mask = nix::sys::signal::SigSet::empty();
-        mask.add(Signal::SIGINT);
-        mask.add(Signal::SIGTERM);
-        mask.thread_block()?;
-        mask.wait()?;
-        Ok(())
     }
 }
 

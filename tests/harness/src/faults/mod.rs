@@ -72,12 +72,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 fn all(options: &Options, target: &Target, scene: &mut Scene, random: &mut Random) -> Result<()> {
     step("a guest with a volume", || {
         scene.image()?;
-        scene.networks()?;
-        scene.rules_and_key()?;
-        scene.server(names::SERVER_A)?;
-        scene.floating_ip(names::SERVER_A)?;
-        scene.login(names::SERVER_A)?;
-        scene.volume_attach(names::SERVER_A)
+        scene.server_with_volume()
     })?;
     let mut next = 0;
     for round in 0..options.kills {
@@ -130,9 +125,7 @@ fn power_cut(target: &Target, scene: &Scene, random: &mut Random, from: u64) -> 
 /// Reads back the blocks of this range, which the guest was told are flushed; looks for I/O errors in its kernel's log.
 fn verify(scene: &Scene, from: u64, to: u64) -> Result<()> {
     let login = scene.login_to(names::SERVER_A)?;
-    let errors = login
-        .run("dmesg | grep -ciE \"I/O error|blk_update_request|is not a head|EXT4-fs error\" || true")?;
-    ensure!(errors.trim() == "0", "the guest's kernel saw {} I/O errors", errors.trim());
+    login.no_io_errors()?;
     let read = login.run(&load::read_script(from, to))?;
     ensure!(read.trim() == "same", "the guest's flushed blocks are not as written: {}", read.trim());
     Ok(())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use image_builder::Paths;
 
@@ -119,6 +119,14 @@ impl Login {
             bail!("in the guest, {script}: {} {}", done.status, said.trim());
         }
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    /// Fails if the guest's kernel has seen an I/O error since it booted.
+    pub fn no_io_errors(&self) -> Result<()> {
+        let errors = self
+            .run("dmesg | grep -ciE \"I/O error|blk_update_request|is not a head|EXT4-fs error\" || true")?;
+        ensure!(errors.trim() == "0", "the guest's kernel saw {} I/O errors", errors.trim());
+        Ok(())
     }
 
     /// The same as [`Login::run`], not waited for.

@@ -278,6 +278,16 @@ impl<'a> Scene<'a> {
         self.detach(SERVER_B)
     }
 
+    /// The first server with its floating IP and an empty volume, once its guest lets us in. Needs the image.
+    pub fn server_with_volume(&mut self) -> Result<()> {
+        self.networks()?;
+        self.rules_and_key()?;
+        self.server(SERVER_A)?;
+        self.floating_ip(SERVER_A)?;
+        self.login(SERVER_A)?;
+        self.volume_attach(SERVER_A)
+    }
+
     /// Deletes all that was made, newest first; goes on after a failure and tells the first.
     pub fn tear_down(&mut self) -> Result<()> {
         let mut first = Ok(());
@@ -287,6 +297,9 @@ impl<'a> Scene<'a> {
             if first.is_ok() {
                 first = done;
             }
+        }
+        if let Some(dir) = self.key_file.parent() {
+            fs::remove_dir_all(dir)?;
         }
         first
     }

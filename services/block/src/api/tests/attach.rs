@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{ADMIN, Cloud, P1, P2, caller};
+use crate::create::{NewVolume, Source};
 use crate::model::{Status, Volume};
 use crate::servers;
 
@@ -79,8 +80,6 @@ async fn a_root_disk_is_nowhere_to_be_seen() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(cloud.read(|tx| servers::volumes_of(tx, SERVER)).len(), 1);
 
-    cloud.tx(|tx| servers::resize_root(tx, &root, 5)).await.unwrap();
-    cloud.agent().await;
     for _ in 0..2 {
         cloud.tx(|tx| Ok(servers::delete_root(tx, &root)?)).await.unwrap();
     }
@@ -94,7 +93,8 @@ async fn a_server_starts_from_a_new_volume() {
     let cloud = Cloud::new().await;
     let image = cloud.image().await;
     let made = |tx: &mut cairn_state::Tx| {
-        servers::create_from_image(tx, &caller(P1), &image, 2, SERVER, "node-1", Some("/dev/vda"))
+        let wanted = NewVolume { size_gb: Some(2), ..NewVolume::of(Source::Image(Box::new(image.clone()))) };
+        servers::create_attached(tx, &caller(P1), wanted, SERVER, "node-1", Some("/dev/vda"))
     };
     let id = cloud.tx(made).await.unwrap().volume_id;
     cloud.agent().await;

@@ -100,18 +100,7 @@ async fn what_a_deleted_image_leaves_is_purged_once_the_agent_says_so() {
     let store = &cloud.svc.store;
     let spec = store.get_record::<VolumeSpec>(&id).await.unwrap().unwrap();
     assert!(spec.deleted);
-    let gone = VolumeStatus {
-        id: id.clone(),
-        node: "node-1".into(),
-        generation: spec.generation,
-        phase: Phase::Gone,
-        error: None,
-        socket: None,
-        epoch: 0,
-        size: 0,
-        allocated: 0,
-        disk: None,
-    };
+    let gone = VolumeStatus::new(&spec, Phase::Gone);
     store.put_record(&gone).await.unwrap();
     eventually("the purge", async || store.get_record::<VolumeSpec>(&id).await.unwrap().is_none()).await;
     eventually("its end", async || store.get_record::<Doomed>(&id).await.unwrap().is_none()).await;
@@ -143,14 +132,9 @@ async fn a_capture_becomes_an_image_or_is_killed() {
 fn caller(project: &str) -> cairn_gateway::Caller {
     cairn_gateway::Caller {
         user_id: "u".into(),
-        user_name: "u".into(),
-        user_domain_id: "default".into(),
         project_id: project.into(),
-        project_name: project.into(),
-        project_domain_id: "default".into(),
-        domain_id: None,
         roles: ["member".to_owned()].into(),
-        audit_id: "a".into(),
+        ..cairn_gateway::Caller::default()
     }
 }
 

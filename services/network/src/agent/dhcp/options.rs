@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use dhcproto::v4::{DhcpOption, DhcpOptions, OptionCode, UnknownOption};
 
 use super::Client;
+use crate::model::dhcp::{BOOT_FILE, ExtraOption};
 
 /// The longest value of an option, in bytes.
 const VALUE_MAX: usize = 255;
@@ -43,44 +44,19 @@ pub fn custom<'a>(client: &'a Client, opts: &mut DhcpOptions) -> Boot<'a> {
     let mut boot = Boot::default();
     for (name, value) in &client.options {
         let value = value.as_str();
-        match name.as_str() {
-            "server-ip-address" | "next-server" => boot.next_server = value.parse().ok(),
-            "bootfile-name" | "67" => {
-                // The field holds 128 bytes with its final zero.
-                boot.file = Some(value).filter(|v| v.len() < 128);
-                insert(67, value, opts);
-            }
-            name => {
-                if let Some(code) = code(name) {
-                    insert(code, value, opts);
+        match ExtraOption::find(name) {
+            Some(ExtraOption::NextServer) => boot.next_server = value.parse().ok(),
+            Some(ExtraOption::Code(code)) => {
+                if code == BOOT_FILE {
+                    // The field holds 128 bytes with its final zero.
+                    boot.file = Some(value).filter(|v| v.len() < 128);
                 }
+                insert(code, value, opts);
             }
+            None => {}
         }
     }
     boot
-}
-
-fn code(name: &str) -> Option<u8> {
-    Some(match name {
-        "router" => 3,
-        "dns-server" => 6,
-        "hostname" => 12,
-        "domain-name" => 15,
-        "root-path" => 17,
-        "mtu" => 26,
-        "ntp-server" => 42,
-        "vendor-class" => 60,
-        "tftp-server" | "tftp-server-name" => 66,
-        "domain-search" => 119,
-        "tftp-server-address" => 150,
-        "path-prefix" => 210,
-        number => return number.parse().ok().filter(|n| !is_protocols_own(*n)),
-    })
-}
-
-/// The options that make DHCP itself work are not the user's.
-fn is_protocols_own(code: u8) -> bool {
-    matches!(code, 0 | 50..=59 | 61 | 82 | 255)
 }
 
 fn insert(code: u8, value: &str, opts: &mut DhcpOptions) {

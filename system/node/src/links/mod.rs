@@ -4,15 +4,17 @@
 //! systemd-networkd does the work (DHCP, or the address given on the kernel command line); this writes what it is
 //! to do into `/run`. Where networkd does not run (a development node), `lan0` is made by who started the node.
 
+mod kernel;
+
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::kernel::{Seen, look};
 use crate::paths::{self, Paths};
-use crate::program::{self, ProgramError};
+use crate::program;
 
 /// The bridge that carries the node's own address and every guest network on the real LAN.
 pub const LAN: &str = "lan0";
@@ -29,55 +31,6 @@ pub struct Nic {
     pub carrier: bool,
 }
 
-#[derive(Deserialize)]
-struct IpLink {
-    ifname: String,
-    address: Option<String>,
-    permaddr: Option<String>,
-    link_type: String,
-    #[serde(default)]
-    flags: Vec<String>,
-    #[serde(default)]
-    addr_info: Vec<IpAddrInfo>,
-}
-
-#[derive(Deserialize)]
-struct IpAddrInfo {
-    local: IpAddr,
-    scope: String,
-}
-
-fn ip(args: &[&str]) -> Result<Vec<IpLink>, ProgramError> {
-    let json = program::run("ip", args)?;
-    Ok(serde_json::from_str(&json).unwrap_or_default())
-}
-
-/// The machine's physical wired NICs, by MAC.
-pub fn nics() -> Result<Vec<Nic>, ProgramError> {
-    let physical = |l: &IpLink| {
-        l.link_type == "ether" && Path::new("/sys/class/net").join(&l.ifname).join("device").exists()
-    };
-    let mut nics: Vec<Nic> = ip(&["-json", "link", "show"])?
-        .into_iter()
-        .filter(physical)
-        .filter_map(|l| {
-            let carrier = l.flags.iter().any(|f| f == "LOWER_UP");
-            Some(Nic { mac: l.permaddr.or(l.address)?, name: l.ifname, carrier })
-        })
-        .collect();
-    nics.sort_by(|a, b| a.mac.cmp(&b.mac));
-    Ok(nics)
-}
-
-/// The node's own addresses on the LAN that others can reach it by.
-pub fn addresses() -> Vec<IpAddr> {
-    let links = ip(&["-json", "address", "show", "dev", LAN]).unwrap_or_default();
-    let global = links.into_iter().flat_map(|l| l.addr_info).filter(|a| a.scope == "global");
-    let mut addresses: Vec<IpAddr> = global.map(|a| a.local).collect();
-    addresses.sort();
-    addresses
-}
-
 /// Which NIC is the LAN's: the one it was before, else the first with a carrier, else the first.
 fn choose<'a>(nics: &'a [Nic], before: Option<&str>) -> Option<&'a Nic> {
     nics.iter()
@@ -86,15 +39,14 @@ fn choose<'a>(nics: &'a [Nic], before: Option<&str>) -> Option<&'a Nic> {
         .or_else(|| nics.first())
 }
 
-/// Puts the LAN's NIC into `lan0` by telling networkd; changes nothing that is right already. Gives the NIC.
-pub fn ensure(paths: &Paths) -> io::Result<Option<Nic>> {
+/// Puts the LAN's NIC, one of these, into `lan0` by telling networkd; changes nothing that is right already. Gives it.
+pub fn ensure(paths: &Paths, nics: &[Nic]) -> io::Result<Option<Nic>> {
     if !Path::new("/run/systemd/netif").exists() {
         return Ok(None);
     }
     let ledger = paths.node().join("lan");
     let before = fs::read_to_string(&ledger).ok();
-    let nics = nics().map_err(io::Error::other)?;
-    let Some(nic) = choose(&nics, before.as_deref()) else { return Ok(None) };
+    let Some(nic) = choose(nics, before.as_deref()) else { return Ok(None) };
     if before.as_deref() != Some(&nic.mac) {
         paths::write_file(&ledger, nic.mac.as_bytes(), 0o644)?;
     }

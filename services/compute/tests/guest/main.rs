@@ -1,15 +1,19 @@
 //! The agent with a real libvirt and a real guest: started, paused, given a disk and relieved of it, rebooted,
 //! stopped, lost and found again, destroyed.
 //!
-//! Ignored, since it needs root, libvirtd, a bootable disk and a folder on a file system with reflinks:
-//! `CAIRN_TEST_DISK=disk.raw CAIRN_TEST_DISKS=/mnt/xfs cargo test -p cairn-compute --test guest -- --ignored
-//! --nocapture`, best in namespaces of its own. The guest must answer its power button and write to its serial
-//! console (`CAIRN_TEST_PROMPT`, by default `login:`).
+//! `cargo test -p cairn-compute --test guest -- --ignored --nocapture` runs it, as root, on a machine of its own made
+//! of the image's root tree (`cargo run --release -p image-builder -- root`) and the tiny guest (`... -- guests --tiny`), or
+//! the qcow2 in `CAIRN_TEST_GUEST`, which must answer its power button and say `CAIRN_TEST_PROMPT` on its serial console.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says where, and how long it took"
+)]
+
+mod machine;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,26 +30,14 @@ const ROOT: &str = "2a000000-0000-4000-8000-000000000001";
 const EXTRA: &str = "3a000000-0000-4000-8000-000000000001";
 const PORT: &str = "70000000-0000-4000-8000-000000000001";
 
-/// Makes a data disk of a directory, which must be on a file system with reflinks.
-fn mark(disks: &Path) {
-    let disk = disks.join("d1");
-    std::fs::create_dir_all(&disk).unwrap();
-    let marker = json!({"format": 1, "disk": "d1000000-0000-4000-8000-000000000001", "cloud": "c"});
-    std::fs::write(disk.join("cairn-disk.json"), marker.to_string()).unwrap();
-}
-
-/// Asks for a volume, and (for an exported one) gives it to the server.
-async fn make_volume(store: &SharedStore, id: &str, source: Option<&str>, exported: bool) {
+/// Asks for a volume, and gives it to the server.
+async fn make_volume(store: &SharedStore, id: &str, source: Option<&str>) {
     let export = Export { node: NODE.into(), owner: SERVER.into(), epoch: 2 };
     let spec = VolumeSpec {
-        id: id.into(),
-        size: 1 << 30,
-        node: NODE.into(),
         source: source.map(str::to_owned),
-        read_only: false,
-        export: exported.then_some(export),
-        deleted: false,
+        export: Some(export),
         generation: 2,
+        ..VolumeSpec::new(id, NODE, 1 << 30)
     };
     store.put_record(&spec).await.unwrap();
 }
@@ -59,20 +51,10 @@ async fn storage(args: &AgentArgs, disks: &Path) {
     while !socket.exists() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let bytes = std::fs::read(std::env::var("CAIRN_TEST_DISK").unwrap()).unwrap();
-    let size = bytes.len() as u64;
+    let bytes = std::fs::read(machine::GUEST).unwrap();
     let client = cairn_shards::data::Client::new(socket);
-    client.import(IMAGE, "raw", 1 << 30, bytes.into()).await.unwrap();
-    let spec = VolumeSpec {
-        id: IMAGE.into(),
-        size,
-        node: NODE.into(),
-        source: None,
-        read_only: true,
-        export: None,
-        deleted: false,
-        generation: 1,
-    };
+    let image = client.import(IMAGE, "qcow2", 1 << 30, bytes.into()).await.unwrap();
+    let spec = VolumeSpec { read_only: true, ..VolumeSpec::new(IMAGE, NODE, image.virtual_size) };
     store.put_record(&spec).await.unwrap();
 }
 
@@ -139,17 +121,19 @@ async fn until_written(log: &Path, text: &str, seconds: u64) {
     println!("the console says {text:?}: after {:.1} s", began.elapsed().as_secs_f64());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs root, libvirtd, qemu-storage-daemon and a bootable disk"]
-async fn the_life_of_a_guest() {
-    let prompt = std::env::var("CAIRN_TEST_PROMPT").unwrap_or_else(|_| "login:".into());
-    let dir = tempfile::tempdir().unwrap();
-    let disks = std::path::PathBuf::from(std::env::var("CAIRN_TEST_DISKS").unwrap());
-    mark(&disks);
+#[test]
+#[ignore = "run as root by `cargo test -p cairn-compute --test guest -- --ignored --nocapture`"]
+fn the_life_of_a_guest() {
+    machine::on_a_machine("the_life_of_a_guest", || {
+        tokio::runtime::Runtime::new().unwrap().block_on(live(Path::new(machine::RUN)));
+    });
+}
+
+async fn live(folder: &Path) {
+    let prompt = std::env::var("CAIRN_TEST_PROMPT").unwrap_or_else(|_| "TINY-SSH".into());
     let tap = tap_name(PORT);
-    let made = Command::new("ip").args(["tuntap", "add", &tap, "mode", "tap", "vnet_hdr"]).status().unwrap();
-    assert!(made.success());
-    let logs = dir.path().join("console");
+    machine::run("ip", &["tuntap", "add", &tap, "mode", "tap", "vnet_hdr"]);
+    let logs = folder.join("console");
 
     let local = LocalStore::in_memory().unwrap();
     let store: SharedStore = Arc::new(local.clone());
@@ -157,15 +141,15 @@ async fn the_life_of_a_guest() {
         node: NODE.into(),
         store: store.clone(),
         reporter: Reporter::new(store.clone(), NODE, "compute"),
-        state_dir: dir.path().into(),
-        run_dir: dir.path().into(),
+        state_dir: folder.into(),
+        run_dir: folder.into(),
     };
-    storage(&args, &disks).await;
+    storage(&args, Path::new(machine::DISKS)).await;
     let agent = tokio::spawn(cairn_compute::agent::run(args.clone()));
 
     order(&local, |_| {}).await;
     until(&store, "waiting for its disk", 20, |s| s.error.is_some() && s.boots_done == 0).await;
-    make_volume(&store, ROOT, Some(IMAGE), true).await;
+    make_volume(&store, ROOT, Some(IMAGE)).await;
     let port = PortStatus {
         id: PORT.into(),
         host: NODE.into(),
@@ -190,7 +174,7 @@ async fn the_life_of_a_guest() {
     order(&local, |s| s.volumes.push(serde_json::from_value(volume(EXTRA, "/dev/vdb", false)).unwrap()))
         .await;
     until(&store, "waiting for the second disk", 10, |s| s.error.is_some() && running(s)).await;
-    make_volume(&store, EXTRA, None, true).await;
+    make_volume(&store, EXTRA, None).await;
     until(&store, "given the second disk", 20, |s| s.volumes_attached.contains(&EXTRA.to_owned())).await;
     order(&local, |s| s.volumes[1].detaching = true).await;
     until(&store, "relieved of it", 60, |s| !s.volumes_attached.contains(&EXTRA.to_owned())).await;
@@ -210,5 +194,4 @@ async fn the_life_of_a_guest() {
     until(&store, "gone", 20, |s| s.gone).await;
     assert!(!log.exists(), "its console log goes with it");
     agent.abort();
-    let _ = Command::new("ip").args(["link", "del", &tap]).status();
 }

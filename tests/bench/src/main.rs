@@ -1,0 +1,50 @@
+//! Benches: what Cairn costs, measured beside a peer that does the same without Cairn.
+//!
+//! A figure in seconds says more about the machine and the hour than about us. So every bench runs both sides in one
+//! run, in turns, and its result is the ratio of their medians; the seconds are printed only to be looked at. A bench
+//! passes or fails nothing and is no part of `cargo verify`: tests have time limits for what hangs, and no others.
+//!
+//! Run one on a machine that does nothing else. Each has a lock, an instance name, a LAN and a folder
+//! (`target/bench/NAME`) of its own and leaves nothing but its last logs; it must never touch the cloud of `cargo up`
+//! or of `cargo dev`.
+
+mod boot;
+mod figures;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use image_builder::Paths;
+
+/// Cairn's benches, each beside a peer.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// From power-on to an API that answers, beside the same image without Cairn to its multi-user.target.
+    Boot(boot::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let paths = Paths::find()?;
+    match cli.command {
+        Command::Boot(options) => boot::run(&paths, &options),
+    }
+}
