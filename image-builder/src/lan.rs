@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::{exec, process};
+use crate::exec;
+use crate::process::{self, Known};
 
 /// The bridge within the namespace.
 const BRIDGE: &str = "lan";
@@ -85,7 +86,7 @@ impl Lan {
 
     /// Starts the DHCP server, if it does not run yet.
     pub fn serve_dhcp(&self) -> Result<()> {
-        if self.dhcp_pid().is_some() {
+        if Known::load(&self.dhcp_file()).is_some() {
             return Ok(());
         }
         fs::create_dir_all(&self.dir)?;
@@ -102,20 +103,12 @@ impl Lan {
             .process_group(0)
             .spawn()
             .context("cannot start dnsmasq")?;
-        fs::write(self.pid_file(), child.id().to_string())?;
-        Ok(())
+        Known::started(child.id()).context("no dnsmasq")?.save(&self.dhcp_file())
     }
 
-    fn pid_file(&self) -> PathBuf {
-        self.dir.join("dhcp.pid")
-    }
-
-    /// The DHCP server's process, if it is still that.
-    fn dhcp_pid(&self) -> Option<i32> {
-        let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse::<i32>().ok()?;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        // It is `ip` until it has entered the namespace.
-        (["ip", "dnsmasq"].contains(&name.trim()) && process::began(pid).is_some()).then_some(pid)
+    /// By which a later run finds the DHCP server's process.
+    fn dhcp_file(&self) -> PathBuf {
+        self.dir.join("dhcp.json")
     }
 
     /// Plugs another namespace in: it gets an interface of this name, up.
@@ -152,10 +145,10 @@ impl Lan {
 
     /// Takes all of it down; what is already gone is no error.
     pub fn down(&self) -> Result<()> {
-        if let Some(pid) = self.dhcp_pid() {
-            process::end(pid, DHCP_END).context("cannot stop dnsmasq")?;
+        if let Some(server) = Known::load(&self.dhcp_file()) {
+            process::end(server.pid(), DHCP_END).context("cannot stop dnsmasq")?;
         }
-        let _ = fs::remove_file(self.pid_file());
+        let _ = fs::remove_file(self.dhcp_file());
         if ip(&["link", "show", &self.host_link()]).is_ok() {
             ip(&["link", "delete", &self.host_link()])?;
         }

@@ -2,14 +2,13 @@
 //!
 //! Only reads its arguments and calls the library.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use image_builder::stage::say;
+use image_builder::stage::{ended, say};
 use image_builder::up::{self, UpOptions};
 use image_builder::vm::Medium;
 use image_builder::{Paths, Stages, boot_check, emulated_node, guests, host, iso, root_tree};
@@ -112,14 +111,7 @@ impl From<MediumName> for Medium {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "image-builder: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended("image-builder", run(Arguments::parse()))
 }
 
 fn run(arguments: Arguments) -> Result<()> {

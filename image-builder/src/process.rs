@@ -3,12 +3,52 @@
 //! Who ends one must be sure that it is still the one that was started: ids are used again.
 
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// A process as a later run of ours finds it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    pid: i32,
+    /// See [`began`].
+    began: u64,
+}
+
+impl Known {
+    /// A process that was just started.
+    pub fn started(pid: u32) -> Result<Self> {
+        let pid = pid.cast_signed();
+        Ok(Self { pid, began: began(pid).context("the process ended at once")? })
+    }
+
+    /// Notes it in a file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        fs::write(path, serde_json::to_vec(self)?).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The process noted in a file, if it still runs.
+    pub fn load(path: &Path) -> Option<Self> {
+        let known: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        known.runs().then_some(known)
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        began(self.pid) == Some(self.began)
+    }
+}
 
 /// When a process began, in the kernel's ticks (field 22 of its stat), unless it is gone or only waits to be reaped.
 /// Tells it from a later one of the same id.
@@ -53,6 +93,22 @@ mod tests {
             assert_eq!(shell.wait().unwrap().signal(), Some(signal as i32));
         }
         end(0, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_process_is_known_until_it_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("known");
+        assert_eq!(Known::load(&file), None);
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let known = Known::started(child.id()).unwrap();
+        known.save(&file).unwrap();
+        assert_eq!(Known::load(&file), Some(known));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((known.runs(), Known::load(&file)), (false, None));
+        Known { began: 0, ..Known::started(std::process::id()).unwrap() }.save(&file).unwrap();
+        assert_eq!(Known::load(&file), None, "its id was given to another process");
     }
 
     #[test]

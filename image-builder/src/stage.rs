@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -238,6 +238,14 @@ pub fn seconds(time: Duration) -> String {
     } else {
         format!("{} min {:02} s", whole / 60, whole % 60)
     }
+}
+
+/// What a program of ours ends with: an error is told on standard error.
+pub fn ended(program: &str, result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// Tells the person a line, on standard output.

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::chroot;
 use crate::exec;
 use crate::paths::{Paths, ensure_dir};
-use crate::process::began;
+use crate::process::Known;
 use crate::qmp::Qmp;
 
 /// How the machine sees the ISO.
@@ -75,18 +74,10 @@ pub struct VmOptions {
     pub kernel_args: String,
 }
 
-/// What is kept of a running machine for a later process.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    pid: i32,
-    /// When the process began.
-    began: u64,
-}
-
 /// A running machine.
 pub struct Vm {
     dir: PathBuf,
-    record: Record,
+    process: Known,
     child: Option<Child>,
 }
 
@@ -113,23 +104,21 @@ impl Vm {
         let log = File::create(dir.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start the emulator")?;
-        let pid = i32::try_from(child.id())?;
-        let record = Record { pid, began: began(pid).context("the emulator ended at once")? };
-        fs::write(dir.join("vm.json"), serde_json::to_vec(&record)?)?;
-        let mut vm = Self { dir, record, child: Some(child) };
+        let process = Known::started(child.id()).context("no emulator")?;
+        process.save(&dir.join("vm.json"))?;
+        let mut vm = Self { dir, process, child: Some(child) };
         vm.wait_until_it_answers()?;
         Ok(vm)
     }
 
     /// Finds the machine that an earlier process started in this folder, if it still runs.
     pub fn attach(dir: &Path) -> Option<Self> {
-        let record: Record = serde_json::from_slice(&fs::read(dir.join("vm.json")).ok()?).ok()?;
-        (began(record.pid) == Some(record.began)).then(|| Self { dir: dir.to_owned(), record, child: None })
+        Known::load(&dir.join("vm.json")).map(|process| Self { dir: dir.to_owned(), process, child: None })
     }
 
     /// The emulator's process id.
     pub fn pid(&self) -> i32 {
-        self.record.pid
+        self.process.pid()
     }
 
     /// All that the machine has written to its serial console since it was started.
@@ -154,13 +143,13 @@ impl Vm {
         if let Some(child) = &mut self.child {
             return matches!(child.try_wait(), Ok(None));
         }
-        began(self.record.pid) == Some(self.record.began)
+        self.process.runs()
     }
 
     /// Cuts the power.
     pub fn kill(&mut self) -> Result<()> {
         if self.running() {
-            kill(Pid::from_raw(self.record.pid), Signal::SIGKILL).context("cannot end the emulator")?;
+            kill(Pid::from_raw(self.process.pid()), Signal::SIGKILL).context("cannot end the emulator")?;
         }
         self.wait_until_off(Duration::from_secs(30))
     }

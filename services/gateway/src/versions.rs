@@ -35,7 +35,6 @@ impl Version {
         if let Some(spoken) = self.microversions {
             entry["min_version"] = spoken.oldest().into();
             entry["version"] = spoken.newest().into();
-            entry["max_version"] = spoken.newest().into();
         }
         if let Some(media_type) = self.media_type {
             entry["media-types"] = json!([{"base": "application/json", "type": media_type}]);

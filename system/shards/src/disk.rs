@@ -28,7 +28,10 @@ pub enum Refusal {
     /// It has no marker: it isn't ours.
     #[error("it has no marker {}", format::MARKER)]
     Unmarked,
-    /// It has a marker, but may not or cannot be used.
+    /// It belongs to another cloud: nothing of ours is on it.
+    #[error("it belongs to the cloud {0}")]
+    Foreign(String),
+    /// It has a marker, but cannot be used, now or at all; something of ours may be on it.
     #[error("{0}")]
     Unusable(String),
 }
@@ -42,7 +45,10 @@ impl Disk {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Refusal::Unmarked),
             read => read.map_err(unusable)?,
         };
-        let marker = Marker::parse(&bytes, cloud).map_err(Refusal::Unusable)?;
+        let marker = Marker::parse(&bytes).map_err(Refusal::Unusable)?;
+        if cloud.is_some_and(|ours| ours != marker.cloud) {
+            return Err(Refusal::Foreign(marker.cloud));
+        }
         let file = File::open(marker_path).map_err(unusable)?;
         fsio::lock(&file).map_err(unusable)?;
         let disk = Disk { id: marker.disk, path: path.into(), _marker: file, health: Mutex::new(Ok(())) };

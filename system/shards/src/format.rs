@@ -41,14 +41,11 @@ pub struct Marker {
 
 impl Marker {
     /// Reads a marker; an error says why the disk is not ours to touch.
-    pub fn parse(bytes: &[u8], cloud: Option<&str>) -> Result<Marker, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Marker, String> {
         let marker: Marker =
             serde_json::from_slice(bytes).map_err(|e| format!("its marker is not valid: {e}"))?;
         if marker.format != DISK_FORMAT {
             return Err(format!("it has disk format {}, this release knows {DISK_FORMAT}", marker.format));
-        }
-        if cloud.is_some_and(|ours| ours != marker.cloud) {
-            return Err(format!("it belongs to the cloud {}", marker.cloud));
         }
         if !is_id(&marker.disk) {
             return Err("its marker names no valid disk id".into());
@@ -148,12 +145,10 @@ mod tests {
     #[test]
     fn a_foreign_or_newer_disk_is_refused() {
         let ours = br#"{"format":1,"disk":"d1","cloud":"c1"}"#;
-        assert!(Marker::parse(ours, Some("c1")).is_ok());
-        assert!(Marker::parse(ours, None).is_ok());
-        assert!(Marker::parse(ours, Some("c2")).unwrap_err().contains("c1"));
-        assert!(Marker::parse(br#"{"format":2,"disk":"d1","cloud":"c1"}"#, None).is_err());
-        assert!(Marker::parse(br#"{"format":1,"disk":"../x","cloud":"c1"}"#, None).is_err());
-        assert!(Marker::parse(b"", None).is_err());
+        assert_eq!(Marker::parse(ours).unwrap().cloud, "c1");
+        assert!(Marker::parse(br#"{"format":2,"disk":"d1","cloud":"c1"}"#).is_err());
+        assert!(Marker::parse(br#"{"format":1,"disk":"../x","cloud":"c1"}"#).is_err());
+        assert!(Marker::parse(b"").is_err());
     }
 
     #[test]

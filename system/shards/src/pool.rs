@@ -19,7 +19,7 @@ pub struct Pool {
     disks_dir: PathBuf,
     cloud: Option<String>,
     disks: Mutex<BTreeMap<String, Arc<Disk>>>,
-    refused: Mutex<BTreeMap<String, String>>,
+    refused: Mutex<BTreeMap<String, Refusal>>,
     open: Mutex<HashMap<String, Weak<Volume>>>,
     /// Ids that something is being made under, beside [`Pool::create`].
     claimed: Mutex<HashSet<String>>,
@@ -88,7 +88,7 @@ impl Pool {
                     guard(&self.disks).insert(disk.id().into(), Arc::new(disk));
                 }
                 Err(Refusal::Unmarked) => {}
-                Err(e) => drop(refused.insert(path.display().to_string(), e.to_string())),
+                Err(e) => drop(refused.insert(path.display().to_string(), e)),
             }
         }
         *guard(&self.refused) = refused;
@@ -102,7 +102,18 @@ impl Pool {
 
     /// Directories that have a marker and yet are not used, with the reason.
     pub fn refused(&self) -> BTreeMap<String, String> {
-        guard(&self.refused).clone()
+        guard(&self.refused).iter().map(|(path, why)| (path.clone(), why.to_string())).collect()
+    }
+
+    /// A disk that may hold volumes of ours and cannot be read, with the reason; `None` if all can be.
+    pub fn unread(&self) -> Option<String> {
+        let refused = guard(&self.refused);
+        let mut ours = refused.iter().filter(|(_, why)| matches!(why, Refusal::Unusable(_)));
+        let refused = ours.next().map(|(path, why)| format!("disk at {path}: {why}"));
+        refused.or_else(|| {
+            let unread = |d: Arc<Disk>| d.volumes().err().map(|e| format!("disk {}: {e}", d.id()));
+            self.disks().into_iter().find_map(unread)
+        })
     }
 
     /// The disk that holds a volume.
@@ -238,6 +249,22 @@ mod tests {
         let mut bytes = vec![1; len];
         volume.read_slice(at, &mut bytes).unwrap();
         bytes
+    }
+
+    #[test]
+    fn a_disk_in_use_elsewhere_is_unread_and_one_of_another_cloud_is_foreign() {
+        let (dir, holder) = pool(&["d1"]);
+        let second = Pool::new(dir.path(), Some("c1".into()));
+        second.scan().unwrap();
+        assert!(second.disks().is_empty());
+        assert!(second.unread().unwrap().contains("another process"));
+        drop(holder);
+        second.scan().unwrap();
+        assert_eq!((second.disks().len(), second.unread()), (1, None));
+        drop(second);
+        let other = Pool::new(dir.path(), Some("c2".into()));
+        other.scan().unwrap();
+        assert_eq!((other.disks().len(), other.refused().len(), other.unread()), (0, 1, None));
     }
 
     #[test]

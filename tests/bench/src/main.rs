@@ -11,12 +11,12 @@
 mod boot;
 mod figures;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use image_builder::Paths;
+use image_builder::stage::ended;
 
 /// Cairn's benches, each beside a peer.
 #[derive(Parser)]
@@ -32,14 +32,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended("bench", run(Cli::parse()))
 }
 
 fn run(cli: Cli) -> Result<()> {

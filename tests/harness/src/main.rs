@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use image_builder::Paths;
+use image_builder::stage::ended;
 
 /// Cairn's development node and tests.
 #[derive(Parser)]
@@ -47,13 +48,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended("error", run(Cli::parse()))
 }
 
 fn run(cli: Cli) -> Result<()> {

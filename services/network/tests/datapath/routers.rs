@@ -116,7 +116,10 @@ fn a_node_without_the_lan_says_so() {
             let status = node.port_status(&gateway);
             status.is_some_and(|s| s.phase == Phase::Failed && s.error.unwrap().contains("lan0"))
         });
-        assert!(node.get::<HostStatus>(NODE).unwrap().physical_networks.is_empty());
+        // Ports are told of before the host is.
+        eventually("the host has no physical network", || {
+            node.get::<HostStatus>(NODE).is_some_and(|host| host.physical_networks.is_empty())
+        });
         sh("ip link add lan0 type bridge; ip link set lan0 up");
         node.settle(&cloud);
         everything_goes(node, &mut cloud);

@@ -7,6 +7,8 @@ use crate::model::{Phase, VolumeSpec, VolumeStatus};
 pub struct Seen {
     /// What was last reported of it.
     pub status: Option<VolumeStatus>,
+    /// A disk that could not be looked at, with the reason: it may hold the volume.
+    pub unread: Option<String>,
     /// What is on a disk.
     pub stored: Option<Stored>,
     /// The epoch it is served under.
@@ -99,7 +101,12 @@ fn plan_end(seen: &Seen, known: Option<&VolumeStatus>) -> Plan {
     }
     match known.filter(|k| k.phase != Phase::Gone).and_then(|k| k.disk.as_ref()) {
         Some(disk) => Plan::blocked(Phase::Failed, steps, missing(disk)),
-        None => Plan::done(Phase::Gone, steps),
+        None => match &seen.unread {
+            Some(why) => {
+                Plan::blocked(phase, steps, format!("it may be on a disk that cannot be read: {why}"))
+            }
+            None => Plan::done(Phase::Gone, steps),
+        },
     }
 }
 
@@ -248,6 +255,8 @@ mod tests {
         assert_eq!(plan(&end, &live(), "n").phase, Phase::Gone);
         let away = Seen { status: status(Phase::Ready, Some("d")), ..live() };
         assert_eq!(plan(&end, &away, "n").phase, Phase::Failed);
+        let unread = Seen { unread: Some("disk d: locked".into()), ..live() };
+        assert_eq!(plan(&end, &unread, "n").phase, Phase::Creating);
         let gone = Seen { status: status(Phase::Gone, None), ..live() };
         assert_eq!(plan(&end, &gone, "n"), Plan::done(Phase::Gone, vec![]));
     }

@@ -42,6 +42,8 @@ pub struct Volumes {
     making: HashMap<String, JoinHandle<io::Result<()>>>,
     /// Sizes of the volumes on disk, which only this reconciler changes.
     stored: BTreeMap<String, Stored>,
+    /// A disk that the last survey could not read.
+    unread: Option<String>,
     /// Bytes the volumes take on their disks, and when that was last looked at.
     usage: HashMap<String, u64>,
     usage_read: Option<Instant>,
@@ -71,6 +73,7 @@ impl Volumes {
             exports: HashMap::new(),
             making: HashMap::new(),
             stored: BTreeMap::new(),
+            unread: None,
             usage: HashMap::new(),
             usage_read: None,
             reported: HashMap::new(),
@@ -84,8 +87,10 @@ impl Volumes {
     /// Looks which volumes are on the disks.
     async fn survey(&mut self) -> Result<(), Fault> {
         let (pool, known) = (self.pool.clone(), std::mem::take(&mut self.stored));
-        let surveyed = spawn_blocking(move || survey(&pool, known)).await;
-        self.stored = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
+        // Asked before and after: a disk that comes or goes in between is not missed.
+        let surveyed = spawn_blocking(move || (pool.unread(), survey(&pool, known), pool.unread())).await;
+        let (before, stored, after) = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
+        (self.stored, self.unread) = (stored, before.or(after));
         let due = self.usage_read.is_none_or(|at| at.elapsed() >= USAGE_INTERVAL);
         let all: Vec<(String, String)> = self
             .stored
@@ -140,6 +145,7 @@ impl Volumes {
         Seen {
             status: reported.or_else(|| self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s))),
             stored: self.stored.get(&spec.id).cloned(),
+            unread: self.unread.clone(),
             served: self.exports.get(&spec.id).filter(|e| e.is_serving()).map(Export::epoch),
             source_ready: source.is_some_and(|s| self.stored.contains_key(s) && !self.making.contains_key(s)),
             clone_waits,

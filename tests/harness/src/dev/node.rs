@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use image_builder::lan::Lan;
-use image_builder::{Paths, exec, process};
+use image_builder::process::Known;
+use image_builder::{Paths, exec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -82,9 +83,7 @@ impl Node {
         // A process group of its own: Ctrl-C reaches us, and we stop the node in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start the node's init")?;
-        let began = process::began(child.id().cast_signed()).context("the node ended at once")?;
-        fs::write(self.dir.join("unshare.pid"), format!("{} {began}", child.id()))?;
-        Ok(())
+        Known::started(child.id()).context("no node")?.save(&self.unshare_file())
     }
 
     /// The root tree as it is now, by hard links: the original may be built anew while the node runs.
@@ -128,10 +127,11 @@ impl Node {
 
     /// The process that waits for the node's init, if it still runs.
     fn unshare_pid(&self) -> Option<i32> {
-        let record = fs::read_to_string(self.dir.join("unshare.pid")).ok()?;
-        let (pid, began) = record.split_once(' ')?;
-        let pid = pid.parse().ok()?;
-        (process::began(pid)? == began.parse::<u64>().ok()?).then_some(pid)
+        Known::load(&self.unshare_file()).map(|process| process.pid())
+    }
+
+    fn unshare_file(&self) -> PathBuf {
+        self.dir.join("unshare.json")
     }
 
     /// The node's PID 1, as the host numbers it.
@@ -236,7 +236,7 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = fs::remove_file(self.dir.join("unshare.pid"));
+        let _ = fs::remove_file(self.unshare_file());
         Ok(())
     }
 
