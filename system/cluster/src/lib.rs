@@ -6,13 +6,19 @@
 //! ([`certificates`]). What is decided is pure; what is remembered is in the store; what is said goes over
 //! `cairn-wire`.
 //!
-//! It knows no service and keeps no file. It must never let a node in, nor trust one, by its address, by its name, or
-//! by an announcement: those are hints for whom to ask.
+//! Beside them: the lease by which a node is known to be in touch ([`alive`]), what a node's roles go by when they talk
+//! to other nodes ([`handover`]), and the authority behind the API's certificates ([`api_authority`]).
+//!
+//! It knows no service, and keeps no file but the word that a lease was renewed. It must never let a node in, nor
+//! trust one, by its address, by its name, or by an announcement: those are hints for whom to ask.
 
+pub mod alive;
+pub mod api_authority;
 pub mod certificates;
 mod der;
 pub mod discovery;
 pub mod founder;
+pub mod handover;
 pub mod handshake;
 pub mod join;
 pub mod key;
@@ -20,6 +26,8 @@ pub mod membership;
 pub mod token;
 pub mod words;
 
+pub use alive::Alive;
+pub use api_authority::ApiAuthority;
 pub use certificates::{Authority, NodeCertificate};
 pub use der::Der;
 pub use key::NodeKey;

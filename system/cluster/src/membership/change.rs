@@ -187,6 +187,7 @@ pub fn refuse(tx: &mut Tx, id: PeerId, by: &str) -> Result<(), Error> {
 }
 
 /// Notes that a node that was let in has come, or where a member is now and which replica of the store it holds.
+/// Who does not know where it is leaves what was known.
 pub fn heard_of(
     tx: &mut Tx,
     id: PeerId,
@@ -195,7 +196,9 @@ pub fn heard_of(
 ) -> Result<(), Error> {
     let mut member = trusted(tx, id)?;
     let before = member.clone();
-    member.addresses = bounded(addresses);
+    if !addresses.is_empty() {
+        member.addresses = bounded(addresses);
+    }
     member.replica = replica.or(member.replica);
     if member.state == MemberState::Joining {
         member.state = MemberState::Member;

@@ -5,6 +5,7 @@
 
 pub mod change;
 mod records;
+pub mod service;
 pub mod voters;
 
 pub use records::{
