@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use cairn_state::LocalStore;
 
 use crate::caller::Authenticate;
 use crate::mount::Mount;
@@ -41,6 +42,7 @@ pub struct Gateway {
     places: Vec<Place>,
     auth: Arc<dyn Authenticate>,
     status: Option<Arc<dyn StatusPage>>,
+    store: Option<LocalStore>,
     limits: Limits,
 }
 
@@ -49,6 +51,7 @@ struct Shared {
     places: Vec<Place>,
     auth: Arc<dyn Authenticate>,
     status: Option<Arc<dyn StatusPage>>,
+    store: Option<LocalStore>,
     limiter: Limiter,
 }
 
@@ -58,12 +61,19 @@ impl Gateway {
         let mut places: Vec<Place> = mounts.into_iter().map(Place::new).collect();
         // The longest prefix first, so that `/a/b` is found before `/a`.
         places.sort_by_key(|p| std::cmp::Reverse(p.prefix.len()));
-        Gateway { places, auth, status: None, limits: Limits::default() }
+        Gateway { places, auth, status: None, store: None, limits: Limits::default() }
     }
 
     /// Shows this at `/`, and the cloud's CA certificate at `/ca.pem`.
     pub fn status(mut self, page: Arc<dyn StatusPage>) -> Gateway {
         self.status = Some(page);
+        self
+    }
+
+    /// The replica of the store that the services read: each request waits until all that was acknowledged on any node
+    /// before it came is to be seen there.
+    pub fn store(mut self, store: LocalStore) -> Gateway {
+        self.store = Some(store);
         self
     }
 
@@ -79,6 +89,7 @@ impl Gateway {
             places: self.places,
             auth: self.auth,
             status: self.status,
+            store: self.store,
             limiter: Limiter::new(self.limits),
         });
         Router::new().fallback(move |request: Request| {

@@ -71,7 +71,7 @@ pub(super) async fn handle(shared: &Shared, mut request: Request) -> Response {
     let place = shared.places.iter().find(|p| p.holds(&seen.path));
     let style = place.map_or(ErrorStyle::Keystone, |p| p.style);
     request.extensions_mut().insert(seen.id.clone());
-    let caller = match admit(shared, &mut request, seen.peer).await {
+    let caller = match admit(shared, &mut request, seen.peer, place.is_some()).await {
         Ok(caller) => caller,
         Err(e) => {
             seen.log(e.status, None);
@@ -99,12 +99,16 @@ async fn admit(
     shared: &Shared,
     request: &mut Request,
     peer: IpAddr,
+    placed: bool,
 ) -> Result<Option<Arc<Caller>>, ApiError> {
     if !shared.limiter.admit(peer) {
         return Err(too_many("Too many requests; try again in a second."));
     }
     if let Some(base) = base_url(request)? {
         request.extensions_mut().insert(base);
+    }
+    if placed {
+        catch_up(shared).await?;
     }
     let token = request.headers().get(TOKEN).and_then(|t| t.to_str().ok()).map(str::to_owned);
     let caller = match token {
@@ -121,6 +125,16 @@ async fn admit(
         None => {}
     }
     Ok(caller)
+}
+
+/// Waits until this node's replica of the store shows all that clients were told anywhere: the token that another node
+/// has just given out among it.
+async fn catch_up(shared: &Shared) -> Result<(), ApiError> {
+    let Some(store) = &shared.store else { return Ok(()) };
+    store.catch_up().await.map_err(|e| {
+        tracing::warn!(error = %e, "a request was refused: this node cannot tell what is current");
+        ApiError::unavailable("The cloud has lost its majority, or is choosing a leader; try again.")
+    })
 }
 
 fn too_many(message: &str) -> ApiError {
