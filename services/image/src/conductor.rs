@@ -31,7 +31,7 @@ pub async fn conductor(svc: Arc<Service>) {
 async fn pass(svc: &Arc<Service>, running: &Running) -> Result<(), Abort> {
     for image in svc.store.read(|tx| tx.by_index::<Image>(INDEX_WORK, WORK_SAVING))? {
         match image.incoming.clone() {
-            Some(Incoming::Upload { run, .. }) if run == svc.run => {}
+            Some(Incoming::Upload { run, .. }) if run == svc.run || (svc.lives)(&run) => {}
             Some(Incoming::Capture { volume }) => start_capture(svc, running, image.id, volume),
             Some(dead) => {
                 tracing::info!(image = image.id, "its upload died with an earlier run of the controller");

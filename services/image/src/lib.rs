@@ -37,12 +37,30 @@ pub struct Service {
     pub data: Arc<dyn ImageData>,
     /// Tells this run of the process from earlier ones, whose uploads died with them.
     pub run: String,
+    /// Whether a run of a controller, on whichever node, still lives.
+    pub lives: Lives,
 }
+
+/// Whether a run of a controller still lives.
+pub type Lives = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Service {
     /// The service on this store, its content on `node`, reached through `data`.
     pub fn new(store: LocalStore, node: impl Into<String>, data: Arc<dyn ImageData>) -> Arc<Service> {
-        Arc::new(Service { store, node: node.into(), data, run: uuid::Uuid::new_v4().to_string() })
+        let run = uuid::Uuid::new_v4().to_string();
+        let own = run.clone();
+        Service::among(store, node, data, run, Arc::new(move |run| run == own))
+    }
+
+    /// The same as one of several: `run` is this one, and `lives` knows of all.
+    pub fn among(
+        store: LocalStore,
+        node: impl Into<String>,
+        data: Arc<dyn ImageData>,
+        run: String,
+        lives: Lives,
+    ) -> Arc<Service> {
+        Arc::new(Service { store, node: node.into(), data, run, lives })
     }
 }
 
