@@ -3,6 +3,7 @@
 //! The last key seals, all open. A key stays until no token it sealed can be valid any more.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use cairn_gateway::ApiError;
 use cairn_state::{LocalStore, Tx};
@@ -15,8 +16,13 @@ use crate::token::{self, Payload};
 /// How long a key seals before the next one does.
 const ROTATE_AFTER_S: i64 = 24 * 3600;
 
+/// How long keys are sealed with before they are read again. Another controller may have rotated: a key outlives the
+/// one after it by a token's life and five minutes, so this must be well below those.
+const FRESH: Duration = Duration::from_secs(60);
+
 /// Keys ready for use.
 struct Ring {
+    read: Instant,
     tokens: Vec<(u8, Sealer)>,
     credentials: Sealer,
 }
@@ -28,7 +34,10 @@ pub struct Keyring(RwLock<Option<Arc<Ring>>>);
 impl Keyring {
     /// Seals a token with the newest key.
     pub fn seal(&self, store: &LocalStore, payload: &Payload) -> Result<String, ApiError> {
-        let ring = self.ring(store)?;
+        let mut ring = self.ring(store)?;
+        if ring.read.elapsed() > FRESH {
+            ring = self.reload(store)?;
+        }
         let (id, sealer) = ring.tokens.last().ok_or_else(no_keys)?;
         token::encode(payload, *id, sealer)
     }
@@ -88,6 +97,7 @@ impl Keyring {
         let keys = store.read(|tx| Ok::<_, ApiError>(tx.get::<Keys>(Keys::ID)?))?.ok_or_else(no_keys)?;
         let tokens = keys.tokens.iter().map(|k| Ok((k.id, Sealer::from_hex(&k.secret)?)));
         let ring = Arc::new(Ring {
+            read: Instant::now(),
             tokens: tokens.collect::<Result<_, ApiError>>()?,
             credentials: Sealer::from_hex(&keys.credentials.secret)?,
         });
