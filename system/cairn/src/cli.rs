@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cairn_node::Paths;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
+use crate::roles::controller::Open;
 use crate::{lifecycle, logging, operator, roles};
 
 /// Cairn: a cloud in a box.
@@ -41,7 +43,30 @@ enum Command {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Shows on one screen what this node believes: roles, reconcilers, disks, links, guests.
+    /// Lets a node in that asks to join the cloud, if its screen shows these words.
+    Accept {
+        /// Its name, as `cairn status` shows it.
+        node: String,
+        /// The four words that its screen shows.
+        #[arg(required = true, num_args = 1..=4)]
+        words: Vec<String>,
+    },
+    /// Refuses a node that asks to join the cloud.
+    Refuse {
+        /// Its name, as `cairn status` shows it.
+        node: String,
+    },
+    /// Removes a node from the cloud, for ever. It may be dead.
+    Remove {
+        /// Its name, as `cairn status` shows it.
+        node: String,
+    },
+    /// Lets in whoever asks to join the cloud, for a time.
+    Open {
+        /// For how many minutes; 0 closes it.
+        minutes: u32,
+    },
+    /// Shows on one screen what this node believes: the cloud, roles, reconcilers, disks, links, guests.
     Status {
         /// As JSON, with every fact the roles report.
         #[arg(long)]
@@ -60,8 +85,18 @@ pub fn run() -> Result<()> {
         Command::Network => role("network", 1, roles::agents::network(paths)),
         Command::Storage => role("storage", 2, roles::agents::storage(paths)),
         Command::Disks { only, no_wait } => operator::disks(&paths, &only, no_wait),
+        Command::Accept { node, words } => {
+            order(&paths, "/accept", &operator::node(node, Some(words.join(" "))))
+        }
+        Command::Refuse { node } => order(&paths, "/refuse", &operator::node(node, None)),
+        Command::Remove { node } => order(&paths, "/remove", &operator::node(node, None)),
+        Command::Open { minutes } => order(&paths, "/open", &Open { minutes }),
         Command::Status { json } => lifecycle::runtime(1)?.block_on(operator::status(&paths, json)),
     }
+}
+
+fn order(paths: &Paths, path: &str, order: &impl Serialize) -> Result<()> {
+    lifecycle::runtime(1)?.block_on(operator::order(paths, path, order))
 }
 
 fn role(name: &'static str, threads: usize, body: impl Future<Output = Result<()>>) -> Result<()> {

@@ -1,7 +1,6 @@
-//! The node role: brings the node up, in order, then keeps watching what may change under it (addresses, the age
-//! of its certificate), and reports.
+//! The node role: brings the node up, in order, then keeps watching what may change under it (addresses, what the
+//! controller says of the cloud), and reports.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -15,31 +14,31 @@ use crate::identity::Identity;
 use crate::links::{self, Nic, Seen};
 use crate::memory;
 use crate::paths::{self, Paths};
-use crate::pki::{self, Authority};
 use crate::screen::{self, Content, Screen};
-use crate::secret;
+use crate::told::{self, Standing};
+use crate::{cloud, handover, secret};
 
-/// How often addresses and certificates are looked at.
+/// How often addresses and the cloud's files are looked at.
 const INTERVAL: Duration = Duration::from_secs(3);
+/// How often while the node is of no cloud yet, and a person may be waiting.
+const EAGER: Duration = Duration::from_millis(500);
 /// How often memory is added up.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
-/// The user that serves the API, and so reads the server certificate's key.
-const CONTROLLER: &str = "cairn-controller";
 
 /// A node that is brought up.
 pub struct Node {
     paths: Paths,
     identity: Identity,
-    authority: Authority,
     secret: Option<String>,
     screen: Screen,
     reporter: Option<Reporter>,
     memory_at: Option<Instant>,
+    entered: bool,
 }
 
 impl Node {
-    /// Sees to everything the other roles need before they can start: the identity, the certificates, the
-    /// administrator's secret, the LAN. `screens` are the terminals to show the console on.
+    /// Sees to everything the other roles need before they can start: the identity, the administrator's secret, what
+    /// is handed over, the LAN. `screens` are the terminals to show the console on.
     pub async fn bring_up(paths: Paths, screens: Vec<PathBuf>) -> io::Result<Node> {
         // On the appliance systemd-tmpfiles made it, with the groups that the roles share.
         if !paths.run.exists() {
@@ -48,23 +47,22 @@ impl Node {
         let identity = Identity::load_or_create(&paths)?;
         fs::write("/proc/sys/kernel/hostname", &identity.name)
             .unwrap_or_else(|e| tracing::warn!(error = %e, "the host name could not be set"));
-        let authority = Authority::load_or_create(&paths, &identity.cloud)?;
+        let before = cloud::entered(&paths)?;
         let secret = secret::ensure(&paths)?;
-        // The group is inherited by the files within, so that the controller may read the key and nobody else.
-        paths::make_dir(&paths.handover(), 0o2750)?;
-        disks::act::give_group(&paths.handover(), CONTROLLER)?;
-        let hash = secret::stored_hash(&paths)?;
-        paths::write_file(&paths.handover().join("admin.phc"), hash.as_bytes(), 0o640)?;
+        handover::hand_over(&paths, &identity)?;
         paths::write_file(&paths.run.join("name"), identity.name.as_bytes(), 0o644)?;
-        paths::write_file(&paths.run.join("cloud"), identity.cloud.as_bytes(), 0o644)?;
+        // Agents start without a controller, in the cloud that they were of.
+        if let Some(cloud) = &before {
+            paths::write_file(&paths.run.join("cloud"), cloud.as_bytes(), 0o644)?;
+        }
         let mut node = Node {
             paths,
             identity,
-            authority,
             secret,
             screen: Screen::new(screens),
             reporter: None,
             memory_at: None,
+            entered: before.is_some(),
         };
         if let Err(e) = node.refresh().await {
             tracing::warn!(error = %e, "the node is not wholly up yet");
@@ -79,28 +77,65 @@ impl Node {
 
     /// Keeps the node as it should be, until the process ends.
     pub async fn run(mut self, store: SharedStore) {
+        // There is nobody to report to before there is a cloud.
+        while !self.entered {
+            tokio::time::sleep(EAGER).await;
+            if let Err(e) = self.refresh().await {
+                tracing::warn!(error = %e, "the node is not wholly up yet");
+            }
+        }
         let reporter = Reporter::new(store, self.identity.name.clone(), "node");
         self.reporter = Some(reporter.clone());
         cairn_state::reconcile::run(self, Vec::new(), INTERVAL, reporter).await;
     }
 
-    /// One look: links, certificate, screen, facts.
+    /// One look: links, cloud, screen, facts.
     async fn refresh(&mut self) -> io::Result<()> {
         let Seen { nics, addresses } = links::look().await.map_err(io::Error::other)?;
         let lan = links::ensure(&self.paths, &nics)?;
-        let mut served: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        served.extend(&addresses);
-        pki::hand_over(&self.paths, &self.authority, &self.identity, &served)?;
         let report = disks::last_report(&self.paths);
+        let mut faults = screen::disk_faults(report.as_ref());
+        let fingerprint = told::fingerprint(&self.paths);
+        // All that the screen shows of the cloud is there before the node is of it.
+        let cloud = told::cloud(&self.paths).filter(|_| fingerprint.is_some());
+        let entered = cloud
+            .as_deref()
+            .map(|cloud| cloud::enter(&self.paths, cloud, told::gave_up(&self.paths).as_deref()));
+        if let Some(Err(why)) = &entered {
+            faults.push(why.clone());
+        }
+        let standing = told::standing(&self.paths);
+        if standing == Some(Standing::Joined) {
+            self.secret = None;
+            handover::forget_secret(&self.paths)?;
+        }
         let content = Content {
             name: self.identity.name.clone(),
             addresses,
-            ca_sha256: self.authority.fingerprint.clone(),
-            secret: self.secret.clone(),
-            faults: screen::disk_faults(report.as_ref()),
+            ca_sha256: fingerprint.unwrap_or_default(),
+            secret: self.secret.clone().filter(|_| standing == Some(Standing::Founded)),
+            joining: told::joining(&self.paths).unwrap_or_default(),
+            faults,
         };
         self.report(&content, report, lan, nics);
         self.screen.show(&content);
+        // After the screen: the controller waits for this before its API answers.
+        match (cloud, entered) {
+            (Some(cloud), Some(Ok(()))) => self.announce(&cloud),
+            (_, Some(Err(why))) => Err(io::Error::other(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the other roles which cloud this is.
+    fn announce(&mut self, cloud: &str) -> io::Result<()> {
+        let file = self.paths.run.join("cloud");
+        if self.entered && fs::read_to_string(&file).is_ok_and(|said| said == cloud) {
+            return Ok(());
+        }
+        paths::write_file(&file, cloud.as_bytes(), 0o644)?;
+        handover::hand_over(&self.paths, &self.identity)?;
+        self.entered = true;
         Ok(())
     }
 

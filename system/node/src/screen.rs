@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::disks::Report;
+use crate::told::Joining;
 
 /// What the screen shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,10 +16,12 @@ pub struct Content {
     pub name: String,
     /// Its addresses on the LAN.
     pub addresses: Vec<IpAddr>,
-    /// The CA certificate's SHA-256, hex.
+    /// The CA certificate's SHA-256, hex; empty before the node is of a cloud.
     pub ca_sha256: String,
     /// The administrator's secret, if it is still to be shown.
     pub secret: Option<String>,
+    /// Who waits to be let in: this node, or others here.
+    pub joining: Joining,
     /// What is out of order, each with what to do.
     pub faults: Vec<String>,
 }
@@ -29,6 +32,10 @@ impl Content {
         let mut out = format!("\n  Cairn {}   node {}\n", env!("CARGO_PKG_VERSION"), self.name);
         for fault in &self.faults {
             out += &format!("  ! {fault}\n");
+        }
+        out += &joining(&self.joining);
+        if self.ca_sha256.is_empty() {
+            return out;
         }
         if self.addresses.is_empty() {
             return out + "  No address yet: waiting for the LAN's DHCP server (is the cable plugged in?)\n";
@@ -43,6 +50,20 @@ impl Content {
         }
         out
     }
+}
+
+fn joining(joining: &Joining) -> String {
+    let mut out = String::new();
+    if !joining.state.is_empty() {
+        out += &format!("  {}\n", joining.state);
+    }
+    if let Some(words) = &joining.words {
+        out += &format!("  CAIRN-CONSOLE words={words}\n");
+    }
+    for node in &joining.waiting {
+        out += &format!("  {} asks to be let in and shows: {}\n", node.name, node.words);
+    }
+    out
 }
 
 fn url(address: &IpAddr) -> String {
@@ -92,10 +113,24 @@ mod tests {
 
     #[test]
     fn the_secret_is_shown_only_while_there_is_one() {
-        let mut content = Content { addresses: vec!["192.0.2.1".parse().unwrap()], ..Content::default() };
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let mut content = Content { addresses, ca_sha256: "00".into(), ..Content::default() };
         assert!(!content.render().contains("password"));
         content.secret = Some("abc".into());
         assert!(content.render().contains("CAIRN-CONSOLE user=admin password=abc\n"));
         assert!(content.render().contains("CAIRN-CONSOLE url=https://192.0.2.1/\n"));
+    }
+
+    #[test]
+    fn a_node_that_waits_shows_its_words_and_no_address() {
+        let joining = Joining { state: "Waiting.".into(), words: Some("a b c d".into()), waiting: vec![] };
+        let content = Content {
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            secret: None,
+            joining,
+            ..Content::default()
+        };
+        let text = content.render();
+        assert!(text.contains("CAIRN-CONSOLE words=a b c d\n") && !text.contains("url="), "{text}");
     }
 }

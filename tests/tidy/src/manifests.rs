@@ -11,7 +11,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("cairn-state", &[]),
     ("cairn-wire", &["cairn-state"]),
     ("cairn-cluster", &["cairn-state", "cairn-wire"]),
-    ("cairn-node", &["cairn-state"]),
+    ("cairn-node", &["cairn-state", "cairn-cluster"]),
     ("cairn-shards", &["cairn-state", "cairn-wire"]),
     ("cairn-gateway", &["cairn-state"]),
     ("cairn-identity", &[STATE, SHARDS, WIRE, GATEWAY]),

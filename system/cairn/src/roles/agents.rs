@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cairn_node::Paths;
 use cairn_shards::agent::{Options, run_with};
 use cairn_state::{AgentArgs, Reporter, SharedStore};
@@ -13,17 +13,29 @@ use crate::{lifecycle, roles};
 /// The group that lets the guests' emulators connect to their volumes.
 const GUESTS: &str = "cairn-guests";
 
-fn args(paths: &Paths, role: &str) -> Result<AgentArgs> {
-    let node = roles::told(paths)?.node;
+fn args(paths: &Paths, node: String, role: &str) -> AgentArgs {
     let store: SharedStore = Arc::new(RemoteStore::new(paths.state_socket()));
     let reporter = Reporter::new(store.clone(), node.clone(), role);
-    Ok(AgentArgs { node, store, reporter, state_dir: paths.role(role), run_dir: paths.run.clone() })
+    AgentArgs { node, store, reporter, state_dir: paths.role(role), run_dir: paths.run.clone() }
 }
 
-async fn run(agent: impl Future<Output = ()>) -> Result<()> {
+/// Runs an agent once this node is of a cloud; it is ready before that.
+async fn run<A: Future<Output = ()>>(
+    paths: &Paths,
+    role: &str,
+    agent: impl FnOnce(AgentArgs, String) -> A,
+) -> Result<()> {
     lifecycle::ready();
     tokio::select! {
-        () = agent => {}
+        told = roles::of_a_cloud(paths) => {
+            let roles::Told { node, cloud } = told?;
+            let agent = agent(args(paths, node, role), cloud.clone());
+            tokio::select! {
+                () = agent => {}
+                () = roles::is_of_another(paths, &cloud) => bail!("this node is of another cloud now: starting anew"),
+                () = lifecycle::stopped() => {}
+            }
+        }
         () = lifecycle::stopped() => {}
     }
     Ok(())
@@ -31,17 +43,20 @@ async fn run(agent: impl Future<Output = ()>) -> Result<()> {
 
 /// The compute role.
 pub async fn compute(paths: Paths) -> Result<()> {
-    run(cairn_compute::agent::run(args(&paths, "compute")?)).await
+    run(&paths, "compute", |args, _| cairn_compute::agent::run(args)).await
 }
 
 /// The network role.
 pub async fn network(paths: Paths) -> Result<()> {
-    run(cairn_network::agent::run(args(&paths, "network")?)).await
+    run(&paths, "network", |args, _| cairn_network::agent::run(args)).await
 }
 
 /// The storage role.
 pub async fn storage(paths: Paths) -> Result<()> {
-    let cloud = Some(roles::told(&paths)?.cloud);
-    let options = Options { cloud, socket_group: Some(GUESTS.into()), ..Options::default() };
-    run(run_with(args(&paths, "storage")?, paths.disks(), options)).await
+    let disks = paths.disks();
+    run(&paths, "storage", |args, cloud| {
+        let options = Options { cloud: Some(cloud), socket_group: Some(GUESTS.into()), ..Options::default() };
+        run_with(args, disks, options)
+    })
+    .await
 }

@@ -1,5 +1,5 @@
 //! Who may read and write what in the store: each agent writes its own observations and nothing of another's, and no
-//! agent reads identity's secrets.
+//! agent reads identity's secrets, nor anything of `cluster/`, where the authorities' keys are.
 
 use std::sync::Arc;
 
@@ -63,5 +63,11 @@ mod tests {
         assert!(!network.may_read("identity/keys/") && !network.may_read(""));
         assert!(!role("root", "n1").unwrap().may_write("identity/user/x"));
         assert_eq!(role("nobody", "n1"), None);
+        for agent in ["root", "cairn-compute", "cairn-network", "cairn-storage"] {
+            let role = role(agent, "n1").unwrap();
+            // The authorities' keys are among what is there.
+            assert!(!role.may_read("cluster/") && !role.may_read("cluster/member/x"), "{agent}");
+            assert!(!role.may_write("cluster/alive/n1"), "{agent}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::program;
 /// How long the kernel may take to show a new partition.
 const NODE_WAIT: Duration = Duration::from_secs(20);
 /// The file that makes a file system one of ours.
-const MARKER: &str = "cairn-disk.json";
+pub(crate) const MARKER: &str = "cairn-disk.json";
 
 /// Writes the partition table of an empty disk. The labels say `new` until the file systems are ready.
 pub fn partition(step: &Step) -> Result<(), DiskError> {
@@ -69,21 +69,23 @@ pub fn mount_state(paths: &Paths, step: &Step) -> Result<(), DiskError> {
     finish(&device.path, partition, "cairn-state")
 }
 
-/// Finishes a data partition if need be and mounts it; says what it is used for.
-pub fn mount_data(paths: &Paths, step: &Step, cloud: &str) -> Result<String, DiskError> {
+/// Finishes a data partition if need be and mounts it; says what it is used for. A new one is marked with the first of
+/// the clouds' ids.
+pub fn mount_data(paths: &Paths, step: &Step, clouds: &[String]) -> Result<String, DiskError> {
     let Step::Mount { device, partition, .. } = step else { return Ok(String::new()) };
     make_file_system(&device.path, partition, "cairn-data")?;
     let dir = paths.disks().join(&partition.id);
     mount_xfs(&partition.path, &dir)?;
     let marker = dir.join(MARKER);
     if !partition.finished {
-        let text = serde_json::json!({"format": 1, "disk": partition.id, "cloud": cloud}).to_string();
+        let text =
+            serde_json::json!({"format": 1, "disk": partition.id, "cloud": clouds.first()}).to_string();
         paths::write_file(&marker, text.as_bytes(), 0o644)
             .map_err(DiskError::io("writing the disk's marker"))?;
     }
     let text = fs::read_to_string(&marker).map_err(DiskError::io("reading the disk's marker"))?;
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    if value["cloud"] != cloud {
+    if !clouds.iter().any(|cloud| value["cloud"] == *cloud) {
         let _ = nix::mount::umount(&dir);
         return Ok("not used: it belongs to another cloud".into());
     }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity;
+use crate::cloud;
 use crate::paths::{self, Paths};
 use crate::program::ProgramError;
 use plan::Step;
@@ -83,10 +83,10 @@ pub fn prepare(paths: &Paths, only: &[PathBuf]) -> Result<Report, DiskError> {
     for step in steps.iter().filter(|s| matches!(s, Step::Mount { state: true, .. })) {
         act::mount_state(paths, step)?;
     }
-    let cloud = identity::cloud_id(paths).map_err(DiskError::io("reading the cloud's id"))?;
+    let clouds = cloud::accepted(paths).map_err(DiskError::io("reading the cloud's id"))?;
     for step in &steps {
         if let Step::Mount { state: false, device, .. } = step {
-            let use_ = act::mount_data(paths, step, &cloud).unwrap_or_else(|e| format!("not used: {e}"));
+            let use_ = act::mount_data(paths, step, &clouds).unwrap_or_else(|e| format!("not used: {e}"));
             report.disks.push(DiskLine {
                 device: device.path.display().to_string(),
                 size: device.size,
