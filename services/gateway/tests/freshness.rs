@@ -44,7 +44,7 @@ async fn a_replica_without_its_group_answers_nothing() {
     let options = Options::join().timing(Timing { patience, ..Timing::default() });
     let store = LocalStore::open_with(&dir.path().join("store.redb"), options).unwrap();
     let (status, body) = ask(&store, "/compute/v2.1").await;
-    assert_eq!((status, &body["computeFault"]["code"]), (503, &503.into()), "{body}");
+    assert_eq!((status, &body["serviceUnavailable"]["code"]), (503, &503.into()), "{body}");
     assert_eq!(ask(&store, "/elsewhere").await.0, 404, "what reads nothing waits for nothing");
 }
 

@@ -2,7 +2,6 @@
 
 use cairn_cluster::membership::{Cloud, JoinPolicy, change};
 use cairn_cluster::{ApiAuthority, Token};
-use cairn_state::Abort;
 
 use super::super::kept;
 use super::*;
@@ -29,8 +28,7 @@ async fn a_single_nodes_store_is_carried_over_with_its_authority_and_stays_close
     assert_eq!((&cloud.id, api.certificate), (&node.cloud, old));
     assert_eq!(policy.unwrap().open_until, None, "a cloud that was there is not opened to strangers");
     until("its replica is written down", || {
-        let known =
-            node.store().read(|tx| Ok::<_, Abort>(tx.list_unfenced::<cairn_cluster::membership::Member>()?));
+        let known = node.store().read(|tx| tx.list_unfenced::<cairn_cluster::membership::Member>());
         known.unwrap()[0].replica == Some(node.store().status().unwrap().node)
     })
     .await;
