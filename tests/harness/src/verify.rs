@@ -45,7 +45,7 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     }
     dev::prepare(stages)?;
     let binary = dev::build(paths, stages)?;
-    let node = Node::new(paths, "dev");
+    let node = Node::new(paths, dev::INSTANCE);
     let outcome = on_node(paths, options, stages, &node, binary);
     node.stop()?;
     outcome?;
