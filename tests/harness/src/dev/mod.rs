@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image_builder::interrupt::Interrupt;
-use image_builder::{Paths, Stages, exec, guests, host, root_tree, stage};
+use image_builder::{Paths, Stages, guests, host, iso, root_tree, stage};
 
 pub use cluster::Cluster;
 pub use disks::devices_of;
@@ -106,8 +106,13 @@ fn wait(cluster: &Cluster) -> Result<()> {
 fn build_and_start(paths: &Paths, cluster: &Cluster) -> Result<()> {
     let mut stages = Stages::start(paths)?;
     prepare(&mut stages)?;
+<<<<<<< HEAD
     let binary = build(paths, &mut stages)?;
     let started = stages.run("start the nodes", |_| cluster.start(&binary));
+=======
+    let binary = iso::compile(&mut stages)?;
+    let started = stages.run("start the node", |_| start(node, &binary));
+>>>>>>> main
     stage::say(&stages.summary());
     started
 }
@@ -119,15 +124,6 @@ pub fn prepare(stages: &mut Stages) -> Result<()> {
     guests::tiny::build(stages)?;
     guests::debian::build(stages)?;
     Ok(())
-}
-
-/// The release binary.
-pub fn build(paths: &Paths, stages: &mut Stages) -> Result<PathBuf> {
-    stages.run("cargo build --release", |step| {
-        let mut cargo = exec::command("cargo", ["build", "--release", "--package", "cairn"]);
-        step.exec(cargo.current_dir(paths.workspace()))
-    })?;
-    Ok(paths.cairn())
 }
 
 /// Starts a node and waits until its API answers; leaves the access files.
