@@ -106,13 +106,8 @@ fn wait(cluster: &Cluster) -> Result<()> {
 fn build_and_start(paths: &Paths, cluster: &Cluster) -> Result<()> {
     let mut stages = Stages::start(paths)?;
     prepare(&mut stages)?;
-<<<<<<< HEAD
-    let binary = build(paths, &mut stages)?;
-    let started = stages.run("start the nodes", |_| cluster.start(&binary));
-=======
     let binary = iso::compile(&mut stages)?;
-    let started = stages.run("start the node", |_| start(node, &binary));
->>>>>>> main
+    let started = stages.run("start the nodes", |_| cluster.start(&binary));
     stage::say(&stages.summary());
     started
 }
