@@ -21,6 +21,23 @@ where
     command
 }
 
+/// What cargo tells the programs it runs about themselves.
+const OF_CARGO_RUN: [&str; 5] =
+    ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+
+/// Starts a command line of cargo in a workspace, as a person would type it there. What `cargo run` told this program
+/// is not passed on: build scripts look at it, and would run anew each time another program of ours builds.
+pub fn cargo(workspace: &Path, args: &[&str]) -> Command {
+    let mut cargo = command("cargo", args);
+    cargo.current_dir(workspace);
+    for (name, _) in std::env::vars_os() {
+        if OF_CARGO_RUN.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Runs a command to its end and returns what it wrote to standard output.
 /// Its standard error becomes the text of the error if it fails.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -122,6 +139,13 @@ mod tests {
         let text = format!("{:#}", failed.unwrap_err());
         assert!(text.contains("two") && text.contains('3'), "{text}");
         assert_eq!(seen, ["one".to_owned(), "two".to_owned()]);
+    }
+
+    #[test]
+    fn cargo_is_not_told_which_program_calls_it() {
+        let cargo = cargo(Path::new("/"), &["--version"]);
+        assert!(cargo.get_envs().any(|(name, value)| name == "CARGO_PKG_NAME" && value.is_none()));
+        assert!(cargo.get_envs().all(|(name, value)| name != "CARGO_HOME" && value.is_none()));
     }
 
     #[test]

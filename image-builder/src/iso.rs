@@ -23,8 +23,7 @@ use crate::stage::{Stages, Step};
 pub fn compile(stages: &mut Stages) -> Result<PathBuf> {
     let paths = stages.paths().clone();
     stages.run("compile cairn", |step| {
-        let mut cargo = exec::command("cargo", ["build", "--release", "--package", "cairn"]);
-        step.exec(cargo.current_dir(paths.workspace()).env_remove("CARGO_MANIFEST_DIR"))
+        step.exec(&mut exec::cargo(paths.workspace(), &["build", "--release", "--package", "cairn"]))
     })?;
     Ok(paths.cairn())
 }

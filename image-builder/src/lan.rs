@@ -123,6 +123,22 @@ impl Lan {
         self.inside(&["link", "set", &port, "master", BRIDGE, "up"])
     }
 
+    /// Takes the port of a plugged namespace away; one that is gone is no error.
+    pub fn unplug_namespace(&self, namespace: &str) -> Result<()> {
+        let port = port_name(namespace);
+        if self.inside(&["link", "show", &port]).is_ok() {
+            self.inside(&["link", "delete", &port])?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is plugged in beside the host.
+    pub fn in_use(&self) -> bool {
+        let mut links = Command::new("ip");
+        links.args(["-netns", &self.name, "-oneline", "link", "show", "master", BRIDGE]);
+        exec::output(&mut links).is_ok_and(|ports| ports.lines().any(|port| !port.contains(": host@")))
+    }
+
     /// Makes a tap port for an emulated machine that is run within the namespace.
     pub fn plug_tap(&self, tap: &str) -> Result<()> {
         if self.inside(&["link", "show", tap]).is_err() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -44,9 +45,14 @@ impl Known {
         self.pid
     }
 
-    /// Whether it still runs.
+    /// Whether it still runs. A child of ours that has ended is reaped.
     pub fn runs(&self) -> bool {
-        began(self.pid) == Some(self.began)
+        let runs = began(self.pid) == Some(self.began);
+        if !runs {
+            // No child of ours, or reaped already: nothing is left to do.
+            let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
+        }
+        runs
     }
 }
 

@@ -93,7 +93,7 @@ impl User<'_> {
         let began = Instant::now();
         while self.cloud.store.get_record::<ResourceProvider>(&hypervisor_uuid(NODE)).await.unwrap().is_none()
         {
-            assert!(began.elapsed() < Duration::from_secs(10), "no inventory");
+            assert!(began.elapsed() < Duration::from_secs(60), "no inventory");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -105,7 +105,7 @@ impl User<'_> {
             if fits(&body) {
                 return body;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "{path}: {body}");
+            assert!(began.elapsed() < Duration::from_secs(60), "{path}: {body}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

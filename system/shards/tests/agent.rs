@@ -67,7 +67,7 @@ async fn exports_come_back_without_the_controller() {
     tokio::time::sleep(std::time::Duration::from_millis(800)).await;
     node.stop().await;
     node.start_without_store();
-    for _ in 0..200 {
+    for _ in 0..2400 {
         let path = std::path::PathBuf::from(&socket);
         let served = tokio::task::spawn_blocking(move || {
             let mut guest = Guest::new();

@@ -50,7 +50,7 @@ fn backend(dir: &Path) -> Killed {
 }
 
 fn reconnect(guest: &mut Guest, socket: &Path) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while guest.connect(socket).is_err() {
         assert!(Instant::now() < until, "the backend does not come back");
         std::thread::sleep(Duration::from_millis(10));

@@ -45,7 +45,7 @@ impl Bench {
     async fn new() -> Bench {
         let node = Node::new().await;
         let socket = node.socket();
-        for _ in 0..200 {
+        for _ in 0..6000 {
             if socket.exists() {
                 break;
             }
@@ -67,7 +67,7 @@ impl Bench {
     /// Asserts that an attempt left nothing anywhere.
     async fn nothing_left(&self, id: &str) {
         let staging = self.node.disk().join("staging");
-        for _ in 0..200 {
+        for _ in 0..6000 {
             if std::fs::read_dir(&staging).unwrap().next().is_none() {
                 assert!(!self.node.disk().join("volumes").join(id).exists());
                 return;
@@ -214,7 +214,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     }
     // And the id is free again, a moment after the last file is gone.
     let mut again = bench.import("img", "raw", vec![1; 512]).await;
-    for _ in 0..200 {
+    for _ in 0..6000 {
         if again.is_ok() {
             break;
         }

@@ -190,7 +190,7 @@ fn guests_come_and_go_and_a_stop_ends_all() {
     let mut last = bench.guest();
     assert_eq!(last.read(8, 512), [7; 512]);
     let mut export = bench.export.take().unwrap();
-    assert!(export.stop(Duration::from_secs(5)));
+    assert!(export.stop(Duration::from_secs(60)));
     assert!(!export.socket().exists());
     last.submit(0, OUT, 8, &Data::Out(&[9; 512]));
     last.kick();

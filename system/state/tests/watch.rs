@@ -77,7 +77,7 @@ async fn a_watch_ends_when_the_store_is_closed() {
 #[tokio::test]
 async fn a_lease_takes_its_keys_along() {
     let store = LocalStore::in_memory().unwrap();
-    let lease = store.lease_grant(150).await.unwrap();
+    let lease = store.lease_grant(2000).await.unwrap();
     let other = store.lease_grant(60_000).await.unwrap();
     for (key, lease) in [("l/1", Some(lease)), ("l/2", Some(lease)), ("l/3", Some(other)), ("l/4", None)] {
         let op = Op::Put { key: key.into(), value: "x".into(), lease };
@@ -86,8 +86,8 @@ async fn a_lease_takes_its_keys_along() {
     // A key that is put without the lease is free of it.
     store.commit(put("l/2", "free")).await.unwrap();
     let mut watch = store.watch("l/", Revision(5)).await.unwrap();
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(800)).await;
         store.lease_keep_alive(lease).await.unwrap();
     }
     assert!(watch.next().now_or_never().is_none(), "it is kept alive");
@@ -109,11 +109,11 @@ async fn a_lease_starts_anew_when_the_store_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.redb");
     let store = LocalStore::open(&path).unwrap();
-    let lease = store.lease_grant(300).await.unwrap();
+    let lease = store.lease_grant(1500).await.unwrap();
     let op = Op::Put { key: "k".into(), value: "x".into(), lease: Some(lease) };
     store.commit(Txn { compares: vec![], ops: vec![op] }).await.unwrap();
     drop(store);
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
     let store = LocalStore::open(&path).unwrap();
     assert!(store.get("k").await.unwrap().is_some());
     store.lease_keep_alive(lease).await.unwrap();

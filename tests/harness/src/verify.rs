@@ -1,11 +1,10 @@
 //! `cargo verify`: every test, in stages that say how long each took.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
-use image_builder::{Paths, Stages, host, iso, stage};
+use image_builder::{Paths, Stages, exec, host, iso, stage};
 
 use crate::client::Client;
 use crate::cloud::Access;
@@ -44,8 +43,8 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
         return Ok(());
     }
     dev::prepare(stages)?;
-    let binary = dev::build(paths, stages)?;
-    let node = Node::new(paths, "dev");
+    let binary = iso::compile(stages)?;
+    let node = Node::new(paths, dev::INSTANCE);
     let outcome = on_node(paths, options, stages, &node, binary);
     node.stop()?;
     outcome?;
@@ -72,7 +71,7 @@ fn on_machine(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<(
 
 fn cargo(paths: &Paths, stages: &mut Stages, name: &str, args: &[&str]) -> Result<()> {
     stages.run(name, |_| {
-        let done = Command::new("cargo").args(args).current_dir(paths.workspace()).status()?;
+        let done = exec::cargo(paths.workspace(), args).status()?;
         anyhow::ensure!(done.success(), "cargo {} failed", args.join(" "));
         Ok(())
     })

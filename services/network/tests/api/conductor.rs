@@ -85,7 +85,7 @@ async fn the_task_follows_the_store() {
     cloud.delete(&format!("ports/{port}"), "member:p").await.expect(204);
     let tombstone = cloud.record::<Port>(&port).unwrap();
     cloud.port_is(&tombstone, cairn_network::model::Phase::Gone).await;
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if cloud.record::<Port>(&port).is_none() {
             return task.abort();
         }

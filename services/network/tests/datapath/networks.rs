@@ -1,7 +1,5 @@
 //! Several networks on a node, and many ports.
 
-use std::time::{Duration, Instant};
-
 use cairn_network::agent::mac;
 use cairn_network::model::*;
 
@@ -65,7 +63,7 @@ fn networks_are_apart_and_ipv6_is_watched_too() {
     });
 }
 
-/// A node's worth of guests comes, is looked after, and goes in a time that nobody notices.
+/// A node's worth of guests comes, is looked after, and goes.
 #[test]
 fn a_hundred_ports() {
     on_a_node(|node| {
@@ -78,22 +76,15 @@ fn a_hundred_ports() {
             }
         }
         node.start_agent();
-        let started = Instant::now();
         node.settle(&cloud);
-        let all = started.elapsed();
         let one = cloud.ports.iter().position(|p| p.port_security).unwrap();
         cloud.ports[one].allowed_address_pairs =
             vec![AddressPair { ip: "10.0.0.200/32".parse().unwrap(), mac: cloud.ports[one].mac.clone() }];
         cloud.ports[one].stamp.revision += 1;
-        let started = Instant::now();
         node.settle(&cloud);
-        let change = started.elapsed();
         let passes = || node.role_status().and_then(|s| Some(s.reconcilers.first()?.passes)).unwrap_or(0);
         let before = passes();
         eventually("a pass that finds nothing to do", || passes() > before);
-        let idle = node.role_status().unwrap().reconcilers[0].took_ms;
-        eprintln!("100 ports: made in {all:?}, one changed in {change:?}, an idle pass takes {idle} ms");
-        assert!(all < Duration::from_secs(8) && change < Duration::from_secs(2) && idle < 1000);
         everything_goes(node, &mut cloud);
     });
 }

@@ -1,7 +1,5 @@
 //! Routers: out, in, and back by the same way.
 
-use std::time::{Duration, Instant};
-
 use cairn_network::model::*;
 
 use crate::node::{self, Node, eventually, on_a_node, sh, text};
@@ -85,16 +83,13 @@ fn filtered(bridge: &str) -> String {
 /// A floating IP that leads elsewhere does so at once, and its old connections end.
 fn moves(node: &Node, cloud: &mut Cloud, outside: &node::Guest, b: &str) {
     assert!(outside.pings("203.0.113.50"));
-    let before = outside.sh("ip neigh show 203.0.113.50");
     cloud.floating_ips[0].port_id = Some(b.to_owned());
     cloud.floating_ips[0].fixed_ip_address = Some("10.0.0.11".parse().unwrap());
     bump(cloud);
-    let started = Instant::now();
     node.settle(cloud);
     // b does not listen on 22, a does: who answers now is b.
     assert!(!outside.connects("203.0.113.50", 22), "a is not behind it any more");
     assert!(outside.pings("203.0.113.50"), "b is");
-    assert!(started.elapsed() < Duration::from_secs(5), "{before}");
     cloud.floating_ips.clear();
     bump(cloud);
     node.settle(cloud);

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use super::{Cloud, NODE};
 
 /// How long anything may take to come about.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The machine.
 pub struct Node {

@@ -210,7 +210,7 @@ impl Guest {
 
     /// Waits for so many completions.
     pub fn wait(&mut self, count: usize) -> Vec<(u16, u32)> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         let mut done = Vec::new();
         while done.len() < count {
             done.extend(self.completed());

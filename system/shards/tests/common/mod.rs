@@ -94,7 +94,7 @@ impl Node {
     /// Waits until the agent reported this of a volume.
     pub async fn until(&self, id: &str, f: impl Fn(&VolumeStatus) -> bool) -> VolumeStatus {
         let mut last = None;
-        for _ in 0..400 {
+        for _ in 0..2400 {
             last = self.store.read(|tx| tx.get::<VolumeStatus>(id)).unwrap();
             if let Some(status) = last.as_ref().filter(|s| f(s)) {
                 return status.clone();
@@ -107,7 +107,7 @@ impl Node {
     /// Waits until a fact that the agent reports is so.
     pub async fn until_fact(&self, name: &str, f: impl Fn(&serde_json::Value) -> bool) {
         let mut last = serde_json::Value::Null;
-        for _ in 0..400 {
+        for _ in 0..2400 {
             let status = self.store.read(|tx| tx.get::<RoleStatus>(&format!("{NODE}/storage"))).unwrap();
             last = status.map_or(serde_json::Value::Null, |s| s.facts[name].clone());
             if f(&last) {

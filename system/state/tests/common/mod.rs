@@ -47,7 +47,7 @@ pub fn small(history_revisions: u64, feed_commits: usize) -> LocalStore {
 
 /// What the future gives; it must not take long.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("nothing came")
 }
 
 /// What the future gives; several machines' worth of work may go before.

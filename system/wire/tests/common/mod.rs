@@ -37,5 +37,5 @@ pub async fn stop(server: JoinHandle<()>) {
 
 /// What the future gives; it must not take long.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("nothing came")
 }

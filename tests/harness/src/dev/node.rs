@@ -17,14 +17,15 @@ use super::disks;
 
 /// The first bytes of the development LAN's addresses.
 const LAN_PREFIX: &str = "10.214.0";
-/// The node's own address there.
-const ADDRESS: u8 = 11;
+/// The first node's own address there; the others' follow.
+const FIRST_ADDRESS: u8 = 11;
 /// How long a node may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(40);
 
 /// A development node; it may be running or not.
 pub struct Node {
     name: String,
+    number: u8,
     dir: PathBuf,
     shown_dir: PathBuf,
     root: PathBuf,
@@ -32,17 +33,28 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node of this instance.
+    /// The first node of this instance.
     pub fn new(paths: &Paths, instance: &str) -> Node {
-        let dir = paths.workspace().join("target").join(instance);
-        let lan = Lan::new(instance, LAN_PREFIX, &dir);
+        Node::numbered(paths, instance, 1)
+    }
+
+    /// A node of this instance, counted from 1. The first one's folder is the instance's own, the others' are in it.
+    pub fn numbered(paths: &Paths, instance: &str, number: u8) -> Node {
+        let shared = paths.workspace().join("target").join(instance);
+        let lan = Lan::new(instance, LAN_PREFIX, &shared);
         Node {
-            name: format!("cairn-{instance}-n1"),
+            name: format!("cairn-{instance}-n{number}"),
+            number,
             shown_dir: paths.cloud(),
-            dir,
+            dir: if number == 1 { shared } else { shared.join(format!("n{number}")) },
             root: paths.root_tree(),
             lan,
         }
+    }
+
+    /// Its number among the nodes of its instance, from 1.
+    pub fn number(&self) -> u8 {
+        self.number
     }
 
     /// Its folder: disks, logs, `openrc` (which is left in `target/cloud` too, for a person).
@@ -52,7 +64,7 @@ impl Node {
 
     /// Its address.
     pub fn address(&self) -> String {
-        self.lan.address(ADDRESS)
+        self.lan.address(FIRST_ADDRESS + self.number - 1)
     }
 
     /// Starts the node's init; does nothing if it runs already.
@@ -160,10 +172,15 @@ impl Node {
         )
     }
 
-    /// Reads what the console shows and writes the access files. The secret is shown on the first start only; later
-    /// ones keep the files of the first.
-    pub fn write_access(&self) -> Result<()> {
-        let screen = fs::read_to_string(self.dir.join("log/screen")).context("the node's screen is dark")?;
+    /// What the console shows.
+    pub fn screen(&self) -> Result<String> {
+        let file = self.dir.join("log/screen");
+        fs::read_to_string(file).with_context(|| format!("the screen of {} is dark", self.name))
+    }
+
+    /// Writes the access files from what consoles show, this node's last. The secret is shown on the first start only,
+    /// by the node that founded the cloud; later ones keep the files of the first.
+    pub fn write_access(&self, screens: &str) -> Result<()> {
         let ca = self.dir.join("ca.fetched.pem");
         let url = format!("https://{}/ca.pem", self.address());
         exec::run(
@@ -171,7 +188,7 @@ impl Node {
                 .arg("--output")
                 .arg(&ca),
         )?;
-        image_builder::cloud::write_access(&self.dir, &screen, &ca, self.lan.prefix())?;
+        image_builder::cloud::write_access(&self.dir, screens, &ca, self.lan.prefix())?;
         image_builder::cloud::show_access(&self.dir, &self.shown_dir)
     }
 
@@ -213,18 +230,23 @@ impl Node {
         self.wait_gone()
     }
 
-    /// Stops the node and takes down its namespaces; its disks stay.
+    /// Cuts the node's cable to the LAN, or mends it.
+    pub fn set_cable(&self, whole: bool) -> Result<()> {
+        self.lan.set_port(&self.name, whole)
+    }
+
+    /// Stops the node and takes down its namespaces, and the LAN after the last one; its disks stay.
     pub fn stop(&self) -> Result<()> {
         if let Some(pid) = self.init_pid() {
             kill(Pid::from_raw(pid), Signal::SIGTERM)?;
         }
         self.wait_gone()?;
         disks::detach(&self.dir)?;
-        self.lan.down()?;
+        self.lan.unplug_namespace(&self.name)?;
         if Path::new("/run/netns").join(&self.name).exists() {
             ip(&["netns", "delete", &self.name])?;
         }
-        Ok(())
+        if self.lan.in_use() { Ok(()) } else { self.lan.down() }
     }
 
     fn wait_gone(&self) -> Result<()> {

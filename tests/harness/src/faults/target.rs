@@ -26,7 +26,7 @@ impl Target {
             return Target::Vm(paths.clone(), paths.cloud());
         }
         let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
-        Target::Node(Box::new(Node::new(paths, "dev")), binary)
+        Target::Node(Box::new(Node::new(paths, dev::INSTANCE)), binary)
     }
 
     /// The folder of its access files.

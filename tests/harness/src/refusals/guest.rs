@@ -35,7 +35,7 @@ pub fn writes(client: &Client, bench: &Bench, node: &Node, scene: &mut Scene) ->
     let filler = Filler::new(node, LEFT)?;
     let mut writer = login.spawn(WRITE)?;
     step("its writes wait while the data disks are full", || {
-        wait_held(node, &mut writer)?;
+        wait_held(client, node, &mut writer)?;
         meanwhile(client, bench)?;
         std::thread::sleep(WATCH);
         ensure!(writer.try_wait()?.is_none(), "the guest's write ended on a full disk");
@@ -51,12 +51,14 @@ pub fn writes(client: &Client, bench: &Bench, node: &Node, scene: &mut Scene) ->
     })
 }
 
-/// Waits until the node says of a volume that its disk is full.
-fn wait_held(node: &Node, writer: &mut Child) -> Result<()> {
+/// Waits until the node says that the volume waits for room.
+fn wait_held(client: &Client, node: &Node, writer: &mut Child) -> Result<()> {
+    let volume = client.field(&["volume", "show", names::VOLUME], "id")?;
+    let told = |line: &str| line.contains("volumes_waiting") && line.contains(&volume);
     let since = Instant::now();
-    while !node.status()?.contains("disk full") {
+    while !node.status()?.lines().any(told) {
         ensure!(writer.try_wait()?.is_none(), "the guest's write ended before the disk was full");
-        ensure!(since.elapsed() < HELD_MAX, "the node does not say that a disk is full");
+        ensure!(since.elapsed() < HELD_MAX, "the node does not say that the volume waits for room");
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())

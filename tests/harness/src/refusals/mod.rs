@@ -20,7 +20,7 @@ use image_builder::{Paths, exec};
 
 use crate::client::Client;
 use crate::cloud::Access;
-use crate::dev::Node;
+use crate::dev::{self, Node};
 use crate::tour::{Guest, Inventory, Scene, step};
 
 /// Options of the refusal tests.
@@ -76,7 +76,7 @@ fn with_guests(paths: &Paths, client: &Client, bench: &Bench, node: Option<&Node
 
 /// The development node, if it is the cloud that is tested.
 fn development_node(paths: &Paths, client: &Client) -> Option<Node> {
-    let node = Node::new(paths, "dev");
+    let node = Node::new(paths, dev::INSTANCE);
     let url = format!("https://{}", node.address());
     (client.access().base_url() == url && node.init_pid().is_some()).then_some(node)
 }

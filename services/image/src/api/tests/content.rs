@@ -79,7 +79,7 @@ async fn deactivated_content_is_for_administrators() {
 }
 
 async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..6000 {
         if done().await {
             return;
         }
