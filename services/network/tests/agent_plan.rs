@@ -7,7 +7,8 @@ mod support;
 
 use std::path::Path;
 
-use cairn_network::agent::desired::{Desired, Uplink, desired};
+use cairn_network::agent;
+use cairn_network::agent::desired::{Desired, Here, Uplink, World};
 use cairn_network::agent::netlink::Link;
 use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, removals};
 use cairn_network::model::*;
@@ -49,6 +50,11 @@ fn cloud() -> Cloud {
         cloud.router(&[(&net, &subnet, "10.0.0.1")], Some((&outside, &outside_subnet, "203.0.113.9")));
     cloud.floating(&outside, "203.0.113.50", &a, "10.0.0.10", &router);
     cloud
+}
+
+/// What this node should look like while it is the only one.
+fn desired(world: &World) -> Desired {
+    agent::desired::desired(world, &Here { node: NODE.into(), ..Here::default() })
 }
 
 /// Compares with a golden file, or rewrites it.
@@ -118,7 +124,7 @@ fn right(want: &Desired) -> Observed {
 
 #[test]
 fn the_rules_are_these() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     golden("node.nft", &want.ruleset);
     let router = want.spaces.values().find_map(|s| s.ruleset.clone()).unwrap();
     golden("router.nft", &router);
@@ -130,12 +136,12 @@ fn the_same_records_make_the_same_rules_in_any_order() {
     let mut turned = cloud.clone();
     turned.rules.reverse();
     turned.ports.iter_mut().for_each(|p| p.allowed_address_pairs.reverse());
-    assert_eq!(desired(&cloud.world(), NODE).ruleset, desired(&turned.world(), NODE).ruleset);
+    assert_eq!(desired(&cloud.world()).ruleset, desired(&turned.world()).ruleset);
 }
 
 #[test]
 fn a_right_node_is_left_alone() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let node = right(&want);
     assert_eq!(removals(&want, &node, true), []);
     assert_eq!(additions(&want, &node), []);
@@ -143,7 +149,7 @@ fn a_right_node_is_left_alone() {
 
 #[test]
 fn an_empty_node_gets_bridges_before_taps_and_masters_before_up() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let actions = additions(&want, &Observed::default());
     let at = |find: &dyn Fn(&Action) -> bool| actions.iter().position(find).unwrap();
     for (name, tap) in &want.taps {
@@ -159,8 +165,8 @@ fn an_empty_node_gets_bridges_before_taps_and_masters_before_up() {
 
 #[test]
 fn what_is_not_wanted_goes_only_by_the_stores_own_word() {
-    let want = desired(&cloud().world(), NODE);
-    let nothing = desired(&Cloud::default().world(), NODE);
+    let want = desired(&cloud().world());
+    let nothing = desired(&Cloud::default().world());
     let node = right(&want);
     assert_eq!(removals(&nothing, &node, false), []);
     let gone = removals(&nothing, &node, true);
@@ -171,7 +177,7 @@ fn what_is_not_wanted_goes_only_by_the_stores_own_word() {
 
 #[test]
 fn a_veth_that_lost_its_inner_end_is_made_anew() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let mut node = right(&want);
     let (space, state) = node.spaces.iter_mut().next().unwrap();
     let (inner, veth) = want.spaces[space].links.iter().next().unwrap();
@@ -188,7 +194,7 @@ fn tombstones_and_ports_of_other_nodes_are_not_here() {
     let elsewhere = cloud.ports.iter_mut().find(|p| p.deleted).unwrap();
     (elsewhere.deleted, elsewhere.host) = (false, Some("cairn-000002".into()));
     cloud.routers.iter_mut().for_each(|r| r.deleted = true);
-    let want = desired(&cloud.world(), NODE);
+    let want = desired(&cloud.world());
     assert!(want.taps.is_empty() && want.spaces.is_empty() && want.bridges.is_empty());
     assert!(!want.ruleset.contains("chain"), "{}", want.ruleset);
 }
@@ -197,10 +203,10 @@ fn tombstones_and_ports_of_other_nodes_are_not_here() {
 fn a_port_without_groups_lets_nothing_pass_and_one_without_security_everything() {
     let mut cloud = cloud();
     let free = cloud.ports.iter().find(|p| p.device_id == "server-a").unwrap().id.clone();
-    let before = desired(&cloud.world(), NODE).ruleset;
+    let before = desired(&cloud.world()).ruleset;
     assert!(before.contains(&format!("chain in_{} ", tap_name(&free))));
     cloud.port_mut(&free).port_security = false;
-    let after = desired(&cloud.world(), NODE).ruleset;
+    let after = desired(&cloud.world()).ruleset;
     assert!(!after.contains(&format!("chain in_{} ", tap_name(&free))));
     let closed = cloud.ports.iter().find(|p| p.device_id == "server-c").unwrap();
     let chain = format!("chain in_{} {{\n    jump common_in\n    counter drop\n  }}", tap_name(&closed.id));
@@ -218,7 +224,7 @@ fn one_pass_over_many_ports_is_quick() {
         }
     }
     let started = std::time::Instant::now();
-    let want = desired(&cloud.world(), NODE);
+    let want = desired(&cloud.world());
     let node = right(&want);
     assert!(additions(&want, &node).is_empty());
     assert_eq!((want.taps.len(), want.spaces.len()), (100, 10));

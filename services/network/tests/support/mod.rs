@@ -112,6 +112,7 @@ impl Cloud {
             dns_name: String::new(),
             host: Some(NODE.to_owned()),
             prior_host: None,
+            migrating_to: None,
             binding_profile: serde_json::Map::new(),
             made_for_server: false,
             deleted: false,

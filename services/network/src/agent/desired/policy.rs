@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::{Desired, Uplink, World};
 use crate::agent::mac::Mac;
-use crate::agent::security::{Addresses, Guarded, Policy};
-use crate::model::{LAN_BRIDGE, Network, Port, bridge_name, tap_name};
+use crate::agent::security::{Addresses, Edge, Guarded, Policy};
+use crate::model::{LAN_BRIDGE, Network, Port, bridge_name, netns_name, tap_name, tunnel_name};
 
 pub(super) fn policy(world: &World, here: &BTreeMap<&str, Vec<&Port>>, out: &Desired) -> Policy {
     let watched: Vec<_> = here.values().flatten().copied().filter(|p| p.port_security).collect();
@@ -25,7 +25,25 @@ pub(super) fn policy(world: &World, here: &BTreeMap<&str, Vec<&Port>>, out: &Des
         }
     }
     policy.remotes = remotes(world, &policy);
+    policy.edges = out.networks.keys().filter_map(|id| edge(world, out, id)).collect();
+    policy.peers = out.peers.clone();
     policy
+}
+
+/// What each node has for itself must not meet its like in a network's tunnel.
+fn edge(world: &World, out: &Desired, network: &str) -> Option<(String, Edge)> {
+    let tunnel = tunnel_name(network);
+    let _ = out.tunnels.get(&tunnel)?;
+    let mut edge = Edge::default();
+    if let Some(space) = out.spaces.get(&netns_name(network)) {
+        for veth in space.links.values() {
+            edge.macs.insert(veth.mac);
+            edge.addresses.extend(veth.addresses.iter().map(IpNet::addr));
+        }
+    }
+    let subnets = world.dhcp_port(network).into_iter().flat_map(|p| &p.fixed_ips);
+    edge.dhcp = subnets.filter_map(|f| world.subnets.get(&f.subnet_id)).any(|s| s.enable_dhcp);
+    Some((tunnel, edge))
 }
 
 fn guarded(port: &Port, mark: u32) -> Guarded {
@@ -68,6 +86,7 @@ fn members(out: &Desired) -> BTreeSet<String> {
     let mut members: BTreeSet<_> = out.taps.keys().cloned().collect();
     let plugs = out.spaces.values().flat_map(|s| s.links.values());
     members.extend(plugs.filter(|v| v.bridge != LAN_BRIDGE).map(|v| v.outer.clone()));
+    members.extend(out.tunnels.keys().cloned());
     members.extend(out.bridges.values().filter_map(|b| match &b.uplink {
         Uplink::None => None,
         Uplink::Patch { here, .. } => Some(here.clone()),
