@@ -15,7 +15,9 @@ pub fn name(number: usize) -> String {
 /// Binds a port to a machine.
 pub fn bind(cloud: &mut Cloud, port: &str, number: usize) {
     cloud.port_mut(port).host = Some(name(number));
-    cloud.networks.iter_mut().for_each(|n| drop(n.hosts.insert(name(number))));
+    for network in &mut cloud.networks {
+        network.hosts.insert(name(number));
+    }
 }
 
 /// Everything is asked to go, on all machines, and nothing is left.

@@ -161,9 +161,9 @@ pub fn settle(machines: &[Machine], cloud: &Cloud) {
 pub struct Seen {
     /// All frames.
     pub frames: u32,
-    /// ARP.
+    /// ARP to all.
     pub arp: u32,
-    /// Neighbour solicitations.
+    /// Neighbour solicitations to many.
     pub solicitations: u32,
     /// DHCP, from or to either side.
     pub dhcp: u32,
@@ -217,9 +217,11 @@ fn look(frame: &[u8], seen: &mut Seen) {
     }
     seen.frames += 1;
     let inner = 50;
-    seen.arp += u32::from(is(inner + 12, &[8, 6]));
-    seen.solicitations +=
-        u32::from(is(inner + 12, &[0x86, 0xdd]) && is(inner + 20, &[58]) && is(inner + 54, &[135]));
+    // To one alone (a neighbour that is looked after) is no flooding.
+    let to_all = frame.get(inner).is_some_and(|first| first & 1 == 1);
+    seen.arp += u32::from(to_all && is(inner + 12, &[8, 6]));
+    let icmpv6 = is(inner + 12, &[0x86, 0xdd]) && is(inner + 20, &[58]);
+    seen.solicitations += u32::from(to_all && icmpv6 && is(inner + 54, &[135]));
     let udp = is(inner + 12, &[8, 0]) && is(inner + 23, &[17]);
     let dhcp = [67u16, 68].iter().any(|port| is(inner + 36, &port.to_be_bytes()));
     seen.dhcp += u32::from(udp && dhcp);
