@@ -11,7 +11,7 @@ use cairn_network::agent;
 use cairn_network::agent::desired::{Desired, Here, Uplink, World};
 use cairn_network::agent::mac::Mac;
 use cairn_network::agent::netlink::{self, Link};
-use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, removals};
+use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, redirections, removals};
 use cairn_network::agent::tunnel::{EVERYONE, Step};
 use cairn_network::model::*;
 use support::{Cloud, NODE, lan};
@@ -200,6 +200,9 @@ fn a_right_tunnel_is_left_alone_and_one_of_another_shape_is_made_anew() {
     let want = desired_at(&spanning().world(), NODE, "192.0.2.1");
     let mut node = right(&want);
     assert_eq!((removals(&want, &node, true), additions(&want, &node)), (vec![], vec![]));
+    assert_eq!(redirections(&want, &node), []);
+    node.entries.held.clear();
+    assert_eq!(redirections(&want, &node).len(), 1);
     let (name, tunnel) = want.tunnels.iter().next().unwrap();
     node.links.get_mut(name).unwrap().shape.as_mut().unwrap().local = "192.0.2.9".parse().unwrap();
     assert_eq!(removals(&want, &node, false), [Action::DeleteLink(name.clone())]);

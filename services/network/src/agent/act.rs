@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::netlink::{Link, Netlink};
 use super::plan::{Action, Observed, SpaceState};
@@ -18,6 +19,9 @@ pub struct Kernel {
     spaces: BTreeMap<String, (u64, Netlink)>,
     tap: TapOptions,
 }
+
+/// How long after an announcement it is made again.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 /// What failed: which device or namespace, and why.
 pub type Failures = BTreeMap<String, String>;
@@ -142,6 +146,9 @@ impl Kernel {
             self.node.add_vxlan(link, *shape).await.map_err(io::Error::other)?;
             return sysctl::quiet(link);
         }
+        if let Step::Neighbour { bridge, ip: IpAddr::V6(_), .. } = step {
+            sysctl::silent_ipv6(bridge)?;
+        }
         let index = self.index(None, step.subject()).await?;
         let done = match step {
             Step::Add { .. } => Ok(()),
@@ -247,7 +254,9 @@ impl Kernel {
                 ips.extend(all.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| net.addr()));
             }
             let frames = ips.into_iter().flat_map(|ip| announce::frames(link.mac, ip)).collect::<Vec<_>>();
+            let (again, there) = (frames.clone(), space.clone());
             netns::within(Some(&space), move || sys::send_frames(link.index, &frames)).await?;
+            tokio::spawn(repeat(there, link.index, again));
         }
         Ok(())
     }
@@ -264,6 +273,18 @@ impl Kernel {
         let addresses = self.node.addresses().await.map_err(io::Error::other)?;
         let of_lan = addresses.into_iter().filter(|(index, _)| *index == lan.index).map(|(_, net)| net);
         Ok(tunnel::end(of_lan, before).map(|ip| End { ip, mtu: lan.mtu }))
+    }
+}
+
+/// Says the same again: the first time, a bridge on the way may not have been forwarding yet. When the link or its
+/// namespace is gone, there is nothing to say any more.
+async fn repeat(space: String, index: u32, frames: Vec<Vec<u8>>) {
+    for pause in AGAIN_AFTER {
+        tokio::time::sleep(pause).await;
+        let frames = frames.clone();
+        if netns::within(Some(&space), move || sys::send_frames(index, &frames)).await.is_err() {
+            return;
+        }
     }
 }
 

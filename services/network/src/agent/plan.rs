@@ -197,6 +197,21 @@ fn broken<'a>(desired: &'a Desired, observed: &Observed) -> BTreeSet<&'a str> {
     wrong.map(|(_, _, veth)| veth.outer.as_str()).chain(tunnels).collect()
 }
 
+/// What has moved to or from another node, as far as the ways there are made already. It waits for nothing else: a guest
+/// that has moved cannot be reached before.
+pub fn redirections(desired: &Desired, observed: &Observed) -> Vec<Action> {
+    let mut steps = Vec::new();
+    for (name, want) in &desired.tunnels {
+        let bridge = observed.links.get(&want.bridge).map(|b| b.index);
+        let made =
+            |link: &&Link| link.shape == Some(want.shape) && link.master.is_some() && link.master == bridge;
+        if let Some(link) = observed.links.get(name).filter(made) {
+            steps.extend(tunnel::plan::entries(name, want, Some(link.index), bridge, &observed.entries));
+        }
+    }
+    steps.into_iter().map(Action::Tunnel).collect()
+}
+
 /// What is missing or different, in the order in which it must be made.
 pub fn additions(desired: &Desired, observed: &Observed) -> Vec<Action> {
     let mut plan = Plan { observed, actions: Vec::new() };

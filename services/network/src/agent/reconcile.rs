@@ -15,7 +15,7 @@ use super::desired::{Desired, Here, Uplink, World, desired};
 use super::fence::Fence;
 use super::mirrors::Mirrors;
 use super::nft::{Rules, Table, Trust};
-use super::plan::{Observed, additions, removals};
+use super::plan::{Observed, additions, redirections, removals};
 use super::report::Reports;
 use super::security::{GROUP_TABLE, GUARD_TABLE, TUNNEL_TABLE};
 use super::servers::Servers;
@@ -80,10 +80,14 @@ impl NetworkReconciler {
         let mut want = desired(&world, &here);
         let mut observed = kernel.observe(want.spaces.keys()).await?;
 
+        // What is elsewhere now.
+        let moved = if fresh { redirections(&want, &observed) } else { Vec::new() };
+        let mut failures = kernel.act(&moved).await;
+
         // What goes: links before the rules that held them.
         self.servers.retain(&want.spaces);
         let goes = removals(&want, &observed, fresh);
-        let mut failures = kernel.act(&goes).await;
+        failures.extend(kernel.act(&goes).await);
         for space in observed.spaces.keys().filter(|s| fresh && !want.spaces.contains_key(*s)) {
             self.rules.forget(Some(space))?;
         }
@@ -91,7 +95,7 @@ impl NetworkReconciler {
 
         // What comes: namespaces, with their rules, then links.
         let created = self.spaces(kernel, &want, &observed, fresh, &mut failures).await;
-        if !goes.is_empty() || created {
+        if !(moved.is_empty() && goes.is_empty()) || created {
             observed = kernel.observe(want.spaces.keys()).await?;
         }
         for _ in 0..ROUNDS {

@@ -103,6 +103,16 @@ pub enum Uplink {
     },
 }
 
+impl Uplink {
+    /// The link in the bridge that leads there.
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Uplink::None => None,
+            Uplink::Patch { here: link, .. } | Uplink::Tagged { link, .. } => Some(link),
+        }
+    }
+}
+
 /// A guest's tap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tap {

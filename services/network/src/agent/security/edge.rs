@@ -1,4 +1,5 @@
-//! Where a network leaves its node: what does not pass its tunnel, and who may reach the node's tunnels. Pure text.
+//! Where a network leaves its node, by a tunnel or for the LAN: what does not pass, and who may reach the node's
+//! tunnels. Pure text.
 //!
 //! Each node answers its own guests' DHCP, DNS and metadata, under the same MAC and addresses. Neither the questions
 //! nor the answers may cross to another node, which would answer too.
@@ -12,20 +13,20 @@ use crate::agent::tunnel::UDP_PORT;
 /// What asks for, and what answers with, an address by DHCP.
 const DHCP: &str = "    udp dport { 67, 68 } drop\n";
 
-/// The chains of each tunnel, within the bridge table.
+/// The chains of each way out, within the bridge table.
 pub(super) fn render_chains(policy: &Policy, out: &mut String) {
-    for (tunnel, edge) in &policy.edges {
-        out.push_str(&format!("  chain from_{tunnel} {{\n"));
+    for (exit, edge) in &policy.edges {
+        out.push_str(&format!("  chain from_{exit} {{\n"));
         arriving(edge, out);
-        out.push_str(&format!("  }}\n  chain to_{tunnel} {{\n"));
+        out.push_str(&format!("  }}\n  chain to_{exit} {{\n"));
         leaving(edge, out);
         out.push_str("  }\n");
     }
 }
 
-/// Which chain a frame goes through that leaves by a tunnel.
+/// Which chain a frame goes through that leaves.
 pub(super) fn exits(policy: &Policy) -> Vec<String> {
-    policy.edges.keys().map(|tunnel| format!("\"{tunnel}\" : jump to_{tunnel}")).collect()
+    policy.edges.keys().map(|exit| format!("\"{exit}\" : jump to_{exit}")).collect()
 }
 
 fn arriving(edge: &Edge, out: &mut String) {
@@ -59,7 +60,7 @@ fn leaving(edge: &Edge, out: &mut String) {
 
 /// The table that lets only other nodes into the tunnels; without tunnels there is none.
 pub(super) fn render_table(policy: &Policy, out: &mut String) {
-    if policy.edges.is_empty() {
+    if policy.peers.is_empty() {
         return no_table("inet", TUNNEL_TABLE, out);
     }
     open_table("inet", TUNNEL_TABLE, out);

@@ -3,8 +3,8 @@
 //! Two tables. `cairn_guard` (bridge) sees every frame first: it drops what a port may not send, and puts the
 //! port's mark on what it may ([`spoof`]). `cairn_sg` (inet) sees the same packets through br_netfilter, with
 //! connection tracking in one zone per bridge, and lets pass what the port's groups allow ([`groups`]).
-//! Connection tracking matches in the bridge family itself are not used: not every kernel has them. With tunnels,
-//! [`edge`] keeps in what each node has for itself, and a third table (`cairn_tunnel`) lets only nodes into them.
+//! Connection tracking matches in the bridge family itself are not used: not every kernel has them. [`edge`] keeps
+//! in what each node has for itself, and with tunnels a third table (`cairn_tunnel`) lets only nodes into them.
 //!
 //! What must never be: a port that sends before its rules are there, or one whose missing group means "all".
 
@@ -65,7 +65,7 @@ pub struct Guarded {
     pub groups: Vec<String>,
 }
 
-/// What does not pass a tunnel: what each node with guests of the network has for itself.
+/// What does not leave by a tunnel or for the LAN: what each node with guests of the network has for itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edge {
     /// Whether DHCP is answered on each node.
@@ -89,7 +89,7 @@ pub struct Policy {
     pub groups: BTreeMap<String, Vec<SecurityGroupRule>>,
     /// The addresses of each group that a rule names as the other side.
     pub remotes: BTreeMap<String, Addresses>,
-    /// The tunnels.
+    /// The ways out of the networks' bridges: tunnels, and links to the LAN.
     pub edges: BTreeMap<String, Edge>,
     /// The addresses that tunnels may come from.
     pub peers: BTreeSet<IpAddr>,

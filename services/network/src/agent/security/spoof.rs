@@ -45,7 +45,7 @@ pub(super) fn render(policy: &Policy, out: &mut String) {
     let marks: Vec<_> = ports().map(|p| format!("\"{}\" : {:#010x}", p.tap, p.mark)).collect();
     named("map", "port_mark", "ifname : mark", &marks, out);
     let mut guards: Vec<_> = ports().map(|p| format!("\"{}\" : goto {}", p.tap, chain("from", p))).collect();
-    guards.extend(policy.edges.keys().map(|tunnel| format!("\"{tunnel}\" : goto from_{tunnel}")));
+    guards.extend(policy.edges.keys().map(|exit| format!("\"{exit}\" : goto from_{exit}")));
     let members: Vec<_> = policy.members.iter().map(|m| format!("\"{m}\"")).collect();
     named("set", "member", "ifname", &members, out);
     out.push_str(COMMON);

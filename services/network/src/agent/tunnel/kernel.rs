@@ -122,9 +122,10 @@ fn remote(index: u32, mac: Mac, to: IpAddr) -> NeighbourMessage {
 }
 
 fn held(index: u32, mac: Mac) -> NeighbourMessage {
-    // "No ARP" is how a bridge calls an entry that is fixed but not its own.
+    // "No ARP" is how a bridge calls an entry that is fixed but not its own; a sticky one stays where it is, whoever
+    // sends under that MAC.
     let mut message = message(index, AddressFamily::Bridge, NeighbourState::Noarp);
-    message.header.flags = NeighbourFlags::Controller;
+    message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     message
 }
