@@ -70,7 +70,7 @@ impl Machine {
         ));
         let machine = Machine { name, renewed, jobs: Some(jobs), thread: Some(thread) };
         machine.with(move |node| {
-            sh("ip link add lan0 type bridge; ip link set eth0 master lan0 up; ip link set lan0 up");
+            sh("mkdir -p /run/netns; ip link add lan0 type bridge; ip link set eth0 master lan0 up; ip link set lan0 up");
             sh(&format!("ip addr add 203.0.113.{number}/24 dev lan0"));
             node.start_agent();
         });
