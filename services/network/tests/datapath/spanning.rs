@@ -133,3 +133,31 @@ fn restarts(machines: &[Machine], a: &Inside<'_>) {
     assert_eq!(lost(pings), 0, "a restart disturbs nothing");
     assert_eq!(machines.iter().map(entries).collect::<Vec<_>>(), before);
 }
+
+#[test]
+fn tunnels_follow_the_lan_to_ipv6() {
+    on_machines(2, |machines, _| {
+        let mut cloud = Cloud::default();
+        let (net, subnet) = cloud.network("10.0.0.0/24", None);
+        let open = cloud.group(&[&allow("icmp", None)]);
+        let a = cloud.guest(&net, &subnet, "10.0.0.10", "a", &[&open]);
+        let b = cloud.guest(&net, &subnet, "10.0.0.11", "b", &[&open]);
+        bind(&mut cloud, &b, 2);
+        settle(machines, &cloud);
+        let (ga, gb) = (machines[0].guest(&cloud, &a), machines[1].guest(&cloud, &b));
+        ga.sh("ip addr add 10.0.0.10/24 dev eth0");
+        gb.sh("ip addr add 10.0.0.11/24 dev eth0");
+        eventually("by IPv4", || ga.pings("10.0.0.11"));
+        for (number, machine) in machines.iter().enumerate() {
+            machine.sh(&format!(
+                "ip addr add fd00:99::{}/64 dev lan0 nodad; ip addr del 203.0.113.{}/24 dev lan0",
+                number + 1,
+                number + 1
+            ));
+        }
+        eventually("by IPv6", || {
+            machines.iter().all(|m| entries(m).contains("dst fd00:99::")) && ga.pings("10.0.0.11")
+        });
+        everything_goes(machines, &mut cloud);
+    });
+}
