@@ -17,5 +17,5 @@ pub mod model;
 pub mod servers;
 pub mod service;
 
-pub use conductor::conductor;
+pub use conductor::{conductor, conductor_with};
 pub use service::{Service, mount};

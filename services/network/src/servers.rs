@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::api::resource::{self, Ctx};
 use crate::logic::fixed_ips::Wanted;
-use crate::logic::{groups, ports};
+use crate::logic::{groups, hosts, moves, ports};
 use crate::model::{FloatingIp, Network, Port, SecurityGroup, ServerMetadata, Subnet, owner};
 
 /// The availability zone that a server's ports name in their `device_owner`.
@@ -216,6 +216,28 @@ fn release_one(tx: &mut Tx, mut port: Port) -> ApiResult<()> {
     ports::bind(tx, &mut port, None)?;
     port.stamp.touch(now);
     Ok(tx.put(&port)?)
+}
+
+/// Asks a node to make a port ready that its guest is about to take along: its tap, in its bridge, with its rules.
+/// [`crate::model::PortPrepared`] says when it is. 409 if the port is plugged nowhere, there already, or on its way to
+/// another node.
+pub fn prepare_move(tx: &mut Tx, port_id: &str, host: &str) -> ApiResult<Port> {
+    moves::prepare(tx, port_id, host, Timestamp::now())
+}
+
+/// Moves a port to a node, prepared or not (as when its node has fallen): all traffic goes there from now on.
+pub fn finish_move(tx: &mut Tx, port_id: &str, host: &str) -> ApiResult<Port> {
+    moves::finish(tx, port_id, host, Timestamp::now())
+}
+
+/// Calls a prepared move to a node off; the port stays where it is.
+pub fn abort_move(tx: &mut Tx, port_id: &str, host: &str) -> ApiResult<Port> {
+    moves::abort(tx, port_id, host, Timestamp::now())
+}
+
+/// Forgets a node that was removed from the cloud: nobody waits any more for it to let go of anything.
+pub fn forget_host(tx: &mut Tx, host: &str) -> ApiResult<()> {
+    hosts::forget(tx, host)
 }
 
 /// The addresses of some ports, by network in the ports' order, floating ones behind the fixed ones they lead to.

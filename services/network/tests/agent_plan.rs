@@ -7,9 +7,12 @@ mod support;
 
 use std::path::Path;
 
-use cairn_network::agent::desired::{Desired, Uplink, desired};
-use cairn_network::agent::netlink::Link;
-use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, removals};
+use cairn_network::agent;
+use cairn_network::agent::desired::{Desired, Here, Uplink, World};
+use cairn_network::agent::mac::Mac;
+use cairn_network::agent::netlink::{self, Link};
+use cairn_network::agent::plan::{Action, Observed, SpaceState, additions, redirections, removals};
+use cairn_network::agent::tunnel::{EVERYONE, Step};
 use cairn_network::model::*;
 use support::{Cloud, NODE, lan};
 
@@ -51,6 +54,11 @@ fn cloud() -> Cloud {
     cloud
 }
 
+/// What this node should look like while it is the only one.
+fn desired(world: &World) -> Desired {
+    agent::desired::desired(world, &Here { node: NODE.into(), ..Here::default() })
+}
+
 /// Compares with a golden file, or rewrites it.
 fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -90,6 +98,24 @@ fn right(want: &Desired) -> Observed {
             }
         }
     }
+    for (name, tunnel) in &want.tunnels {
+        let link = Link {
+            index: number(),
+            master: index_of(&node, &tunnel.bridge),
+            mtu: tunnel.mtu,
+            up: true,
+            shape: Some(tunnel.shape),
+            port: netlink::Port { learning: false, suppress: tunnel.suppress },
+            ..Link::default()
+        };
+        let (device, bridge) = (link.index, node.links[&tunnel.bridge].index);
+        node.links.insert(name.clone(), link);
+        node.entries.remote.extend(tunnel.remote.iter().map(|(mac, to)| (device, *mac, *to)));
+        node.entries.remote.extend(tunnel.everyone.iter().map(|to| (device, EVERYONE, *to)));
+        let held = tunnel.remote.keys().filter(|m| !tunnel.arriving.contains(m));
+        node.entries.held.extend(held.map(|mac| (device, *mac)));
+        node.entries.neighbours.extend(tunnel.neighbours.iter().map(|(ip, mac)| ((bridge, *ip), *mac)));
+    }
     for (name, tap) in &want.taps {
         let link = Link {
             index: number(),
@@ -118,10 +144,90 @@ fn right(want: &Desired) -> Observed {
 
 #[test]
 fn the_rules_are_these() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     golden("node.nft", &want.ruleset);
     let router = want.spaces.values().find_map(|s| s.ruleset.clone()).unwrap();
     golden("router.nft", &router);
+}
+
+/// The same cloud with two nodes more: a guest on one, and one of this node's about to move to the other.
+fn spanning() -> Cloud {
+    let mut cloud = cloud();
+    for (node, ip) in [(NODE, "192.0.2.1"), ("cairn-000002", "192.0.2.2"), ("cairn-000003", "192.0.2.3")] {
+        cloud.host(node, ip);
+    }
+    let (net, subnet) = (cloud.networks[1].id.clone(), cloud.subnets[1].id.clone());
+    let d = cloud.guest(&net, &subnet, "10.0.0.12", "d", &[]);
+    cloud.port_mut(&d).host = Some("cairn-000002".into());
+    let a = cloud.ports.iter().find(|p| p.device_id == "server-a").unwrap().id.clone();
+    cloud.port_mut(&a).migrating_to = Some("cairn-000003".into());
+    cloud
+}
+
+fn desired_at(world: &World, node: &str, tunnel: &str) -> Desired {
+    let tunnel = Some(tunnel.parse().unwrap());
+    agent::desired::desired(world, &Here { node: node.into(), tunnel, fenced: false })
+}
+
+#[test]
+fn a_tunnel_goes_to_the_nodes_that_have_ports_and_to_no_other() {
+    let cloud = spanning();
+    let mac_of = |server: &str| {
+        cloud.ports.iter().find(|p| p.device_id == server).unwrap().mac.parse::<Mac>().unwrap()
+    };
+    let one = desired_at(&cloud.world(), NODE, "192.0.2.1");
+    let tunnel = one.tunnels.values().next().unwrap();
+    assert_eq!(one.tunnels.len(), 1, "the LAN needs none");
+    assert_eq!(tunnel.remote, [(mac_of("server-d"), "192.0.2.2".parse().unwrap())].into());
+    assert_eq!(tunnel.everyone, ["192.0.2.2", "192.0.2.3"].map(|ip| ip.parse().unwrap()).into());
+    assert!(!tunnel.suppress, "b has address pairs");
+    golden("spanning.nft", &one.ruleset);
+
+    let two = desired_at(&cloud.world(), "cairn-000002", "192.0.2.2");
+    let remote: Vec<_> = two.tunnels.values().next().unwrap().remote.values().collect();
+    assert_eq!(remote.len(), 3, "two guests and the router");
+    assert!(remote.iter().all(|to| **to == "192.0.2.1".parse::<std::net::IpAddr>().unwrap()));
+
+    let three = desired_at(&cloud.world(), "cairn-000003", "192.0.2.3");
+    let tunnel = three.tunnels.values().next().unwrap();
+    assert_eq!(tunnel.arriving, [mac_of("server-a")].into());
+    assert_eq!((three.ports.len(), three.prepared.len(), three.taps.len()), (0, 1, 1));
+    assert!(desired(&cloud.world()).tunnels.is_empty(), "without an address there is none");
+}
+
+#[test]
+fn a_right_tunnel_is_left_alone_and_one_of_another_shape_is_made_anew() {
+    let want = desired_at(&spanning().world(), NODE, "192.0.2.1");
+    let mut node = right(&want);
+    assert_eq!((removals(&want, &node, true), additions(&want, &node)), (vec![], vec![]));
+    assert_eq!(redirections(&want, &node), []);
+    node.entries.held.clear();
+    assert_eq!(redirections(&want, &node).len(), 1);
+    let (name, tunnel) = want.tunnels.iter().next().unwrap();
+    node.links.get_mut(name).unwrap().shape.as_mut().unwrap().local = "192.0.2.9".parse().unwrap();
+    assert_eq!(removals(&want, &node, false), [Action::DeleteLink(name.clone())]);
+    node.links.remove(name);
+    let actions = additions(&want, &node);
+    let at = |find: &dyn Fn(&Action) -> bool| actions.iter().position(find).unwrap();
+    let made = at(&|a| *a == Action::Tunnel(Step::Add { link: name.clone(), shape: tunnel.shape }));
+    let quiet = at(&|a| matches!(a, Action::Tunnel(Step::Port { .. })));
+    let up = at(&|a| matches!(a, Action::SetUp { link, up: true, .. } if link == name));
+    assert!(made < quiet && quiet < up);
+}
+
+#[test]
+fn a_fenced_node_reaches_nothing_outside_by_its_routers() {
+    let here = Here { node: NODE.into(), tunnel: None, fenced: true };
+    let fenced = agent::desired::desired(&cloud().world(), &here);
+    let free = desired(&cloud().world());
+    let router = |want: &Desired| want.spaces.iter().find(|(n, _)| n.starts_with("rtr-")).unwrap().1.clone();
+    let up = |want: &Desired, prefix: &str| {
+        router(want).links.iter().filter(|(n, v)| n.starts_with(prefix) && v.up).count()
+    };
+    assert_eq!((up(&free, "qg"), up(&free, "qr")), (1, 1));
+    assert_eq!((up(&fenced, "qg"), up(&fenced, "qr")), (0, 1));
+    assert_eq!((router(&free).routes.len(), router(&fenced).routes.len()), (1, 0));
+    assert_eq!(free.taps, fenced.taps, "guests are not the network's to stop");
 }
 
 #[test]
@@ -130,12 +236,12 @@ fn the_same_records_make_the_same_rules_in_any_order() {
     let mut turned = cloud.clone();
     turned.rules.reverse();
     turned.ports.iter_mut().for_each(|p| p.allowed_address_pairs.reverse());
-    assert_eq!(desired(&cloud.world(), NODE).ruleset, desired(&turned.world(), NODE).ruleset);
+    assert_eq!(desired(&cloud.world()).ruleset, desired(&turned.world()).ruleset);
 }
 
 #[test]
 fn a_right_node_is_left_alone() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let node = right(&want);
     assert_eq!(removals(&want, &node, true), []);
     assert_eq!(additions(&want, &node), []);
@@ -143,7 +249,7 @@ fn a_right_node_is_left_alone() {
 
 #[test]
 fn an_empty_node_gets_bridges_before_taps_and_masters_before_up() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let actions = additions(&want, &Observed::default());
     let at = |find: &dyn Fn(&Action) -> bool| actions.iter().position(find).unwrap();
     for (name, tap) in &want.taps {
@@ -159,8 +265,8 @@ fn an_empty_node_gets_bridges_before_taps_and_masters_before_up() {
 
 #[test]
 fn what_is_not_wanted_goes_only_by_the_stores_own_word() {
-    let want = desired(&cloud().world(), NODE);
-    let nothing = desired(&Cloud::default().world(), NODE);
+    let want = desired(&cloud().world());
+    let nothing = desired(&Cloud::default().world());
     let node = right(&want);
     assert_eq!(removals(&nothing, &node, false), []);
     let gone = removals(&nothing, &node, true);
@@ -171,7 +277,7 @@ fn what_is_not_wanted_goes_only_by_the_stores_own_word() {
 
 #[test]
 fn a_veth_that_lost_its_inner_end_is_made_anew() {
-    let want = desired(&cloud().world(), NODE);
+    let want = desired(&cloud().world());
     let mut node = right(&want);
     let (space, state) = node.spaces.iter_mut().next().unwrap();
     let (inner, veth) = want.spaces[space].links.iter().next().unwrap();
@@ -188,7 +294,7 @@ fn tombstones_and_ports_of_other_nodes_are_not_here() {
     let elsewhere = cloud.ports.iter_mut().find(|p| p.deleted).unwrap();
     (elsewhere.deleted, elsewhere.host) = (false, Some("cairn-000002".into()));
     cloud.routers.iter_mut().for_each(|r| r.deleted = true);
-    let want = desired(&cloud.world(), NODE);
+    let want = desired(&cloud.world());
     assert!(want.taps.is_empty() && want.spaces.is_empty() && want.bridges.is_empty());
     assert!(!want.ruleset.contains("chain"), "{}", want.ruleset);
 }
@@ -197,10 +303,10 @@ fn tombstones_and_ports_of_other_nodes_are_not_here() {
 fn a_port_without_groups_lets_nothing_pass_and_one_without_security_everything() {
     let mut cloud = cloud();
     let free = cloud.ports.iter().find(|p| p.device_id == "server-a").unwrap().id.clone();
-    let before = desired(&cloud.world(), NODE).ruleset;
+    let before = desired(&cloud.world()).ruleset;
     assert!(before.contains(&format!("chain in_{} ", tap_name(&free))));
     cloud.port_mut(&free).port_security = false;
-    let after = desired(&cloud.world(), NODE).ruleset;
+    let after = desired(&cloud.world()).ruleset;
     assert!(!after.contains(&format!("chain in_{} ", tap_name(&free))));
     let closed = cloud.ports.iter().find(|p| p.device_id == "server-c").unwrap();
     let chain = format!("chain in_{} {{\n    jump common_in\n    counter drop\n  }}", tap_name(&closed.id));
@@ -208,7 +314,7 @@ fn a_port_without_groups_lets_nothing_pass_and_one_without_security_everything()
 }
 
 #[test]
-fn one_pass_sees_many_ports() {
+fn many_ports_come_out_right() {
     let mut cloud = Cloud::default();
     let group = cloud.group(&[&|r| r.protocol = Some("icmp".into())]);
     for n in 0..10 {
@@ -217,7 +323,7 @@ fn one_pass_sees_many_ports() {
             cloud.guest(&net, &subnet, &format!("10.{n}.1.{host}"), &format!("g{n}x{host}"), &[&group]);
         }
     }
-    let want = desired(&cloud.world(), NODE);
+    let want = desired(&cloud.world());
     let node = right(&want);
     assert!(additions(&want, &node).is_empty());
     assert_eq!((want.taps.len(), want.spaces.len()), (100, 10));

@@ -121,6 +121,8 @@ async fn beat(store: &SharedStore) {
         started_at: now,
         heartbeat_at: now,
         physical_networks: vec![net::LAN.into()],
+        tunnel_ip: None,
+        tunnel_mtu: 0,
         error: None,
     };
     store.put_record(&host).await.unwrap();

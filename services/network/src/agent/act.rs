@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::netlink::{Link, Netlink};
 use super::plan::{Action, Observed, SpaceState};
 use super::sys::{self, TapOptions};
+use super::tunnel::{self, End, Step};
 use super::{announce, names, netns, sysctl};
+use crate::model::LAN_BRIDGE;
 
 /// The node's kernel: its own namespace and ours.
 pub struct Kernel {
@@ -17,14 +20,17 @@ pub struct Kernel {
     tap: TapOptions,
 }
 
+/// How long after an announcement it is made again.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+
 /// What failed: which device or namespace, and why.
 pub type Failures = BTreeMap<String, String>;
 
-/// An address that has come to live at a link.
+/// A link at which an address has come to live, or (without one) all of its addresses again.
 struct Arrival {
     space: String,
     link: String,
-    ip: IpAddr,
+    ip: Option<IpAddr>,
 }
 
 impl Kernel {
@@ -39,6 +45,9 @@ impl Kernel {
             Observed { links: self.node.links().await.map_err(io::Error::other)?, ..Observed::default() };
         for name in netns::list()?.into_iter().filter(|n| names::is_our_space(n)) {
             observed.spaces.insert(name, SpaceState::default());
+        }
+        if observed.links.iter().any(|(name, link)| link.shape.is_some() && names::is_our_link(name)) {
+            observed.entries = self.node.entries().await.map_err(io::Error::other)?;
         }
         self.spaces.retain(|name, _| observed.spaces.contains_key(name));
         for name in look_into {
@@ -113,18 +122,45 @@ impl Kernel {
             }
             Action::SetUp { space, link, up } => {
                 let index = self.index(space.as_deref(), link).await?;
-                self.of(space.as_deref()).await?.set_up(index, *up).await.map_err(io::Error::other)
+                self.of(space.as_deref()).await?.set_up(index, *up).await.map_err(io::Error::other)?;
+                if let Some(space) = space.as_ref().filter(|_| *up && link != "lo") {
+                    arrivals.push(Arrival { space: space.clone(), link: link.clone(), ip: None });
+                }
+                Ok(())
             }
             Action::AddBridge { .. }
             | Action::SetFiltered { .. }
             | Action::AddPatch { .. }
             | Action::AddTagged { .. }
             | Action::AddVeth { .. } => self.make(action).await,
+            Action::Tunnel(step) => self.tunnel(step).await,
             Action::AddAddress { .. }
             | Action::DeleteAddress { .. }
             | Action::AddRoute { .. }
             | Action::DeleteRoute { .. } => self.inside(action, arrivals).await,
         }
+    }
+
+    async fn tunnel(&mut self, step: &Step) -> io::Result<()> {
+        if let Step::Add { link, shape } = step {
+            self.node.add_vxlan(link, *shape).await.map_err(io::Error::other)?;
+            return sysctl::quiet(link);
+        }
+        if let Step::Neighbour { bridge, ip: IpAddr::V6(_), .. } = step {
+            sysctl::silent_ipv6(bridge)?;
+        }
+        let index = self.index(None, step.subject()).await?;
+        let done = match step {
+            Step::Add { .. } => Ok(()),
+            Step::Port { suppress, .. } => self.node.set_tunnel_port(index, *suppress).await,
+            Step::Remote { mac, to, .. } => self.node.add_remote(index, *mac, *to).await,
+            Step::NoRemote { mac, to, .. } => self.node.delete_remote(index, *mac, *to).await,
+            Step::Hold { mac, .. } => self.node.hold(index, *mac).await,
+            Step::Release { mac, .. } => self.node.release(index, *mac).await,
+            Step::Neighbour { ip, mac, .. } => self.node.add_neighbour(index, *ip, *mac).await,
+            Step::NoNeighbour { ip, .. } => self.node.delete_neighbour(index, *ip).await,
+        };
+        done.map_err(io::Error::other)
     }
 
     async fn make(&mut self, action: &Action) -> io::Result<()> {
@@ -161,7 +197,7 @@ impl Kernel {
                 self.space(space).await?.add_address(index, *address).await.map_err(io::Error::other)?;
                 if link != "lo" {
                     let (space, link) = (space.clone(), link.clone());
-                    arrivals.push(Arrival { space, link, ip: address.addr() });
+                    arrivals.push(Arrival { space, link, ip: Some(address.addr()) });
                 }
                 Ok(())
             }
@@ -211,11 +247,44 @@ impl Kernel {
             if !link.up {
                 continue;
             }
-            let new = arrivals.iter().filter(|a| a.space == space && a.link == name);
-            let frames = new.flat_map(|a| announce::frames(link.mac, a.ip)).collect::<Vec<_>>();
+            let new: Vec<_> = arrivals.iter().filter(|a| a.space == space && a.link == name).collect();
+            let mut ips: BTreeSet<IpAddr> = new.iter().filter_map(|a| a.ip).collect();
+            if new.iter().any(|a| a.ip.is_none()) {
+                let all = self.space(&space).await?.addresses().await.map_err(io::Error::other)?;
+                ips.extend(all.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| net.addr()));
+            }
+            let frames = ips.into_iter().flat_map(|ip| announce::frames(link.mac, ip)).collect::<Vec<_>>();
+            let (again, there) = (frames.clone(), space.clone());
             netns::within(Some(&space), move || sys::send_frames(link.index, &frames)).await?;
+            tokio::spawn(repeat(there, link.index, again));
         }
         Ok(())
+    }
+
+    /// Sends frames into a bridge of the node, as if they came from one of its ports.
+    pub async fn send_into(&mut self, bridge: &str, frames: Vec<Vec<u8>>) -> io::Result<()> {
+        let index = self.index(None, bridge).await?;
+        netns::within(None, move || sys::send_frames(index, &frames)).await
+    }
+
+    /// This node's side of its tunnels: an address on the LAN, if it has one. `before` is the one there was.
+    pub async fn tunnel_end(&self, before: Option<IpAddr>) -> io::Result<Option<End>> {
+        let Some(lan) = self.node.link(LAN_BRIDGE).await.map_err(io::Error::other)? else { return Ok(None) };
+        let addresses = self.node.addresses().await.map_err(io::Error::other)?;
+        let of_lan = addresses.into_iter().filter(|(index, _)| *index == lan.index).map(|(_, net)| net);
+        Ok(tunnel::end(of_lan, before).map(|ip| End { ip, mtu: lan.mtu }))
+    }
+}
+
+/// Says the same again: the first time, a bridge on the way may not have been forwarding yet. When the link or its
+/// namespace is gone, there is nothing to say any more.
+async fn repeat(space: String, index: u32, frames: Vec<Vec<u8>>) {
+    for pause in AGAIN_AFTER {
+        tokio::time::sleep(pause).await;
+        let frames = frames.clone();
+        if netns::within(Some(&space), move || sys::send_frames(index, &frames)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -232,6 +301,7 @@ fn subject(action: &Action) -> &str {
         Action::DeleteLink(name) | Action::DeleteSpace(name) | Action::AddTap(name) => name,
         Action::AddBridge { name, .. } => name,
         Action::SetFiltered { bridge, .. } => bridge,
+        Action::Tunnel(step) => step.subject(),
         Action::AddPatch { here, .. } => here,
         Action::AddVeth { veth, .. } => &veth.outer,
         Action::AddTagged { link, .. } | Action::SetMaster { link, .. } => link,

@@ -5,11 +5,12 @@
 /// How many characters of an id are in a link's name.
 const ID_PART: usize = 11;
 /// What the names of our links in the node's namespace begin with.
-const LINKS: [&str; 6] = ["tap", "br", PLUG, PATCH_INNER, PATCH_OUTER, TAGGED];
+const LINKS: [&str; 7] = ["tap", "br", TUNNEL, PLUG, PATCH_INNER, PATCH_OUTER, TAGGED];
 /// What the names of our namespaces begin with.
 const SPACES: [&str; 2] = ["net-", "rtr-"];
 
 const PLUG: &str = "vp";
+const TUNNEL: &str = "vx";
 const PATCH_INNER: &str = "pa";
 const PATCH_OUTER: &str = "pb";
 const TAGGED: &str = "vl";
@@ -74,9 +75,14 @@ mod tests {
     #[test]
     fn ours_are_known_and_others_are_not() {
         let id = "0f8fad5b-d9cb-469f-a165-70867728950e";
-        for name in
-            [model::tap_name(id), model::bridge_name(id), plug(id), patch(id).0, patch(id).1, tagged(id)]
-        {
+        for name in [
+            model::tap_name(id),
+            model::bridge_name(id),
+            model::tunnel_name(id),
+            plug(id),
+            patch(id).0,
+            tagged(id),
+        ] {
             assert!(is_our_link(&name) && name.len() <= 15, "{name}");
         }
         for name in

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{
@@ -24,8 +25,10 @@ use tokio::task::AbortHandle;
 use super::desired::{StaticRoute, Veth};
 use super::mac::Mac;
 use super::netns;
+use super::tunnel::Shape;
 
-type Result<T> = std::result::Result<T, rtnetlink::Error>;
+/// What a request comes to.
+pub type Result<T> = std::result::Result<T, rtnetlink::Error>;
 
 /// A link as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,11 +47,25 @@ pub struct Link {
     pub bridge: bool,
     /// Whether it is a bridge whose packets pass the IPv4 and IPv6 rules.
     pub filtered: bool,
+    /// Of a VXLAN device: which one it is.
+    pub shape: Option<Shape>,
+    /// Of a bridge's port: whether the bridge learns from it, and whether it answers for known addresses rather
+    /// than asking there.
+    pub port: Port,
+}
+
+/// How a bridge treats a port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Whether it learns from it.
+    pub learning: bool,
+    /// Whether known addresses are not asked for there.
+    pub suppress: bool,
 }
 
 /// An open socket.
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
     task: AbortHandle,
 }
 
@@ -216,21 +233,41 @@ fn link_of(message: LinkMessage) -> Option<(String, Link)> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) if index > 0 => link.master = Some(index),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().map(Mac).unwrap_or_default(),
-            LinkAttribute::LinkInfo(infos) => bridge_of(&infos, &mut link),
+            LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| kind_of(info, &mut link)),
             _ => {}
         }
     }
     Some((name?, link))
 }
 
-fn bridge_of(infos: &[LinkInfo], link: &mut Link) {
-    link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
-    for info in infos {
-        if let LinkInfo::Data(InfoData::Bridge(options)) = info {
+fn kind_of(info: &LinkInfo, link: &mut Link) {
+    match info {
+        LinkInfo::Kind(InfoKind::Bridge) => link.bridge = true,
+        LinkInfo::Data(InfoData::Bridge(options)) => {
             let on = |option| options.contains(&option);
             link.filtered = on(InfoBridge::NfCallIpTables(true)) && on(InfoBridge::NfCallIp6Tables(true));
         }
+        LinkInfo::Data(InfoData::Vxlan(options)) => link.shape = shape_of(options),
+        LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
+            link.port.learning = options.contains(&InfoBridgePort::Learning(true));
+            link.port.suppress = options.contains(&InfoBridgePort::NeighSupress(true));
+        }
+        _ => {}
     }
+}
+
+fn shape_of(options: &[InfoVxlan]) -> Option<Shape> {
+    let (mut vni, mut local, mut port) = (None, None, None);
+    for option in options {
+        match option {
+            InfoVxlan::Id(id) => vni = Some(*id),
+            InfoVxlan::Local(ip) => local = Some(IpAddr::V4(*ip)),
+            InfoVxlan::Local6(ip) => local = Some(IpAddr::V6(*ip)),
+            InfoVxlan::Port(number) => port = Some(*number),
+            _ => {}
+        }
+    }
+    Some(Shape { vni: vni?, local: local?, port: port? })
 }
 
 fn address_of(message: &AddressMessage) -> Option<(u32, IpNet)> {

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::desired::{Bridge, Desired, Space, StaticRoute, Tap, Uplink, Veth};
 use super::names;
-use super::netlink::Link;
+use super::netlink::{Link, Port};
+use super::tunnel::{self, Entries, Step, Tunnel};
 
 /// What is on the node.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct Observed {
     pub links: BTreeMap<String, Link>,
     /// Our namespaces. Those that are not desired are not looked into.
     pub spaces: BTreeMap<String, SpaceState>,
+    /// The entries of our tunnels and their bridges; nothing while there is no tunnel.
+    pub entries: Entries,
 }
 
 /// What is in a namespace.
@@ -106,6 +109,8 @@ pub enum Action {
         /// Which.
         up: bool,
     },
+    /// Changes a tunnel.
+    Tunnel(Step),
     /// Gives a link an address.
     AddAddress {
         /// The namespace.
@@ -159,7 +164,8 @@ pub fn removals(desired: &Desired, observed: &Observed, orphans: bool) -> Vec<Ac
 }
 
 fn wanted_links(desired: &Desired) -> BTreeSet<&str> {
-    let mut wanted: BTreeSet<&str> = desired.taps.keys().map(String::as_str).collect();
+    let mut wanted: BTreeSet<&str> =
+        desired.taps.keys().chain(desired.tunnels.keys()).map(String::as_str).collect();
     for (name, bridge) in &desired.bridges {
         wanted.insert(name);
         match &bridge.uplink {
@@ -174,15 +180,36 @@ fn wanted_links(desired: &Desired) -> BTreeSet<&str> {
     wanted
 }
 
-/// The veths' ends whose other end is not where, or not what, it should be.
+/// What is there under the right name but must be made anew: tunnels of another shape, and the veths' ends whose
+/// other end is not where, or not what, it should be.
 fn broken<'a>(desired: &'a Desired, observed: &Observed) -> BTreeSet<&'a str> {
+    let tunnels = desired
+        .tunnels
+        .iter()
+        .filter(|(name, want)| observed.links.get(*name).is_some_and(|link| link.shape != Some(want.shape)));
+    let tunnels = tunnels.map(|(name, _)| name.as_str());
     let veths =
         desired.spaces.iter().flat_map(|(space, want)| want.links.iter().map(move |(i, v)| (space, i, v)));
     let wrong = veths.filter(|(space, inner, veth)| {
         let there = observed.spaces.get(*space).and_then(|s| s.links.get(*inner));
         there.is_none_or(|link| link.mac != veth.mac)
     });
-    wrong.map(|(_, _, veth)| veth.outer.as_str()).collect()
+    wrong.map(|(_, _, veth)| veth.outer.as_str()).chain(tunnels).collect()
+}
+
+/// What has moved to or from another node, as far as the ways there are made already. It waits for nothing else: a guest
+/// that has moved cannot be reached before.
+pub fn redirections(desired: &Desired, observed: &Observed) -> Vec<Action> {
+    let mut steps = Vec::new();
+    for (name, want) in &desired.tunnels {
+        let bridge = observed.links.get(&want.bridge).map(|b| b.index);
+        let made =
+            |link: &&Link| link.shape == Some(want.shape) && link.master.is_some() && link.master == bridge;
+        if let Some(link) = observed.links.get(name).filter(made) {
+            steps.extend(tunnel::plan::entries(name, want, Some(link.index), bridge, &observed.entries));
+        }
+    }
+    steps.into_iter().map(Action::Tunnel).collect()
 }
 
 /// What is missing or different, in the order in which it must be made.
@@ -190,6 +217,7 @@ pub fn additions(desired: &Desired, observed: &Observed) -> Vec<Action> {
     let mut plan = Plan { observed, actions: Vec::new() };
     desired.bridges.iter().for_each(|(name, bridge)| plan.bridge(name, bridge));
     desired.bridges.iter().for_each(|(name, bridge)| plan.uplink(name, bridge));
+    desired.tunnels.iter().for_each(|(name, tunnel)| plan.tunnel(name, tunnel));
     for (name, space) in &desired.spaces {
         plan.space(name, space);
     }
@@ -237,6 +265,24 @@ impl Plan<'_> {
         }
     }
 
+    fn tunnel(&mut self, name: &str, want: &Tunnel) {
+        let link = self.observed.links.get(name);
+        if link.is_none() {
+            self.actions.push(Action::Tunnel(Step::Add { link: name.to_owned(), shape: want.shape }));
+        }
+        self.mtu(None, name, link, want.mtu);
+        let bridge = self.observed.links.get(&want.bridge).map(|b| b.index);
+        let plugged = self.master(name, &want.bridge, link);
+        // What is taken out of its bridge comes back as any port is: with learning.
+        if !plugged || link.is_none_or(|l| l.port != Port { learning: false, suppress: want.suppress }) {
+            let step = Step::Port { link: name.to_owned(), suppress: want.suppress };
+            self.actions.push(Action::Tunnel(step));
+        }
+        let steps = tunnel::plan::entries(name, want, link.map(|l| l.index), bridge, &self.observed.entries);
+        self.actions.extend(steps.into_iter().map(Action::Tunnel));
+        self.up(None, name, link, true);
+    }
+
     fn tap(&mut self, name: &str, want: &Tap) {
         if !self.observed.links.contains_key(name) {
             self.actions.push(Action::AddTap(name.to_owned()));
@@ -248,12 +294,19 @@ impl Plan<'_> {
     fn plugged(&mut self, name: &str, bridge: &str, mtu: u32, up: bool) {
         let link = self.observed.links.get(name);
         self.mtu(None, name, link, mtu);
+        self.master(name, bridge, link);
+        self.up(None, name, link, up);
+    }
+
+    /// A link of the node is in its bridge; true if it is already.
+    fn master(&mut self, name: &str, bridge: &str, link: Option<&Link>) -> bool {
         let master = self.observed.links.get(bridge).map(|b| b.index);
-        if master.is_none() || link.is_none_or(|l| l.master != master) {
+        let plugged = master.is_some() && link.is_some_and(|l| l.master == master);
+        if !plugged {
             let (link, bridge) = (name.to_owned(), bridge.to_owned());
             self.actions.push(Action::SetMaster { link, bridge });
         }
-        self.up(None, name, link, up);
+        plugged
     }
 
     fn space(&mut self, name: &str, want: &Space) {

@@ -10,18 +10,21 @@ use async_trait::async_trait;
 use cairn_state::{AgentArgs, Fault, Reconciler};
 
 use super::act::{Failures, Kernel};
-use super::desired::{Desired, World, desired};
+use super::announce;
+use super::desired::{Desired, Here, Uplink, World, desired};
+use super::fence::Fence;
 use super::mirrors::Mirrors;
 use super::nft::{Rules, Table, Trust};
-use super::plan::{Observed, additions, removals};
+use super::plan::{Observed, additions, redirections, removals};
 use super::report::Reports;
-use super::security::{GROUP_TABLE, GUARD_TABLE};
+use super::security::{GROUP_TABLE, GUARD_TABLE, TUNNEL_TABLE};
 use super::servers::Servers;
 use super::status::Findings;
 use super::sys::TapOptions;
+use super::tunnel::End;
 use super::{router, sysctl};
 
-const NODE_TABLES: &[Table] = &[("bridge", GUARD_TABLE), ("inet", GROUP_TABLE)];
+const NODE_TABLES: &[Table] = &[("bridge", GUARD_TABLE), ("inet", GROUP_TABLE), ("inet", TUNNEL_TABLE)];
 /// How often a pass looks again after it acted: the kernel takes routes away with the address or link they need.
 const ROUNDS: u32 = 2;
 const ROUTER_TABLES: &[Table] = &[("ip", router::TABLE)];
@@ -31,6 +34,9 @@ pub struct NetworkReconciler {
     node: String,
     mirrors: Mirrors,
     tap: TapOptions,
+    fence: Fence,
+    /// This node's side of its tunnels, as it was last seen: a LAN that loses its address for a moment cuts nothing.
+    end: Option<End>,
     kernel: Option<Kernel>,
     rules: Rules,
     servers: Servers,
@@ -41,10 +47,12 @@ pub struct NetworkReconciler {
 
 impl NetworkReconciler {
     /// Over these mirrors.
-    pub fn new(args: &AgentArgs, mirrors: Mirrors, tap: TapOptions) -> NetworkReconciler {
+    pub fn new(args: &AgentArgs, mirrors: Mirrors, tap: TapOptions, fence: Fence) -> NetworkReconciler {
         NetworkReconciler {
             node: args.node.clone(),
             tap,
+            fence,
+            end: None,
             kernel: None,
             rules: Rules::new(Path::new(&args.run_dir)),
             servers: Servers::new(mirrors.metadata.clone()),
@@ -68,13 +76,18 @@ impl NetworkReconciler {
     async fn pass_on(&mut self, kernel: &mut Kernel) -> io::Result<Vec<Fault>> {
         let fresh = self.mirrors.synced();
         let world = self.mirrors.world();
-        let mut want = desired(&world, &self.node);
+        let here = self.here(kernel, fresh).await?;
+        let mut want = desired(&world, &here);
         let mut observed = kernel.observe(want.spaces.keys()).await?;
+
+        // What is elsewhere now.
+        let moved = if fresh { redirections(&want, &observed) } else { Vec::new() };
+        let mut failures = kernel.act(&moved).await;
 
         // What goes: links before the rules that held them.
         self.servers.retain(&want.spaces);
         let goes = removals(&want, &observed, fresh);
-        let mut failures = kernel.act(&goes).await;
+        failures.extend(kernel.act(&goes).await);
         for space in observed.spaces.keys().filter(|s| fresh && !want.spaces.contains_key(*s)) {
             self.rules.forget(Some(space))?;
         }
@@ -82,7 +95,7 @@ impl NetworkReconciler {
 
         // What comes: namespaces, with their rules, then links.
         let created = self.spaces(kernel, &want, &observed, fresh, &mut failures).await;
-        if !goes.is_empty() || created {
+        if !(moved.is_empty() && goes.is_empty()) || created {
             observed = kernel.observe(want.spaces.keys()).await?;
         }
         for _ in 0..ROUNDS {
@@ -93,8 +106,34 @@ impl NetworkReconciler {
             failures.extend(kernel.act(&comes).await);
             observed = kernel.observe(want.spaces.keys()).await?;
         }
+        self.welcome(kernel, &world, &want, &observed).await;
         self.serve(&want, &mut failures).await;
         Ok(self.report(&world, &want, &observed, &failures, unfiltered.as_deref()).await)
+    }
+
+    /// What decides beside the records.
+    async fn here(&mut self, kernel: &Kernel, fresh: bool) -> io::Result<Here> {
+        let before = self.end.or_else(|| self.mirrors.end_of(&self.node));
+        self.end = kernel.tunnel_end(before.map(|end| end.ip)).await?.or(before);
+        let tunnel = self.end.map(|end| end.ip);
+        Ok(Here { node: self.node.clone(), tunnel, fenced: self.fence.is_down(fresh) })
+    }
+
+    /// Tells the LAN of guests that have come to this node: its switches still think them elsewhere. (Tunnels go by
+    /// the records.) A port is new here until this node has reported it.
+    async fn welcome(&self, kernel: &mut Kernel, world: &World, want: &Desired, observed: &Observed) {
+        let on_the_lan =
+            |bridge: &str| want.bridges.get(bridge).is_some_and(|b| !matches!(b.uplink, Uplink::None));
+        let is_new = |id: &str| self.mirrors.port_status.get(id).is_none_or(|s| s.host != self.node);
+        let is_up = |device: &str| observed.links.get(device).is_some_and(|l| l.up);
+        for (id, here) in want.ports.iter().filter(|(_, w)| w.tap && on_the_lan(&w.bridge)) {
+            let Some(port) = world.port(id).filter(|_| is_new(id) && is_up(&here.device)) else { continue };
+            let Ok(mac) = port.mac.parse() else { continue };
+            let frames = port.fixed_ips.iter().flat_map(|f| announce::frames(mac, f.ip)).collect();
+            if let Err(error) = kernel.send_into(&here.bridge, frames).await {
+                tracing::warn!(%error, port = port.id, "a port that has come was not announced");
+            }
+        }
     }
 
     /// Applies the node's rules. While they cannot be, no guest's port comes or stays up: why is returned.
@@ -176,7 +215,8 @@ impl NetworkReconciler {
         unfiltered: Option<&str>,
     ) -> Vec<Fault> {
         let node = self.node.clone();
-        let findings = Findings { node: &node, world, desired: want, observed, failures, unfiltered };
+        let end = self.end;
+        let findings = Findings { node: &node, world, desired: want, observed, failures, end, unfiltered };
         let mut faults = want.faults.clone();
         faults.extend(failures.iter().map(|(subject, error)| Fault::new(subject, error)));
         faults.extend(unfiltered.map(|why| Fault::new("security groups", why)));

@@ -10,8 +10,9 @@ use super::mirrors::Mirrors;
 use super::names;
 use super::nft::Rules;
 use super::status::Findings;
+use super::tunnel::End;
 use crate::model::status::HEARTBEAT_S;
-use crate::model::{HostStatus, NetworkStatus, Phase, RouterStatus};
+use crate::model::{HostStatus, NetworkStatus, Phase, PortPrepared, RouterStatus};
 
 /// Where reports go.
 pub struct Reports {
@@ -47,6 +48,7 @@ impl Reports {
         let (chains, sets) = rules.count();
         self.reporter.set_fact("bridges", json!(ours("br")));
         self.reporter.set_fact("taps", json!(ours("tap")));
+        self.reporter.set_fact("tunnels", json!(ours("vx")));
         self.reporter.set_fact("links", json!(all));
         self.reporter.set_fact("namespaces", json!(spaces));
         self.reporter.set_fact("rules", json!({"chains": chains, "sets": sets}));
@@ -85,6 +87,7 @@ impl Reports {
         put(&self.store, &self.mirrors.port_status, findings.ports(&ports)).await?;
         put(&self.store, &self.mirrors.network_status, findings.networks(answers)).await?;
         put(&self.store, &self.mirrors.router_status, findings.routers(&routers)).await?;
+        put(&self.store, &self.mirrors.port_prepared, findings.prepared()).await?;
         // A report that crossed with the removal of what it was about would stay for ever.
         let world = findings.world;
         let ports: BTreeSet<_> = world.ports.iter().map(|p| p.id.as_str()).collect();
@@ -93,14 +96,18 @@ impl Reports {
             .await?;
         let is_left = |s: &NetworkStatus| mine(&s.host) && !world.networks.contains_key(&s.network);
         clean(&self.store, &self.mirrors.network_status, is_left).await?;
+        let prepared = &findings.desired.prepared;
+        let is_left = |s: &PortPrepared| mine(&s.host) && !prepared.contains_key(&s.id);
+        clean(&self.store, &self.mirrors.port_prepared, is_left).await?;
         let is_left = |s: &RouterStatus| mine(&s.host) && !world.routers.contains_key(&s.router);
         clean(&self.store, &self.mirrors.router_status, is_left).await?;
-        self.heartbeat(findings.physical_networks(), error).await
+        self.heartbeat(findings.physical_networks(), findings.end, error).await
     }
 
     async fn heartbeat(
         &mut self,
         physical_networks: Vec<String>,
+        end: Option<End>,
         error: Option<String>,
     ) -> Result<(), cairn_state::StoreError> {
         let now = Timestamp::now();
@@ -110,6 +117,8 @@ impl Reports {
             started_at: self.started_at,
             heartbeat_at: now,
             physical_networks,
+            tunnel_ip: end.map(|end| end.ip),
+            tunnel_mtu: end.map_or(0, |end| end.mtu),
             error,
         };
         let due = self.last.as_ref().is_none_or(|last| {

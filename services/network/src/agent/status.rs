@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use super::act::Failures;
 use super::desired::{Desired, PortWant, World};
 use super::plan::Observed;
+use super::tunnel::End;
 use crate::agent::names;
 use crate::model::{
-    LAN_BRIDGE, Network, NetworkStatus, Phase, Port, PortStatus, Router, RouterStatus, bridge_name,
-    netns_name, router_netns, tap_name,
+    LAN_BRIDGE, Network, NetworkStatus, Phase, Port, PortPrepared, PortStatus, Router, RouterStatus,
+    bridge_name, netns_name, router_netns, tap_name,
 };
 
 /// What a pass found out.
@@ -25,6 +26,8 @@ pub struct Findings<'a> {
     pub observed: &'a Observed,
     /// What failed, by device or namespace.
     pub failures: &'a Failures,
+    /// This node's side of its tunnels, if its LAN has an address.
+    pub end: Option<End>,
     /// Why nothing is filtered, if so.
     pub unfiltered: Option<&'a str>,
 }
@@ -35,6 +38,15 @@ impl Findings<'_> {
         let here = self.desired.ports.iter().map(|(id, want)| self.port(id, want));
         let ports = self.world.ports.iter().filter(|p| !self.desired.ports.contains_key(&p.id));
         here.chain(ports.filter_map(|p| self.port_elsewhere(p, reported))).collect()
+    }
+
+    /// The status of every port that is about to come.
+    pub fn prepared(&self) -> Vec<PortPrepared> {
+        let of = |(id, want): (&String, &PortWant)| {
+            let PortStatus { id, host, generation, phase, error, .. } = self.port(id, want);
+            PortPrepared { id, host, generation, phase, error }
+        };
+        self.desired.prepared.iter().map(of).collect()
     }
 
     fn port(&self, id: &str, want: &PortWant) -> PortStatus {

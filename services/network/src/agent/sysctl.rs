@@ -36,6 +36,15 @@ pub fn quiet(link: &str) -> io::Result<()> {
     write(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")
 }
 
+/// A bridge that answers for known IPv6 addresses must have IPv6, but the node still has no address there, and makes
+/// none by itself.
+pub fn silent_ipv6(bridge: &str) -> io::Result<()> {
+    // Enabled last: the others say how.
+    [("addr_gen_mode", "1"), ("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")]
+        .into_iter()
+        .try_for_each(|(switch, value)| write(&format!("net/ipv6/conf/{bridge}/{switch}"), value))
+}
+
 /// Sets up a namespace before its links come.
 pub async fn space(name: &str, forwarding: bool) -> io::Result<()> {
     netns::within(Some(name), move || {

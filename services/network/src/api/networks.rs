@@ -57,7 +57,10 @@ impl Resource for Network {
         let common = resource::common(ctx, attrs)?;
         let (provider, segment) = take_provider(tx, ctx, attrs)?;
         let network = Network {
-            mtu: take_mtu(attrs, provider.as_ref())?.unwrap_or(networks::mtu_max(provider.as_ref())),
+            mtu: match take_mtu(tx, attrs, provider.as_ref())? {
+                Some(mtu) => mtu,
+                None => networks::mtu_max(tx, provider.as_ref())?,
+            },
             id: common.id,
             project_id: common.project_id,
             name: common.name,
@@ -86,7 +89,7 @@ impl Resource for Network {
         self.admin_state_up = attrs.flag("admin_state_up")?.unwrap_or(self.admin_state_up);
         self.port_security = attrs.flag("port_security_enabled")?.unwrap_or(self.port_security);
         self.is_default = resource::admin_flag(ctx, attrs, "is_default")?.unwrap_or(self.is_default);
-        self.mtu = take_mtu(attrs, self.provider.as_ref())?.unwrap_or(self.mtu);
+        self.mtu = take_mtu(tx, attrs, self.provider.as_ref())?.unwrap_or(self.mtu);
         if let Some(shared) = resource::admin_flag(ctx, attrs, "shared")? {
             check_unsharing(tx, &self, shared)?;
             self.shared = shared;
@@ -107,8 +110,8 @@ impl Resource for Network {
     }
 }
 
-fn take_mtu(attrs: &mut Attrs, provider: Option<&Provider>) -> ApiResult<Option<u32>> {
-    let max = i64::from(networks::mtu_max(provider));
+fn take_mtu(tx: &mut Tx, attrs: &mut Attrs, provider: Option<&Provider>) -> ApiResult<Option<u32>> {
+    let max = i64::from(networks::mtu_max(tx, provider)?);
     match attrs.number("mtu", 0, max)? {
         // 0 asks for the largest, as Neutron has it.
         Some(Some(0)) => Ok(Some(max as u32)),

@@ -33,8 +33,12 @@ pub fn binding(port: &Port) -> Value {
         Some(_) => ("other", json!({})),
         None => ("unbound", json!({})),
     };
+    let mut profile = port.binding_profile.clone();
+    if let Some(host) = &port.migrating_to {
+        profile.insert("migrating_to".to_owned(), json!(host));
+    }
     json!({
-        "binding:host_id": port.host.as_deref().unwrap_or_default(), "binding:profile": port.binding_profile,
+        "binding:host_id": port.host.as_deref().unwrap_or_default(), "binding:profile": profile,
         "binding:vif_type": kind, "binding:vif_details": details,
     })
 }

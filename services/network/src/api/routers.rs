@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::attrs::{self, Attrs};
 use super::resource::{self, Ctx, Resource, View, with};
 use crate::logic::gateways::{self, WantedGateway};
-use crate::logic::{fixed_ips, hosts, quotas, routers};
+use crate::logic::{fixed_ips, quotas, residence, routers};
 use crate::model::{Network, Phase, Port, Router, RouterStatus, status};
 
 impl Resource for Router {
@@ -34,7 +34,7 @@ impl Resource for Router {
     fn create(tx: &mut Tx, ctx: Ctx<'_>, attrs: &mut Attrs) -> ApiResult<Router> {
         let common = resource::common(ctx, attrs)?;
         let mut router = Router {
-            host: hosts::pick(tx, ctx.now, &common.id)?,
+            host: residence::settle(tx, &common.id, ctx.now)?,
             id: common.id,
             project_id: common.project_id,
             name: common.name,

@@ -1,10 +1,10 @@
 //! Which node gets a router, and which nodes there are.
 
 use cairn_gateway::ApiResult;
-use cairn_state::Tx;
+use cairn_state::{Record, Tx};
 use jiff::Timestamp;
 
-use crate::model::{HostStatus, Network};
+use crate::model::{HostStatus, Network, NetworkStatus, PortPrepared, PortStatus, RouterStatus};
 
 /// The nodes whose network agent has spoken lately.
 pub fn alive(tx: &mut Tx, now: Timestamp) -> ApiResult<Vec<HostStatus>> {
@@ -12,10 +12,22 @@ pub fn alive(tx: &mut Tx, now: Timestamp) -> ApiResult<Vec<HostStatus>> {
     Ok(hosts.into_iter().filter(|h| h.is_alive(now)).collect())
 }
 
-/// The node for a thing with this id; `None` when there is none alive.
-pub fn pick(tx: &mut Tx, now: Timestamp, id: &str) -> ApiResult<Option<String>> {
-    let hosts = alive(tx, now)?;
-    Ok(hosts.into_iter().map(|h| h.node).max_by_key(|node| weight(node, id)))
+/// What speaks for a node as the place of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub node: String,
+    /// How many routers it has.
+    pub routers: u64,
+    /// Whether it has ports of the router's networks.
+    pub near: bool,
+}
+
+/// The node for the router with this id: of those with the fewest routers, one that has ports of its networks.
+pub fn choose(candidates: Vec<Candidate>, id: &str) -> Option<String> {
+    let best =
+        candidates.into_iter().min_by_key(|c| (c.routers, !c.near, std::cmp::Reverse(weight(&c.node, id))));
+    best.map(|c| c.node)
 }
 
 /// Rendezvous hashing: things spread over the nodes with no counting, and a new node takes only its share.
@@ -43,6 +55,24 @@ pub fn is_known(tx: &mut Tx, node: &str) -> ApiResult<bool> {
     Ok(tx.get::<HostStatus>(node)?.is_some())
 }
 
+/// Forgets a node that is no longer of the cloud, with all that it reported: nobody waits for it any more.
+pub fn forget(tx: &mut Tx, node: &str) -> ApiResult<()> {
+    tx.delete::<HostStatus>(node)?;
+    for status in tx.list_unfenced::<PortStatus>()?.into_iter().filter(|s| s.host == node) {
+        tx.delete::<PortStatus>(&status.id)?;
+    }
+    for status in tx.list_unfenced::<PortPrepared>()?.into_iter().filter(|s| s.host == node) {
+        tx.delete::<PortPrepared>(&status.id)?;
+    }
+    for status in tx.list_unfenced::<RouterStatus>()?.into_iter().filter(|s| s.host == node) {
+        tx.delete::<RouterStatus>(&status.id())?;
+    }
+    for status in tx.list_unfenced::<NetworkStatus>()?.into_iter().filter(|s| s.host == node) {
+        tx.delete::<NetworkStatus>(&status.id())?;
+    }
+    Ok(())
+}
+
 /// Notes that a network may have things on a node, so that the node must let go of it before it is removed.
 pub fn note(tx: &mut Tx, network_id: &str, node: &str) -> ApiResult<()> {
     let Some(mut network) = tx.get::<Network>(network_id)? else { return Ok(()) };
@@ -55,6 +85,21 @@ pub fn note(tx: &mut Tx, network_id: &str, node: &str) -> ApiResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_loaded_node_gets_it_and_of_those_one_that_is_near() {
+        let of = |all: &[(&str, u64, bool)]| {
+            let candidate = |(node, routers, near): &(&str, u64, bool)| Candidate {
+                node: (*node).to_owned(),
+                routers: *routers,
+                near: *near,
+            };
+            choose(all.iter().map(candidate).collect(), "router")
+        };
+        assert_eq!(of(&[("a", 2, true), ("b", 1, false), ("c", 3, true)]).as_deref(), Some("b"));
+        assert_eq!(of(&[("a", 1, false), ("b", 1, true), ("c", 1, false)]).as_deref(), Some("b"));
+        assert_eq!(of(&[]), None);
+    }
 
     #[test]
     fn a_new_node_takes_only_its_share() {

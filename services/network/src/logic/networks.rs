@@ -1,31 +1,50 @@
 //! Networks: their place on the wire, and what must be gone before they go.
 
+use std::net::IpAddr;
+
 use cairn_gateway::{ApiError, ApiResult};
 use cairn_state::Tx;
 use jiff::Timestamp;
 
 use super::{floating, ports, quotas, random, subnets};
 use crate::model::network::provider_value;
-use crate::model::{FloatingIp, LAN, Network, Port, Provider, ProviderKind, Subnet, owner};
+use crate::model::{FloatingIp, HostStatus, LAN, Network, Port, Provider, ProviderKind, Subnet, owner};
 
-/// The largest packet of an overlay: Ethernet's 1500 less 50 bytes of VXLAN over IPv4.
-pub const MTU_OVERLAY: u32 = 1450;
-/// The largest packet on the LAN.
+/// The largest packet on the LAN, in bytes.
 pub const MTU_LAN: u32 = 1500;
+/// What VXLAN adds to a packet, in bytes: Ethernet, VXLAN, UDP and IPv4.
+const OVERHEAD_V4: u32 = 50;
+/// The same over IPv6.
+const OVERHEAD_V6: u32 = 70;
+/// The least MTU that IPv6 works with: a smaller one on a node's wire is not gone by.
+const MTU_MIN: u32 = 1280;
 /// The largest VXLAN network identifier.
 pub const SEGMENT_MAX: u32 = (1 << 24) - 1;
-/// Identifiers below are left to administrators who choose their own.
-const SEGMENT_MIN: u32 = 1000;
 
-/// The largest MTU a network on this wire can have.
-pub fn mtu_max(provider: Option<&Provider>) -> u32 {
-    if provider.is_some() { MTU_LAN } else { MTU_OVERLAY }
+/// The largest MTU a network on this wire can have: an overlay's packets must fit, with what tunnels add, on the wire
+/// of every node.
+pub fn mtu_max(tx: &mut Tx, provider: Option<&Provider>) -> ApiResult<u32> {
+    if provider.is_some() {
+        return Ok(MTU_LAN);
+    }
+    let hosts = tx.list_unfenced::<HostStatus>()?;
+    let ends = hosts.iter().filter_map(|h| h.tunnel_ip.map(|ip| (ip, h.tunnel_mtu)));
+    Ok(overlay_mtu(ends))
+}
+
+/// The same, from the tunnels' ends with their wires' MTUs. A wire that takes more than Ethernet's 1500 is not relied
+/// on: a node that joins later may have none.
+fn overlay_mtu(ends: impl Iterator<Item = (IpAddr, u32)>) -> u32 {
+    let room = |(ip, mtu): (IpAddr, u32)| {
+        mtu.min(MTU_LAN).saturating_sub(if ip.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 })
+    };
+    ends.map(room).filter(|mtu| *mtu >= MTU_MIN).min().unwrap_or(MTU_LAN - OVERHEAD_V4)
 }
 
 /// A VXLAN network identifier that no network has.
 pub fn free_segment(tx: &mut Tx) -> ApiResult<u32> {
     for _ in 0..64 {
-        let segment = SEGMENT_MIN + (random() % u128::from(SEGMENT_MAX - SEGMENT_MIN)) as u32;
+        let segment = 1 + (random() % u128::from(SEGMENT_MAX)) as u32;
         if tx.by_unique::<Network>("segment", &segment.to_string())?.is_none() {
             return Ok(segment);
         }
@@ -139,4 +158,19 @@ pub fn delete(tx: &mut Tx, network: Network, now: Timestamp) -> ApiResult<()> {
     network.deleted = true;
     network.stamp.touch(now);
     Ok(tx.put(&network)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlays_packets_fit_on_every_wire() {
+        let of = |ends: &[(&str, u32)]| overlay_mtu(ends.iter().map(|(ip, mtu)| (ip.parse().unwrap(), *mtu)));
+        assert_eq!(of(&[]), 1450);
+        assert_eq!(of(&[("192.0.2.1", 1500), ("192.0.2.2", 9000)]), 1450);
+        assert_eq!(of(&[("192.0.2.1", 1500), ("192.0.2.2", 1400)]), 1350);
+        assert_eq!(of(&[("fd00::1", 1500)]), 1430);
+        assert_eq!(of(&[("192.0.2.1", 0)]), 1450, "what is not known yet says nothing");
+    }
 }

@@ -32,6 +32,7 @@ pub fn blank(network: &Network, project_id: &str, device_owner: &str, now: Times
         dns_name: String::new(),
         host: None,
         prior_host: None,
+        migrating_to: None,
         binding_profile: serde_json::Map::new(),
         made_for_server: false,
         deleted: false,
@@ -129,9 +130,11 @@ pub fn drop_subnet(tx: &mut Tx, mut port: Port, subnet_id: &str, now: Timestamp)
 /// Changes the node a port is plugged on. The caller puts the port.
 pub fn bind(tx: &mut Tx, port: &mut Port, host: Option<&str>) -> ApiResult<()> {
     if port.host.as_deref() == host {
+        port.migrating_to = None;
         return Ok(());
     }
     port.prior_host = port.host.take();
+    port.migrating_to = None;
     port.host = host.map(str::to_owned);
     if let Some(host) = host {
         hosts::note(tx, &port.network_id, host)?;

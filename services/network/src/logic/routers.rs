@@ -1,4 +1,4 @@
-//! Routers: their routes, and what must be gone before they go.
+//! Routers: their routes, and what must be gone before they go. Where they live is up to [`residence`].
 
 use std::net::IpAddr;
 
@@ -7,9 +7,9 @@ use cairn_state::Tx;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{gateways, hosts, interfaces, ports, quotas};
+use super::{gateways, interfaces, quotas, residence};
 use crate::api::attrs;
-use crate::model::{Port, Route, Router, Subnet};
+use crate::model::{Route, Router, Subnet};
 
 /// The most extra routes of a router.
 const ROUTES_MAX: usize = 30;
@@ -70,33 +70,5 @@ pub fn delete(tx: &mut Tx, mut router: Router, now: Timestamp) -> ApiResult<()> 
     }
     gateways::clear(tx, &mut router, now)?;
     quotas::give(tx, &router.project_id, "router")?;
-    match &router.host {
-        Some(host) if hosts::is_known(tx, host)? => {
-            router.deleted = true;
-            router.stamp.touch(now);
-            Ok(tx.put(&router)?)
-        }
-        _ => Ok(tx.delete::<Router>(&router.id).map(drop)?),
-    }
-}
-
-/// Gives a router that has no node one, and its ports with it; true if there was one to give.
-pub fn place(tx: &mut Tx, router_id: &str, now: Timestamp) -> ApiResult<bool> {
-    let Some(mut router) = tx.get::<Router>(router_id)?.filter(|r| !r.deleted && r.host.is_none()) else {
-        return Ok(false);
-    };
-    let Some(host) = hosts::pick(tx, now, router_id)? else { return Ok(false) };
-    router.host = Some(host.clone());
-    router.stamp.touch(now);
-    tx.put(&router)?;
-    for mut port in interfaces::ports_of(tx, router_id)? {
-        bind_and_put(tx, &mut port, &host, now)?;
-    }
-    Ok(true)
-}
-
-fn bind_and_put(tx: &mut Tx, port: &mut Port, host: &str, now: Timestamp) -> ApiResult<()> {
-    ports::bind(tx, port, Some(host))?;
-    port.stamp.touch(now);
-    Ok(tx.put(port)?)
+    residence::leave(tx, router, now)
 }

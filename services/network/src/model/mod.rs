@@ -7,7 +7,8 @@
 //! Who writes what: every record is written by the controller, except those of [`status`], which only the
 //! network agent of the node they name writes.
 //!
-//! What an agent reads: a port belongs to a node when [`Port::host`] names it, a network when
+//! What an agent reads: a port belongs to a node when [`Port::host`] names it (and is made ready on the one that
+//! [`Port::migrating_to`] names), a network when
 //! [`Network::hosts`] holds it, a router when [`Router::host`] does. A tombstone (`deleted`) of one of these asks
 //! that node to remove it and to report [`status::Phase::Gone`]; only then the controller removes the record.
 //! A port whose `host` is another node or none is not wanted here. Everything else (subnets, addresses, floating
@@ -31,9 +32,9 @@ pub use metadata::ServerMetadata;
 pub use network::{Ipv6Mode, Network, Provider, ProviderKind, Subnet};
 pub use pool::{AddressScope, SubnetPool};
 pub use port::{AddressPair, DhcpOption, FixedIp, Port, owner};
-pub use router::{ExternalGateway, FloatingIp, Router};
+pub use router::{ExternalGateway, FloatingIp, Router, RouterLoad};
 pub use security::{Direction, Ethertype, SecurityGroup, SecurityGroupRule};
-pub use status::{HostStatus, NetworkStatus, Phase, PortStatus, RouterStatus};
+pub use status::{HostStatus, NetworkStatus, Phase, PortPrepared, PortStatus, RouterStatus};
 
 /// The name of the physical network that is the node's real LAN.
 pub const LAN: &str = "lan";
@@ -100,6 +101,11 @@ pub fn bridge_name(network_id: &str) -> String {
     device_name("br", network_id)
 }
 
+/// The tunnel of a network's bridge to the other nodes.
+pub fn tunnel_name(network_id: &str) -> String {
+    device_name("vx", network_id)
+}
+
 /// The namespace in which a node answers a network's DHCP, metadata and DNS.
 pub fn netns_name(network_id: &str) -> String {
     format!("net-{network_id}")
@@ -119,7 +125,7 @@ mod tests {
         let id = "0f8fad5b-d9cb-469f-a165-70867728950e";
         assert_eq!(tap_name(id), "tap0f8fad5b-d9");
         assert_eq!(bridge_name(id), "br0f8fad5b-d9");
-        for name in [tap_name(id), bridge_name(id)] {
+        for name in [tap_name(id), bridge_name(id), tunnel_name(id)] {
             assert!(name.len() <= 15, "{name}");
         }
         assert_eq!(router_netns(id), format!("rtr-{id}"));

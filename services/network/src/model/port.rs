@@ -89,6 +89,10 @@ pub struct Port {
     pub host: Option<String>,
     /// The node it was plugged on before it was unbound.
     pub prior_host: Option<String>,
+    /// The node it is about to move to, because its guest does: that node makes its tap and rules ready, while the
+    /// traffic still goes to `host`.
+    #[serde(default)]
+    pub migrating_to: Option<String>,
     /// Free data of an administrator's (`binding:profile`).
     pub binding_profile: serde_json::Map<String, serde_json::Value>,
     /// Whether compute made it for its server, and so removes it with it.
@@ -105,6 +109,11 @@ impl Port {
     /// The number that an agent reports when it has acted on this state of the port.
     pub fn generation(&self) -> u64 {
         self.stamp.revision
+    }
+
+    /// Whether it is, or is about to be, plugged on this node.
+    pub fn is_on(&self, node: &str) -> bool {
+        [&self.host, &self.migrating_to].into_iter().any(|h| h.as_deref() == Some(node))
     }
 
     /// Whether a router holds it.

@@ -60,10 +60,29 @@ impl Record for Router {
             return vec![Index::multi("deleted", "yes")];
         }
         let mut indexes = vec![Index::multi("project", &self.project_id)];
-        if self.host.is_none() {
-            indexes.push(Index::multi("unplaced", "yes"));
-        }
+        indexes.push(match &self.host {
+            None => Index::multi("unplaced", "yes"),
+            Some(host) => Index::multi("host", host),
+        });
         indexes
+    }
+}
+
+/// How many routers a node has been given, kept with each change so that nobody has to count them.
+/// Key `network/router-load/NODE`. Writer: controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterLoad {
+    /// The node.
+    pub node: String,
+    /// Its routers that are not being removed.
+    pub routers: u64,
+}
+
+impl Record for RouterLoad {
+    const KIND: &'static str = "network/router-load";
+
+    fn id(&self) -> String {
+        self.node.clone()
     }
 }
 

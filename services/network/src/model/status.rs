@@ -1,6 +1,8 @@
 //! What the agents of the nodes observed. Each is written by the network agent of the node it names, and by
 //! nobody else; the controller only removes it together with the record it is about, once that is gone.
 
+use std::net::IpAddr;
+
 use cairn_state::Record;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,30 @@ pub struct PortStatus {
 
 impl Record for PortStatus {
     const KIND: &'static str = "network/port-status";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// A port that is about to move to a node, there. Key `network/port-prepared/PORT`. Writer: the network agent of
+/// [`super::Port::migrating_to`], which removes it when the port has come or will not come any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPrepared {
+    /// The port.
+    pub id: String,
+    /// The node it is to move to.
+    pub host: String,
+    /// The port's generation that was acted on.
+    pub generation: u64,
+    /// How far it is: `Ready` once its tap is there, in its bridge, and filtered.
+    pub phase: Phase,
+    /// What is wrong, for a person.
+    pub error: Option<String>,
+}
+
+impl Record for PortPrepared {
+    const KIND: &'static str = "network/port-prepared";
 
     fn id(&self) -> String {
         self.id.clone()
@@ -115,6 +141,12 @@ pub struct HostStatus {
     pub heartbeat_at: Timestamp,
     /// The physical networks it reaches.
     pub physical_networks: Vec<String>,
+    /// The address at which its tunnels end; `None` while its LAN has no address.
+    #[serde(default)]
+    pub tunnel_ip: Option<IpAddr>,
+    /// The largest packet, in bytes, on the wire that its tunnels go over; 0 while that is not known.
+    #[serde(default)]
+    pub tunnel_mtu: u32,
     /// The last pass's error, if it failed.
     pub error: Option<String>,
 }

@@ -7,6 +7,7 @@ mod conductor;
 mod floating;
 mod lists;
 mod networks;
+mod nodes;
 mod ports;
 mod routers;
 mod security;

@@ -100,13 +100,20 @@ impl Cloud {
 
     /// The node's network agent says that it is there.
     pub async fn node_speaks(&self) {
+        self.speaks(NODE).await;
+    }
+
+    /// Some node's network agent says that it is there.
+    pub async fn speaks(&self, node: &str) {
         let now = jiff::Timestamp::now();
         let status = HostStatus {
-            node: NODE.into(),
+            node: node.into(),
             version: "0".into(),
             started_at: now,
             heartbeat_at: now,
             physical_networks: vec!["lan".into()],
+            tunnel_ip: None,
+            tunnel_mtu: 0,
             error: None,
         };
         self.svc.store.put_record(&status).await.unwrap();

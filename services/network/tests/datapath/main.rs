@@ -5,11 +5,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod moves;
 mod networks;
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/nodes.rs"]
+mod nodes;
+mod outside;
 mod restart;
 mod routers;
+mod spanning;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,7 +27,7 @@ use support::{Cloud, NODE};
 /// What of ours is on the node.
 fn left() -> String {
     text(&run(
-        "ip -o link | grep -E \": (tap|br|vp|pa|pb|vl)[0-9a-f]{8}-\"; ls /run/netns | grep -E \"^(net|rtr)-\"; nft list tables | grep cairn",
+        "ip -o link | grep -E \": (tap|br|vx|vp|pa|pb|vl)[0-9a-f]{8}-\"; ls /run/netns | grep -E \"^(net|rtr)-\"; nft list tables | grep cairn",
     ))
 }
 

@@ -29,6 +29,8 @@ pub struct Cloud {
     pub groups: Vec<SecurityGroup>,
     pub rules: Vec<SecurityGroupRule>,
     pub metadata: Vec<ServerMetadata>,
+    /// What the nodes said of themselves, where there is no agent that says it.
+    pub hosts: Vec<HostStatus>,
     made: u32,
 }
 
@@ -112,6 +114,7 @@ impl Cloud {
             dns_name: String::new(),
             host: Some(NODE.to_owned()),
             prior_host: None,
+            migrating_to: None,
             binding_profile: serde_json::Map::new(),
             made_for_server: false,
             deleted: false,
@@ -190,6 +193,20 @@ impl Cloud {
         id
     }
 
+    /// A node that has said where its tunnels end.
+    pub fn host(&mut self, node: &str, tunnel_ip: &str) {
+        self.hosts.push(HostStatus {
+            node: node.to_owned(),
+            version: String::new(),
+            started_at: Timestamp::UNIX_EPOCH,
+            heartbeat_at: Timestamp::UNIX_EPOCH,
+            physical_networks: vec![],
+            tunnel_ip: Some(v4(tunnel_ip)),
+            tunnel_mtu: 1500,
+            error: None,
+        });
+    }
+
     /// A router with a leg (at `.1`) in each of these networks, and its gateway if given (network, subnet, ip).
     pub fn router(&mut self, inner: &[(&str, &str, &str)], gateway: Option<(&str, &str, &str)>) -> String {
         let id = self.id();
@@ -248,6 +265,7 @@ impl Cloud {
             floating_ips: shared(&self.floating_ips),
             groups: shared(&self.groups),
             rules: shared(&self.rules),
+            hosts: shared(&self.hosts),
         })
     }
 

@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_network::agent;
@@ -33,25 +34,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The machine.
 pub struct Node {
+    pub name: String,
     pub runtime: Runtime,
     pub store: LocalStore,
+    /// How many seconds ago its place in the cloud was renewed, if it is not the only node.
+    pub renewed: Option<Arc<AtomicU64>>,
     agent: Option<JoinHandle<()>>,
     directory: tempfile::TempDir,
 }
 
 /// Runs a test on a machine of its own. Needs root; without, it fails and says so.
 pub fn on_a_node(test: impl FnOnce(&mut Node) + Send + 'static) {
-    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces are needed");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        sh("ip link set lo up");
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let mut node = Node { runtime, store: LocalStore::in_memory().unwrap(), agent: None, directory };
+        let mut node = Node::set_up(NODE, LocalStore::in_memory().unwrap());
         test(&mut node);
         node.stop_agent();
     });
@@ -60,7 +55,26 @@ pub fn on_a_node(test: impl FnOnce(&mut Node) + Send + 'static) {
     }
 }
 
+/// Gives the calling thread, and those it starts, network and mount namespaces of their own.
+pub fn leave_home() {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces: run it as root");
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces are needed");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    sh("ip link set lo up");
+}
+
 impl Node {
+    /// Makes the calling thread's machine.
+    pub fn set_up(name: &str, store: LocalStore) -> Node {
+        leave_home();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        Node { name: name.to_owned(), runtime, store, renewed: None, agent: None, directory }
+    }
+
     pub fn shared(&self) -> SharedStore {
         Arc::new(self.store.clone())
     }
@@ -69,13 +83,17 @@ impl Node {
     pub fn start_agent_on(&mut self, store: SharedStore) {
         let _in_runtime = self.runtime.enter();
         let args = AgentArgs {
-            node: NODE.into(),
-            reporter: Reporter::new(store.clone(), NODE, "network"),
+            node: self.name.clone(),
+            reporter: Reporter::new(store.clone(), self.name.clone(), "network"),
             store,
             state_dir: self.directory.path().join("state"),
             run_dir: PathBuf::from("/run/cairn"),
         };
-        self.agent = Some(self.runtime.spawn(agent::run(args)));
+        let since_renewal = self.renewed.clone().map(|renewed| -> agent::fence::SinceRenewal {
+            Arc::new(move || Some(Duration::from_secs(renewed.load(Ordering::SeqCst))))
+        });
+        let options = agent::Options { since_renewal, ..agent::Options::default() };
+        self.agent = Some(self.runtime.spawn(agent::run_with(args, options)));
     }
 
     pub fn start_agent(&mut self) {
@@ -103,13 +121,18 @@ impl Node {
     }
 
     pub fn role_status(&self) -> Option<RoleStatus> {
-        self.get::<RoleStatus>(&format!("{NODE}/network"))
+        self.get::<RoleStatus>(&format!("{}/network", self.name))
     }
 
     /// Puts the cloud and waits until every port of this node is reported as of its generation.
     pub fn settle(&self, cloud: &Cloud) {
         self.put(cloud);
-        let bound: Vec<_> = cloud.ports.iter().filter(|p| p.host.as_deref() == Some(NODE)).collect();
+        self.settled(cloud);
+    }
+
+    /// Waits until every port of this node is reported as of its generation.
+    pub fn settled(&self, cloud: &Cloud) {
+        let bound: Vec<_> = cloud.ports.iter().filter(|p| p.host.as_ref() == Some(&self.name)).collect();
         let faults =
             || format!("ports are reported; faults: {:?}", self.role_status().map(|s| s.reconcilers));
         eventually_or(&faults, || {

@@ -32,6 +32,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
             &["node/", "network/"][..],
             vec![
                 prefix::<cairn_network::model::PortStatus>(),
+                prefix::<cairn_network::model::PortPrepared>(),
                 prefix::<cairn_network::model::RouterStatus>(),
                 prefix::<cairn_network::model::NetworkStatus>(),
                 prefix::<cairn_network::model::HostStatus>(),

@@ -2,11 +2,13 @@
 //! node.
 //!
 //! [`World`] is what the agent knows of the store, [`Desired`] what is to be there. [`network`] makes bridges,
-//! taps and the namespaces that answer DHCP, [`router`] makes routers, [`policy`] makes what is filtered.
+//! taps and the namespaces that answer DHCP, [`router`] makes routers, [`tunnel`] the ways to other nodes,
+//! [`policy`] makes what is filtered.
 
 mod network;
 mod policy;
 mod router;
+mod tunnel;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +24,21 @@ use super::dhcp::Scope;
 use super::dns::Audience;
 use super::mac::Mac;
 use super::metadata::Tenants;
+use super::tunnel::Tunnel;
 
 /// The address that guests find their metadata at.
 pub const METADATA_IP: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 169, 254);
+
+/// What decides beside the records what this node is to look like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Here {
+    /// The node.
+    pub node: String,
+    /// The address at which its tunnels end, if it has one.
+    pub tunnel: Option<IpAddr>,
+    /// Whether others may take over what it did for all: then its routers reach nothing outside any more.
+    pub fenced: bool,
+}
 
 /// What should be on this node.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,12 +47,18 @@ pub struct Desired {
     pub bridges: BTreeMap<String, Bridge>,
     /// Taps in the node's namespace.
     pub taps: BTreeMap<String, Tap>,
+    /// Tunnels in the node's namespace.
+    pub tunnels: BTreeMap<String, Tunnel>,
+    /// The addresses that tunnels come from.
+    pub peers: BTreeSet<IpAddr>,
     /// Namespaces.
     pub spaces: BTreeMap<String, Space>,
     /// The node's rules, as nftables text.
     pub ruleset: String,
     /// What is to be reported about each port that is bound here.
     pub ports: BTreeMap<String, PortWant>,
+    /// The same of each that is about to move here.
+    pub prepared: BTreeMap<String, PortWant>,
     /// The networks that are here: id, and the generation they come from.
     pub networks: BTreeMap<String, u64>,
     /// The routers that are here: id, and the generation they come from.
@@ -81,6 +101,16 @@ pub enum Uplink {
         /// 1 to 4094.
         vlan: u16,
     },
+}
+
+impl Uplink {
+    /// The link in the bridge that leads there.
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Uplink::None => None,
+            Uplink::Patch { here: link, .. } | Uplink::Tagged { link, .. } => Some(link),
+        }
+    }
 }
 
 /// A guest's tap.
@@ -158,13 +188,14 @@ pub struct PortWant {
     pub up: bool,
 }
 
-/// What `node` should look like.
-pub fn desired(world: &World, node: &str) -> Desired {
+/// What this node should look like.
+pub fn desired(world: &World, here: &Here) -> Desired {
     let mut out = Desired::default();
-    let here = world.here(node);
-    network::add(world, &here, &mut out);
-    router::add(world, node, &mut out);
-    out.ruleset = policy::policy(world, &here, &out).render();
+    let ports = world.here(&here.node);
+    network::add(world, &here.node, &ports, &mut out);
+    router::add(world, here, &mut out);
+    tunnel::add(world, here, &mut out);
+    out.ruleset = policy::policy(world, &ports, &out).render();
     out
 }
 

@@ -14,12 +14,12 @@ use crate::agent::metadata::Tenant;
 use crate::agent::names;
 use crate::model::{LAN_BRIDGE, Network, Port, ProviderKind, Subnet, bridge_name, netns_name, tap_name};
 
-pub(super) fn add(world: &World, here: &BTreeMap<&str, Vec<&Port>>, out: &mut Desired) {
+pub(super) fn add(world: &World, node: &str, here: &BTreeMap<&str, Vec<&Port>>, out: &mut Desired) {
     for (id, ports) in here {
         let Some(network) = world.network(id) else { continue };
         let filtered = ports.iter().any(|p| p.port_security);
         add_bridge(network, filtered, out);
-        ports.iter().for_each(|port| add_tap(network, port, out));
+        ports.iter().for_each(|port| add_tap(network, node, port, out));
         if let Some(dhcp) = world.dhcp_port(id) {
             add_space(world, network, dhcp, ports, out);
         }
@@ -50,12 +50,14 @@ fn uplink(network: &Network) -> Uplink {
     }
 }
 
-fn add_tap(network: &Network, port: &Port, out: &mut Desired) {
+fn add_tap(network: &Network, node: &str, port: &Port, out: &mut Desired) {
     let (name, bridge) = (tap_name(&port.id), bridge_name(&network.id));
     let up = port.admin_state_up && network.admin_state_up;
     out.taps.insert(name.clone(), Tap { bridge: bridge.clone(), mtu: network.mtu, up });
     let want = PortWant { generation: port.generation(), device: name, bridge, tap: true, up };
-    out.ports.insert(port.id.clone(), want);
+    let bound = port.host.as_deref() == Some(node);
+    let list = if bound { &mut out.ports } else { &mut out.prepared };
+    list.insert(port.id.clone(), want);
 }
 
 fn add_space(world: &World, network: &Network, dhcp: &Port, ports: &[&Port], out: &mut Desired) {

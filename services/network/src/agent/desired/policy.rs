@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Desired, Uplink, World};
+use super::{Desired, World};
 use crate::agent::mac::Mac;
-use crate::agent::security::{Addresses, Guarded, Policy};
-use crate::model::{LAN_BRIDGE, Network, Port, bridge_name, tap_name};
+use crate::agent::security::{Addresses, Edge, Guarded, Policy};
+use crate::model::{LAN_BRIDGE, Network, Port, bridge_name, netns_name, tap_name, tunnel_name};
 
 pub(super) fn policy(world: &World, here: &BTreeMap<&str, Vec<&Port>>, out: &Desired) -> Policy {
     let watched: Vec<_> = here.values().flatten().copied().filter(|p| p.port_security).collect();
@@ -25,7 +25,32 @@ pub(super) fn policy(world: &World, here: &BTreeMap<&str, Vec<&Port>>, out: &Des
         }
     }
     policy.remotes = remotes(world, &policy);
+    policy.edges = edges(world, out);
+    policy.peers = out.peers.clone();
     policy
+}
+
+/// What each node has for itself must not meet its like where a network leaves the node.
+fn edges(world: &World, out: &Desired) -> BTreeMap<String, Edge> {
+    let exits = out.networks.keys().flat_map(|network| {
+        let tunnel = Some(tunnel_name(network)).filter(|name| out.tunnels.contains_key(name));
+        let uplink = out.bridges.get(&bridge_name(network)).and_then(|b| b.uplink.link().map(str::to_owned));
+        tunnel.into_iter().chain(uplink).map(move |exit| (exit, edge(world, out, network)))
+    });
+    exits.collect()
+}
+
+fn edge(world: &World, out: &Desired, network: &str) -> Edge {
+    let mut edge = Edge::default();
+    if let Some(space) = out.spaces.get(&netns_name(network)) {
+        for veth in space.links.values() {
+            edge.macs.insert(veth.mac);
+            edge.addresses.extend(veth.addresses.iter().map(IpNet::addr));
+        }
+    }
+    let subnets = world.dhcp_port(network).into_iter().flat_map(|p| &p.fixed_ips);
+    edge.dhcp = subnets.filter_map(|f| world.subnets.get(&f.subnet_id)).any(|s| s.enable_dhcp);
+    edge
 }
 
 fn guarded(port: &Port, mark: u32) -> Guarded {
@@ -68,11 +93,8 @@ fn members(out: &Desired) -> BTreeSet<String> {
     let mut members: BTreeSet<_> = out.taps.keys().cloned().collect();
     let plugs = out.spaces.values().flat_map(|s| s.links.values());
     members.extend(plugs.filter(|v| v.bridge != LAN_BRIDGE).map(|v| v.outer.clone()));
-    members.extend(out.bridges.values().filter_map(|b| match &b.uplink {
-        Uplink::None => None,
-        Uplink::Patch { here, .. } => Some(here.clone()),
-        Uplink::Tagged { link, .. } => Some(link.clone()),
-    }));
+    members.extend(out.tunnels.keys().cloned());
+    members.extend(out.bridges.values().filter_map(|b| b.uplink.link().map(str::to_owned)));
     members
 }
 

@@ -7,18 +7,18 @@ use cairn_state::Fault;
 use ipnet::IpNet;
 
 use super::network::{plug_router, tenants};
-use super::{Desired, METADATA_IP, PortWant, Space, StaticRoute, Veth, World};
+use super::{Desired, Here, METADATA_IP, PortWant, Space, StaticRoute, Veth, World};
 use crate::agent::advertise::Advert;
 use crate::agent::names;
 use crate::agent::router::Translation;
 use crate::model::{Ipv6Mode, Port, Router, owner, router_netns};
 
-pub(super) fn add(world: &World, node: &str, out: &mut Desired) {
+pub(super) fn add(world: &World, here: &Here, out: &mut Desired) {
     let mut inner = BTreeMap::new();
-    let here = |r: &&Router| !r.deleted && r.host.as_deref() == Some(node);
-    for router in world.routers.values().map(AsRef::as_ref).filter(here) {
+    let is_here = |r: &&Router| !r.deleted && r.host.as_ref() == Some(&here.node);
+    for router in world.routers.values().map(AsRef::as_ref).filter(is_here) {
         out.routers.insert(router.id.clone(), router.stamp.revision);
-        let space = space(world, router, out);
+        let space = space(world, router, here.fenced, out);
         for port in world.router_ports(&router.id).filter(|p| p.device_owner == owner::ROUTER_INTERFACE) {
             inner.entry(port.network_id.as_str()).or_insert_with(Vec::new).push(router_netns(&router.id));
         }
@@ -38,7 +38,7 @@ fn add_tenants(world: &World, inner: &BTreeMap<&str, Vec<String>>, out: &mut Des
     }
 }
 
-fn space(world: &World, router: &Router, out: &mut Desired) -> Space {
+fn space(world: &World, router: &Router, fenced: bool, out: &mut Desired) -> Space {
     let mut space = Space { forwarding: router.admin_state_up, ..Space::default() };
     space.loopback.insert(IpNet::from(IpAddr::V4(METADATA_IP)));
     space
@@ -47,7 +47,7 @@ fn space(world: &World, router: &Router, out: &mut Desired) -> Space {
     let mut translation = Translation::default();
     for port in world.router_ports(&router.id) {
         let gateway = port.device_owner == owner::ROUTER_GATEWAY;
-        if let Some((name, veth)) = leg(world, port, gateway, out) {
+        if let Some((name, veth)) = leg(world, port, gateway, fenced, out) {
             if !gateway {
                 space.adverts.extend(advert(world, port, &veth).map(|a| (name.clone(), a)));
             }
@@ -60,11 +60,21 @@ fn space(world: &World, router: &Router, out: &mut Desired) -> Space {
     if translation.gateway.is_some() {
         add_gateway(world, router, &mut space, &mut translation);
     }
+    if fenced {
+        drop_unreachable(&mut space);
+    }
     space.ruleset = Some(translation.render());
     space
 }
 
-fn leg(world: &World, port: &Port, gateway: bool, out: &mut Desired) -> Option<(String, Veth)> {
+/// The kernel takes no route by way of a link that is down.
+fn drop_unreachable(space: &mut Space) {
+    let nets: Vec<IpNet> =
+        space.links.values().filter(|v| v.up).flat_map(|v| v.addresses.iter().copied()).collect();
+    space.routes.retain(|route| nets.iter().any(|net| net.contains(&route.via)));
+}
+
+fn leg(world: &World, port: &Port, gateway: bool, fenced: bool, out: &mut Desired) -> Option<(String, Veth)> {
     let network = world.network(&port.network_id)?;
     let mac = match port.mac.parse() {
         Ok(mac) => mac,
@@ -74,7 +84,8 @@ fn leg(world: &World, port: &Port, gateway: bool, out: &mut Desired) -> Option<(
         }
     };
     let bridge = plug_router(network, out);
-    let up = port.admin_state_up && network.admin_state_up;
+    // Another node may have this router's outer addresses by now.
+    let up = port.admin_state_up && network.admin_state_up && !(gateway && fenced);
     let outer = names::plug(&port.id);
     let want = PortWant {
         generation: port.generation(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::model::{
-    FixedIp, FloatingIp, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet, owner,
+    FixedIp, FloatingIp, HostStatus, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet, owner,
 };
 
 /// The records that decide what a node looks like.
@@ -25,6 +25,9 @@ pub struct World {
     pub floating_ips: BTreeMap<String, Vec<Arc<FloatingIp>>>,
     /// Rules by group; a group without rules has an empty list.
     pub rules: BTreeMap<String, Vec<SecurityGroupRule>>,
+    /// The nodes that have spoken, each with the address its tunnels end at.
+    pub hosts: BTreeMap<String, Option<IpAddr>>,
+    by_network: BTreeMap<String, Vec<usize>>,
     by_device: BTreeMap<String, Vec<usize>>,
     dhcp: BTreeMap<String, usize>,
     public: BTreeMap<(String, IpAddr), Ipv4Addr>,
@@ -47,6 +50,8 @@ pub struct Records {
     pub groups: Vec<Arc<SecurityGroup>>,
     /// All their rules.
     pub rules: Vec<Arc<SecurityGroupRule>>,
+    /// All nodes.
+    pub hosts: Vec<Arc<HostStatus>>,
 }
 
 impl World {
@@ -57,6 +62,7 @@ impl World {
             subnets: records.subnets.into_iter().map(|s| (s.id.clone(), s)).collect(),
             ports: records.ports,
             routers: records.routers.into_iter().map(|r| (r.id.clone(), r)).collect(),
+            hosts: records.hosts.iter().map(|h| (h.node.clone(), h.tunnel_ip)).collect(),
             ..World::default()
         };
         for fip in records.floating_ips {
@@ -76,6 +82,7 @@ impl World {
             }
         }
         for (at, port) in world.ports.iter().enumerate().filter(|(_, p)| !p.deleted) {
+            world.by_network.entry(port.network_id.clone()).or_default().push(at);
             if port.is_router_port() {
                 world.by_device.entry(port.device_id.clone()).or_default().push(at);
             } else if port.device_owner == owner::DHCP {
@@ -85,11 +92,11 @@ impl World {
         world
     }
 
-    /// The guests' ports that are bound to `node`, by network. Ports of networks that are unknown or going are
-    /// not among them.
+    /// The guests' ports that are bound to `node`, or about to move there, by network. Ports of networks that are
+    /// unknown or going are not among them.
     pub fn here(&self, node: &str) -> BTreeMap<&str, Vec<&Port>> {
         let mut here: BTreeMap<&str, Vec<&Port>> = BTreeMap::new();
-        let bound = |p: &&Arc<Port>| !p.deleted && p.host.as_deref() == Some(node) && !p.is_service_port();
+        let bound = |p: &&Arc<Port>| !p.deleted && p.is_on(node) && !p.is_service_port();
         for port in self.ports.iter().filter(bound) {
             if self.network(&port.network_id).is_some() {
                 here.entry(&port.network_id).or_default().push(port);
@@ -101,6 +108,22 @@ impl World {
     /// A network that is not going away.
     pub fn network(&self, id: &str) -> Option<&Network> {
         self.networks.get(id).map(Arc::as_ref).filter(|n| !n.deleted)
+    }
+
+    /// A port.
+    pub fn port(&self, id: &str) -> Option<&Port> {
+        let at = self.ports.binary_search_by(|p| p.id.as_str().cmp(id)).ok()?;
+        self.ports.get(at).map(AsRef::as_ref)
+    }
+
+    /// The ports of a network.
+    pub fn ports_of(&self, network: &str) -> impl Iterator<Item = &Port> {
+        self.by_network.get(network).into_iter().flatten().map(|at| self.ports[*at].as_ref())
+    }
+
+    /// The address at which a node's tunnels end, if it can be reached from `local`.
+    pub fn tunnel_end(&self, node: &str, local: IpAddr) -> Option<IpAddr> {
+        self.hosts.get(node).copied().flatten().filter(|ip| ip.is_ipv4() == local.is_ipv4())
     }
 
     /// The port of a network at whose addresses DHCP is answered.

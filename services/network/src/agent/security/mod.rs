@@ -3,15 +3,18 @@
 //! Two tables. `cairn_guard` (bridge) sees every frame first: it drops what a port may not send, and puts the
 //! port's mark on what it may ([`spoof`]). `cairn_sg` (inet) sees the same packets through br_netfilter, with
 //! connection tracking in one zone per bridge, and lets pass what the port's groups allow ([`groups`]).
-//! Connection tracking matches in the bridge family itself are not used: not every kernel has them.
+//! Connection tracking matches in the bridge family itself are not used: not every kernel has them. [`edge`] keeps
+//! in what each node has for itself, and with tunnels a third table (`cairn_tunnel`) lets only nodes into them.
 //!
 //! What must never be: a port that sends before its rules are there, or one whose missing group means "all".
 
+mod edge;
 mod groups;
 mod spoof;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -22,6 +25,8 @@ use crate::model::SecurityGroupRule;
 pub const GUARD_TABLE: &str = "cairn_guard";
 /// The inet-family table.
 pub const GROUP_TABLE: &str = "cairn_sg";
+/// The inet-family table that says who may reach this node's tunnels.
+pub const TUNNEL_TABLE: &str = "cairn_tunnel";
 
 /// Addresses of both families.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,6 +65,17 @@ pub struct Guarded {
     pub groups: Vec<String>,
 }
 
+/// What does not leave by a tunnel or for the LAN: what each node with guests of the network has for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Whether DHCP is answered on each node.
+    pub dhcp: bool,
+    /// The MACs that each node has.
+    pub macs: BTreeSet<Mac>,
+    /// Their addresses.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
 /// Everything that the rules of a node are made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -73,28 +89,39 @@ pub struct Policy {
     pub groups: BTreeMap<String, Vec<SecurityGroupRule>>,
     /// The addresses of each group that a rule names as the other side.
     pub remotes: BTreeMap<String, Addresses>,
+    /// The ways out of the networks' bridges: tunnels, and links to the LAN.
+    pub edges: BTreeMap<String, Edge>,
+    /// The addresses that tunnels may come from.
+    pub peers: BTreeSet<IpAddr>,
 }
 
 impl Policy {
-    /// The text for `nft -f`: replaces both tables at one stroke. The same policy makes the same text.
+    /// The text for `nft -f`: replaces all tables at one stroke. The same policy makes the same text.
     pub fn render(&self) -> String {
         let mut out = String::new();
         if self.members.is_empty() {
             // Without a network here, nothing is left, not even empty tables.
-            for (family, name) in [("bridge", GUARD_TABLE), ("inet", GROUP_TABLE)] {
-                out.push_str(&format!("table {family} {name}\ndelete table {family} {name}\n"));
+            for (family, name) in [("bridge", GUARD_TABLE), ("inet", GROUP_TABLE), ("inet", TUNNEL_TABLE)] {
+                no_table(family, name, &mut out);
             }
             return out;
         }
         spoof::render(self, &mut out);
         groups::render(self, &mut out);
+        edge::render_table(self, &mut out);
         out
     }
 }
 
+/// Removes a table, whether it is there or not.
+fn no_table(family: &str, name: &str, out: &mut String) {
+    out.push_str(&format!("table {family} {name}\ndelete table {family} {name}\n"));
+}
+
 /// Opens a table anew: whatever it held goes in the same transaction.
 fn open_table(family: &str, name: &str, out: &mut String) {
-    out.push_str(&format!("table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{\n"));
+    no_table(family, name, out);
+    out.push_str(&format!("table {family} {name} {{\n"));
 }
 
 /// A map or set with its elements; without any, nftables wants no `elements` at all.

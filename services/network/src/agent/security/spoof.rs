@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{Addresses, GUARD_TABLE, Guarded, Policy, braces, chain, named, open_table};
+use super::{Addresses, GUARD_TABLE, Guarded, Policy, braces, chain, edge, named, open_table};
 use crate::agent::mac::Mac;
 
 /// The hooks run before br_netfilter hands the packet to the inet table (bridge priority 0), so that it finds
@@ -17,6 +17,7 @@ const HOOKS: &str = "  chain prerouting { type filter hook prerouting priority -
   chain forward { type filter hook forward priority -300; policy accept;
     meta mark set 0
     meta mark set oifname map @port_mark
+    oifname vmap @exit
   }
 ";
 
@@ -43,13 +44,16 @@ pub(super) fn render(policy: &Policy, out: &mut String) {
     let ports = || policy.guarded.values();
     let marks: Vec<_> = ports().map(|p| format!("\"{}\" : {:#010x}", p.tap, p.mark)).collect();
     named("map", "port_mark", "ifname : mark", &marks, out);
-    let guards: Vec<_> = ports().map(|p| format!("\"{}\" : goto {}", p.tap, chain("from", p))).collect();
+    let mut guards: Vec<_> = ports().map(|p| format!("\"{}\" : goto {}", p.tap, chain("from", p))).collect();
+    guards.extend(policy.edges.keys().map(|exit| format!("\"{exit}\" : goto from_{exit}")));
     let members: Vec<_> = policy.members.iter().map(|m| format!("\"{m}\"")).collect();
     named("set", "member", "ifname", &members, out);
     out.push_str(COMMON);
     ports().for_each(|p| port(p, out));
+    edge::render_chains(policy, out);
     // The map of verdicts comes after the chains it leads to.
     named("map", "guard", "ifname : verdict", &guards, out);
+    named("map", "exit", "ifname : verdict", &edge::exits(policy), out);
     out.push_str(HOOKS);
     out.push_str(INPUT);
     out.push_str("}\n");
@@ -116,6 +120,11 @@ impl Prefixed for Ipv6Net {
     fn shortest(&self) -> String {
         if self.prefix_len() == 128 { self.addr().to_string() } else { self.to_string() }
     }
+}
+
+/// An address as raw payload.
+pub(super) fn exact(ip: std::net::Ipv6Addr) -> String {
+    format!("{:#034x}", u128::from(ip))
 }
 
 /// A network as raw payload: a number, or a range of them.
