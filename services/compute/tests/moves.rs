@@ -148,7 +148,8 @@ async fn a_server_that_moves_can_be_deleted_and_leaves_nothing() {
     let admin = admin(&cloud).await;
     let ground = admin.ground().await;
     let id = server_on(&admin, &ground, &node(1)).await;
-    assert_eq!(act(&admin, &id, json!({"resize": {"flavorRef": "2"}})).await.0, ACCEPTED);
+    let (status, body) = act(&admin, &id, json!({"resize": {"flavorRef": "2"}})).await;
+    assert_eq!(status, ACCEPTED, "{body}");
     admin.status(&id, "VERIFY_RESIZE").await;
     assert_eq!(admin.call(Method::DELETE, &format!("{SERVERS}/{id}"), None).await.0, 204);
     admin.until(&format!("{SERVERS}/{id}"), |b| b["itemNotFound"]["code"] == 404).await;
@@ -277,9 +278,9 @@ async fn the_guests_of_a_lost_node_run_elsewhere() {
     };
     let shown = admin.until(&path, moved).await;
     assert!(began.elapsed() >= Duration::from_secs(20), "it might still have run there");
-    whole_on(&cloud, &one, shown["server"]["OS-EXT-SRV-ATTR:host"].as_str().unwrap()).await;
     let off = |b: &Value| b["server"]["status"] == "SHUTOFF" && b["server"]["OS-EXT-SRV-ATTR:host"] != *a;
     admin.until(&format!("{SERVERS}/{two}"), off).await;
+    whole_on(&cloud, &one, shown["server"]["OS-EXT-SRV-ATTR:host"].as_str().unwrap()).await;
     let all = cloud.store.list_records::<Migration>().await.unwrap();
     assert_eq!(all.len(), 2);
     assert!(all.iter().all(|m| m.kind.name() == "evacuation" && m.source == a));
