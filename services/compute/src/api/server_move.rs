@@ -15,7 +15,7 @@ use super::form::{self, boolean, invalid};
 use crate::Service;
 use crate::model::{Flavor, MigrationStatus, Server, Stage};
 use crate::moves::{apply, begin, log};
-use crate::{actions, disks, state, zones};
+use crate::{actions, advance, disks, state, zones};
 
 /// An argument that is an object with no other keys than these.
 fn fields<'a>(action: &str, argument: &'a Value, known: &[&str]) -> ApiResult<&'a Map<String, Value>> {
@@ -78,6 +78,7 @@ pub async fn resize(svc: &Service, ask: &Ask, id: &str, argument: &Value) -> Api
     };
     let disk_config = f.get("OS-DCF:diskConfig").map(|_| disk_config(f)).transpose()?;
     ask::change(svc, ask, id, "resize", |tx, found| {
+        catch_up(svc, tx, found)?;
         state::require(found, shown(tx, found)?, "resize", &["active", "stopped"])?;
         let flavor = wanted_flavor(tx, ask, found, &flavor_ref)?;
         disks::grow_for(tx, found, &flavor)?;
@@ -94,6 +95,15 @@ pub async fn resize(svc: &Service, ask: &Ask, id: &str, argument: &Value) -> Api
     })
     .await?;
     Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// Takes in first what the server's node has reported: it is shown to users at once, and only noted a moment later.
+fn catch_up(svc: &Service, tx: &mut Tx, server: &mut Server) -> ApiResult<()> {
+    advance::advance(tx, &server.id, jiff::Timestamp::now(), &|tx, node| svc.lost(tx, node))?;
+    if let Some(now) = tx.get::<Server>(&server.id)? {
+        *server = now;
+    }
+    Ok(())
 }
 
 /// The flavor a server may be resized to.
