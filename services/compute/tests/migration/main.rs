@@ -4,6 +4,7 @@
 //! `cargo test -p cairn-compute --test migration -- --ignored --nocapture` runs it, as root, on a machine of its own made
 //! of the image's root tree (`cargo run --release -p image-builder -- root`, and `-- guests --tiny`). Two libvirtds run
 //! there, the second with folders of its own in the places of the first one's. The guest has no disk: its firmware runs.
+//! In the end its node is cut off, and stops it by itself.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ mod nodes;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cairn_compute::model::{HostStatus, InstanceStatus, PowerState, Server};
@@ -147,4 +149,14 @@ async fn go() {
     assert!(seen.started_at.is_none(), "it was not started anew");
     assert_eq!(guests("/run/libvirt/libvirt-sock"), "");
     assert_eq!(guests(&second), format!("instance-{SERVER}"));
+    // Nobody tells the node anything: it knows by the age of its lease that others may start its guest.
+    nodes::CUT_OFF.store(true, Ordering::Relaxed);
+    let off = async || {
+        let seen = store.get_record::<InstanceStatus>(SERVER).await.unwrap()?;
+        let held = seen.error.is_some_and(|e| e.contains("not in touch"));
+        (seen.power_state == PowerState::Shutdown && held).then_some(())
+    };
+    until("stopped by a node that is cut off", 60, off).await;
+    nodes::CUT_OFF.store(false, Ordering::Relaxed);
+    until("started again, since it is still its own", 60, async || runs_on(nodes::B).await).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cairn_compute::agent::{Book, Options, Transport, run_with};
@@ -16,6 +17,15 @@ use tokio::net::TcpListener;
 pub const A: &str = "cairn-00000a";
 /// The second.
 pub const B: &str = "cairn-00000b";
+
+/// Whether the second node's lease is old.
+pub static CUT_OFF: AtomicBool = AtomicBool::new(false);
+
+/// How long ago a node renewed its lease.
+fn renewal(node: &str) -> Option<Duration> {
+    let old = node == B && CUT_OFF.load(Ordering::Relaxed);
+    Some(if old { Duration::from_secs(20) } else { Duration::ZERO })
+}
 
 /// Where a node's agent keeps what is its own.
 pub fn state(node: &str) -> PathBuf {
@@ -67,7 +77,7 @@ pub async fn start(store: &SharedStore, first: &str, second: &str) {
             run_dir,
         };
         let options = Options {
-            renewal: Arc::new(|| Some(Duration::ZERO)),
+            renewal: Arc::new(move || renewal(name)),
             transport: Some(Transport { endpoint, peers, listener, book: book.clone() }),
             libvirt_uri: format!("qemu+unix:///system?socket={libvirt}"),
             libvirt_socket: libvirt.into(),
