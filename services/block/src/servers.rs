@@ -44,6 +44,16 @@ pub fn create_root(
     create_attached(tx, caller, wanted, server_id, node, None).map(|info| info.volume_id)
 }
 
+/// Grows a server's root disk; one that is as large already is left as it is.
+pub fn grow_root(tx: &mut Tx, volume_id: &str, to_gb: u64) -> ApiResult<()> {
+    match tx.get::<Volume>(volume_id)? {
+        Some(volume) if volume.size_gb >= to_gb => Ok(()),
+        Some(mut volume) if volume.status == Status::InUse => lifecycle::extend(tx, &mut volume, to_gb),
+        Some(volume) => Err(wrong_status(&volume, "in-use")),
+        None => Err(ApiError::not_found("Volume", volume_id)),
+    }
+}
+
 /// Makes an empty disk of a server that no list shows (ephemeral or swap space), exported to it at once.
 pub fn create_blank(
     tx: &mut Tx,

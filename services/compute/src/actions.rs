@@ -3,11 +3,12 @@
 use cairn_gateway::{Caller, RequestId};
 use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{ActionEntry, ActionLog, Server};
 
 /// Who does something, by which request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     /// The user.
     pub user_id: String,
@@ -26,6 +27,11 @@ impl Actor {
             request_id: request_id.0.clone(),
         }
     }
+
+    /// The cloud itself, in a request of its own.
+    pub fn cloud() -> Actor {
+        Actor { request_id: format!("req-{}", uuid::Uuid::new_v4()), ..Actor::default() }
+    }
 }
 
 /// Notes that something begins. The conductor notes its end, when the server rests again.
@@ -37,6 +43,22 @@ pub fn begin(tx: &mut Tx, server: &mut Server, actor: &Actor, action: &str) -> R
 /// Notes something that is done at once.
 pub fn done(tx: &mut Tx, server: &Server, actor: &Actor, action: &str) -> Result<(), Abort> {
     note(tx, server, actor, action, Some(Timestamp::now()))
+}
+
+/// Notes that a node could not do what the server's open request had begun.
+pub fn failed_on(tx: &mut Tx, server: &Server, node: &str, why: &str) -> Result<(), Abort> {
+    let mut log = log_of(tx, server)?;
+    let now = Timestamp::now();
+    log.push(ActionEntry {
+        action: "reschedule".into(),
+        request_id: server.open_action.clone().unwrap_or_default(),
+        user_id: server.user_id.clone(),
+        project_id: server.project_id.clone(),
+        start: now,
+        finish: Some(now),
+        message: Some(format!("{node}: {why}")),
+    });
+    tx.put(&log)
 }
 
 fn note(

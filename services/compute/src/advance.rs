@@ -3,10 +3,15 @@
 
 use cairn_gateway::ApiResult;
 use cairn_placement::claims;
-use cairn_state::Tx;
+use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
-use crate::model::{InstanceStatus, Power, PowerState, Server};
+use crate::model::{
+    BootKind, InstanceStatus, MigrationStatus, MovePhase, MoveStatus, Power, PowerState, Server,
+    move_status_id,
+};
+use crate::moves::{self, Lost};
+use crate::place::{self, Need};
 use crate::{actions, create, disks, nics, quota, state};
 
 /// How long a server may be held up while it is being built, in seconds, before that is an error.
@@ -31,14 +36,29 @@ pub enum Step {
     Unplugged(String),
     /// What a request began is done.
     Rests,
+    /// Its node could not start it, and another is to try.
+    Elsewhere(String),
+}
+
+/// How many nodes try to build a server before that is an error.
+const TRIES_MAX: usize = 3;
+
+/// Where something of a server may be that its own node does not speak of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Its node is lost, and has stopped its guests.
+    pub host_lost: bool,
+    /// It was on its way to another node, which has not said that nothing is there.
+    pub elsewhere: bool,
 }
 
 /// What follows now.
-pub fn steps(server: &Server, seen: Option<&InstanceStatus>, now: Timestamp) -> Vec<Step> {
+pub fn steps(server: &Server, seen: Option<&InstanceStatus>, left: Left, now: Timestamp) -> Vec<Step> {
     let seen = seen.filter(|s| Some(&s.node) == server.host.as_ref());
     if server.deleted {
-        let gone = server.host.is_none() || seen.is_some_and(|s| s.gone && s.generation >= server.generation);
-        return gone.then_some(Step::Remove).into_iter().collect();
+        let gone = seen.is_some_and(|s| s.gone && s.generation >= server.generation);
+        let gone = server.host.is_none() || gone || left.host_lost;
+        return (gone && !left.elsewhere).then_some(Step::Remove).into_iter().collect();
     }
     let Some(seen) = seen else { return Vec::new() };
     let mut steps = Vec::new();
@@ -53,7 +73,9 @@ pub fn steps(server: &Server, seen: Option<&InstanceStatus>, now: Timestamp) -> 
         && !server.error
         && let Some(why) = broken(server, seen, now)
     {
-        steps.push(Step::Broken(why));
+        let never_ran = server.launched_at.is_none() && server.moving.is_none();
+        let again = seen.failed && never_ran && server.tried.len() + 1 < TRIES_MAX;
+        steps.push(if again { Step::Elsewhere(why) } else { Step::Broken(why) });
     }
     if current {
         devices(server, seen, &mut steps);
@@ -61,14 +83,14 @@ pub fn steps(server: &Server, seen: Option<&InstanceStatus>, now: Timestamp) -> 
     if server.open_action.is_some()
         && current
         && state::shown(server, Some(seen)).task_state.is_none()
-        && !moving(server)
+        && !changing(server)
     {
         steps.push(Step::Rests);
     }
     steps
 }
 
-fn moving(server: &Server) -> bool {
+fn changing(server: &Server) -> bool {
     server.volumes.iter().any(|v| v.detaching) || server.ports.iter().any(|p| p.detaching)
 }
 
@@ -99,10 +121,14 @@ fn devices(server: &Server, seen: &InstanceStatus, steps: &mut Vec<Step>) {
 }
 
 /// Decides and carries out what follows for one server.
-pub fn advance(tx: &mut Tx, server_id: &str, now: Timestamp) -> ApiResult<()> {
+pub fn advance(tx: &mut Tx, server_id: &str, now: Timestamp, lost: Lost<'_>) -> ApiResult<()> {
     let Some(mut server) = tx.get::<Server>(server_id)? else { return Ok(()) };
+    if moves::advance(tx, &mut server, now, lost)? {
+        return Ok(tx.put(&server)?);
+    }
     let seen = tx.get::<InstanceStatus>(server_id)?;
-    let steps = steps(&server, seen.as_ref(), now);
+    let left = left(tx, &server, lost)?;
+    let steps = steps(&server, seen.as_ref(), left, now);
     if steps.is_empty() {
         return Ok(());
     }
@@ -115,6 +141,18 @@ pub fn advance(tx: &mut Tx, server_id: &str, now: Timestamp) -> ApiResult<()> {
     Ok(())
 }
 
+/// What may be left of a server that is to end.
+fn left(tx: &mut Tx, server: &Server, lost: Lost<'_>) -> Result<Left, Abort> {
+    let (Some(host), true) = (&server.host, server.deleted) else { return Ok(Left::default()) };
+    let host_lost = lost(tx, host)?;
+    let Some(moving) = server.moving.as_ref().filter(|m| m.live()) else {
+        return Ok(Left { host_lost, elsewhere: false });
+    };
+    let said = tx.get::<MoveStatus>(&move_status_id(&server.id, &moving.to))?;
+    let gone = said.is_some_and(|s| s.migration == moving.migration && s.phase == MovePhase::Gone);
+    Ok(Left { host_lost, elsewhere: !gone && !lost(tx, &moving.to)? })
+}
+
 fn apply(tx: &mut Tx, server: &mut Server, step: &Step) -> ApiResult<()> {
     match step {
         Step::Remove => remove(tx, server)?,
@@ -123,7 +161,9 @@ fn apply(tx: &mut Tx, server: &mut Server, step: &Step) -> ApiResult<()> {
             server.power = Power::Stopped;
             server.touch();
         }
+        Step::Elsewhere(why) => elsewhere(tx, server, why)?,
         Step::Broken(why) => {
+            moves::apply::end(tx, server, MigrationStatus::Error, Some(why))?;
             create::fail(server, why);
             actions::finish(tx, server, Some("Error"))?;
         }
@@ -152,12 +192,31 @@ fn apply(tx: &mut Tx, server: &mut Server, step: &Step) -> ApiResult<()> {
     Ok(())
 }
 
+/// Lets another node build a server; without one it is in error.
+fn elsewhere(tx: &mut Tx, server: &mut Server, why: &str) -> ApiResult<()> {
+    let failed = server.host.take().unwrap_or_default();
+    actions::failed_on(tx, server, &failed, why)?;
+    server.tried.insert(failed.clone());
+    server.fault = Some(create::fault(why));
+    let resources = claims::held(tx, &server.id)?;
+    let need = Need { none_of: server.tried.clone(), ..Need::of(tx, server, resources)? };
+    let Some(host) = place::choose(tx, &need)? else {
+        server.host = Some(failed);
+        return apply(tx, server, &Step::Broken(why.to_owned()));
+    };
+    claims::claim(tx, &server.id, &host, &resources, &server.project_id, &server.user_id)?;
+    moves::apply::place(tx, server, &host)?;
+    server.order_boot(BootKind::Start);
+    Ok(())
+}
+
 /// Forgets a server of which nothing is left: what it held is given back.
 pub fn remove(tx: &mut Tx, server: &mut Server) -> ApiResult<()> {
     nics::release(tx, server)?;
     disks::take_back(tx, server)?;
     claims::release(tx, &server.id)?;
-    quota::count(tx, &server.project_id, &server.flavor, -1)?;
+    quota::count(tx, &server.project_id, server.counted_flavor(), -1)?;
+    moves::apply::end(tx, server, MigrationStatus::Error, Some("the server was deleted"))?;
     actions::close(tx, server)?;
     tx.delete::<InstanceStatus>(&server.id)?;
     tx.delete::<Server>(&server.id)?;
@@ -170,7 +229,7 @@ mod tests {
     use crate::testing::{seen, server, volume};
 
     fn follow(s: &Server, i: &InstanceStatus) -> Vec<Step> {
-        steps(s, Some(i), Timestamp::UNIX_EPOCH)
+        steps(s, Some(i), Left::default(), Timestamp::UNIX_EPOCH)
     }
 
     fn launched() -> Server {
@@ -195,9 +254,16 @@ mod tests {
         i.generation = 4;
         assert_eq!(follow(&s, &i), [], "it was said before the order to go");
         i.generation = 5;
+        let left = |host_lost, elsewhere| Left { host_lost, elsewhere };
+        let end = |i: &InstanceStatus, left| steps(&s, Some(i), left, Timestamp::UNIX_EPOCH);
+        assert_eq!(end(&i, left(false, true)), [], "another node may still have some of it");
         i.node = "elsewhere".into();
         assert_eq!(follow(&s, &i), []);
-        assert_eq!(steps(&Server { host: None, ..s }, None, Timestamp::UNIX_EPOCH), [Step::Remove]);
+        assert_eq!(end(&i, left(true, false)), [Step::Remove], "a lost node has stopped it");
+        assert_eq!(
+            steps(&Server { host: None, ..s }, None, Left::default(), Timestamp::UNIX_EPOCH),
+            [Step::Remove]
+        );
         assert_eq!(
             follow(&server("s1"), &InstanceStatus { gone: true, ..seen("s1", 1, PowerState::Shutdown) }),
             []
@@ -231,11 +297,14 @@ mod tests {
     fn a_server_that_cannot_be_built_is_an_error_in_time() {
         let mut i = InstanceStatus { error: Some("no socket".into()), ..seen("s1", 0, PowerState::NoState) };
         let late = Timestamp::from_second(BUILD_MAX_S + 1).unwrap();
-        assert_eq!(steps(&server("s1"), Some(&i), Timestamp::UNIX_EPOCH), []);
-        assert_eq!(steps(&server("s1"), Some(&i), late), [Step::Broken("no socket".into())]);
+        assert_eq!(steps(&server("s1"), Some(&i), Left::default(), Timestamp::UNIX_EPOCH), []);
+        assert_eq!(steps(&server("s1"), Some(&i), Left::default(), late), [Step::Broken("no socket".into())]);
         i.failed = true;
-        assert_eq!(steps(&server("s1"), Some(&i), Timestamp::UNIX_EPOCH), [Step::Broken("no socket".into())]);
+        let at_once = |s: &Server| steps(s, Some(&i), Left::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(at_once(&server("s1")), [Step::Elsewhere("no socket".into())]);
+        let tried = ["a".to_owned(), "b".to_owned()].into();
+        assert_eq!(at_once(&Server { tried, ..server("s1") }), [Step::Broken("no socket".into())]);
         let already = Server { error: true, ..server("s1") };
-        assert_eq!(steps(&already, Some(&i), late), []);
+        assert_eq!(steps(&already, Some(&i), Left::default(), late), []);
     }
 }

@@ -12,8 +12,11 @@ use cairn_state::{Abort, LocalStore, Mirror, Record, Store, StoreError, Tx, reco
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
-use crate::model::{HostStatus, INDEX_WORK, InstanceStatus, Server, WORK_OPEN, flavor_seed, hypervisor_uuid};
-use crate::{Service, actions, advance};
+use crate::model::{
+    HostStatus, INDEX_WORK, InstanceStatus, MoveStatus, Server, WORK_OPEN, flavor_seed, hypervisor_uuid,
+};
+use crate::moves::log;
+use crate::{Service, actions, advance, drain, takeover};
 
 /// How often everything that is under way is looked at, whether anything was reported or not.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -27,7 +30,14 @@ pub async fn conductor(svc: Arc<Service>) {
     if let Err(error) = svc.store.transact(seed).await {
         tracing::error!(%error, "the first flavors could not be made");
     }
-    tokio::join!(servers(svc.clone()), inventory(svc.store.clone()), purge(svc.store.clone()));
+    tokio::join!(
+        reports::<InstanceStatus>(svc.clone()),
+        reports::<MoveStatus>(svc.clone()),
+        takeover::follow(svc.clone()),
+        drain::follow(svc.clone()),
+        inventory(svc.store.clone()),
+        purge(svc.store.clone()),
+    );
 }
 
 /// Makes the first flavors of a new cloud, once: which are deleted later stay deleted.
@@ -57,18 +67,18 @@ impl Record for Seeded {
     }
 }
 
-/// Follows the reports about servers; what is under way is swept up as well.
-async fn servers(svc: Arc<Service>) {
+/// Follows one kind of report about servers, whose id begins with the server's; what is under way is swept up as well.
+async fn reports<R: Record>(svc: Arc<Service>) {
     loop {
-        if let Err(error) = follow(&svc).await {
+        if let Err(error) = follow::<R>(&svc).await {
             tracing::debug!(%error, "following the reports anew");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
 
-async fn follow(svc: &Service) -> Result<(), StoreError> {
-    let prefix = record::prefix::<InstanceStatus>();
+async fn follow<R: Record>(svc: &Service) -> Result<(), StoreError> {
+    let prefix = record::prefix::<R>();
     let from = svc.store.snapshot()?.revision();
     let mut reports = svc.store.watch(&prefix, from).await?;
     sweep(svc).await;
@@ -76,7 +86,14 @@ async fn follow(svc: &Service) -> Result<(), StoreError> {
     loop {
         tokio::select! {
             event = reports.next() => match event {
-                Some(event) => advance_one(svc, &event?.key()[prefix.len()..]).await,
+                Some(event) => {
+                    let event = event?;
+                    let id = &event.key()[prefix.len()..];
+                    advance_one(svc, id.split('/').next().unwrap_or_default()).await;
+                    if R::KIND == MoveStatus::KIND {
+                        forget(svc, id).await;
+                    }
+                }
                 None => return Ok(()),
             },
             _ = ticks.tick() => sweep(svc).await,
@@ -98,10 +115,20 @@ async fn sweep(svc: &Service) {
 }
 
 async fn advance_one(svc: &Service, id: &str) {
-    let done: Result<(), ApiError> =
-        svc.store.transact(|tx| advance::advance(tx, id, Timestamp::now())).await;
+    let done: Result<(), ApiError> = svc
+        .store
+        .transact(|tx| advance::advance(tx, id, Timestamp::now(), &|tx, node| svc.lost(tx, node)))
+        .await;
     if let Err(error) = done {
         tracing::warn!(server = id, %error, "a server could not be advanced; it will be tried again");
+    }
+}
+
+/// Removes what a node said of a migration that was over already.
+async fn forget(svc: &Service, id: &str) {
+    let done: Result<(), Abort> = svc.store.transact(|tx| log::forget(tx, id)).await;
+    if let Err(error) = done {
+        tracing::debug!(id, %error, "what a node said of a migration stays");
     }
 }
 
@@ -146,10 +173,13 @@ fn inventory_of(host: &HostStatus, disk_gb: u64) -> Inventory {
     }
 }
 
-/// Removes the logs of servers that are long gone.
+/// Removes the logs of servers that are long gone, and old migrations.
 async fn purge(store: LocalStore) {
     loop {
-        if let Err(error) = store.transact(|tx| actions::purge(tx, Timestamp::now())).await {
+        let old = |tx: &mut Tx| {
+            actions::purge(tx, Timestamp::now()).and_then(|()| log::purge(tx, Timestamp::now()))
+        };
+        if let Err(error) = store.transact(old).await {
             tracing::warn!(%error, "old logs could not be removed");
         }
         tokio::time::sleep(PURGE).await;

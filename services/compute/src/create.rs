@@ -14,15 +14,15 @@ use jiff::Timestamp;
 
 use crate::actions::{self, Actor};
 use crate::model::{
-    Aggregate, Boot, BootKind, Fault, Firmware, Flavor, HostPolicy, ImageSnapshot, KeySnapshot, Keypair,
-    Power, Server, ServerGroup,
+    Aggregate, Boot, BootKind, Fault, Firmware, Flavor, ImageSnapshot, KeySnapshot, Keypair, Power, Server,
+    ServerGroup,
 };
 use crate::order::{DiskOrder, DiskSource, NicWanted, Order, hostname_of};
-use crate::scheduler::{self, Host, Spread, Wanted};
+use crate::place::{self, Need};
 use crate::{disks, nics, quota, zones};
 
 /// What Nova says when no node will do.
-const NO_HOST: &str = "No valid host was found. There are not enough hosts available.";
+pub const NO_HOST: &str = "No valid host was found. There are not enough hosts available.";
 
 /// What an order stands on, looked up and checked.
 struct Ground {
@@ -147,8 +147,15 @@ fn one(
         memory_mb: ground.flavor.ram_mb,
         disk_gb: disks::local_gb(&order.disks, root_gb(ground), extra_gb),
     };
-    let spread = spread(tx, caller, order)?;
-    match choose(tx, order, &wanted, spread)? {
+    let need = Need {
+        resources: wanted,
+        zone: order.zone.clone(),
+        host: order.host.clone(),
+        group: group(tx, caller, order)?,
+        hints: order.hints.clone(),
+        ..Need::default()
+    };
+    match place::choose(tx, &need)? {
         Some(host) => settle(tx, caller, order, ground, &mut server, &host, &wanted)?,
         None => fail(&mut server, NO_HOST),
     }
@@ -168,7 +175,12 @@ fn root_gb(ground: &Ground) -> u64 {
 /// Puts a server in error.
 pub fn fail(server: &mut Server, message: &str) {
     server.error = true;
-    server.fault = Some(Fault { code: 500, created: Timestamp::now(), message: message.into() });
+    server.fault = Some(fault(message));
+}
+
+/// What went wrong just now, not by the user's doing.
+pub fn fault(message: &str) -> Fault {
+    Fault { code: 500, created: Timestamp::now(), message: message.into() }
 }
 
 fn blank(caller: &Caller, order: &Order, ground: &Ground, index: u32, many: bool) -> Server {
@@ -212,6 +224,8 @@ fn blank(caller: &Caller, order: &Order, ground: &Ground, index: u32, many: bool
         open_action: None,
         generation: 1,
         deleted: false,
+        moving: None,
+        tried: BTreeSet::new(),
         name,
     }
 }
@@ -277,65 +291,13 @@ fn no_room(e: ApiError) -> ApiError {
     }
 }
 
-/// The host for a server, if there is one.
-fn choose(
-    tx: &mut Tx,
-    order: &Order,
-    wanted: &Resources,
-    spread: Option<Spread>,
-) -> ApiResult<Option<String>> {
-    let views = zones::hosts(tx)?;
-    let members = members_by_host(tx, order.group.as_deref())?;
-    let mut hosts = Vec::new();
-    for candidate in claims::candidates(tx, wanted)? {
-        let Some(view) = views.iter().find(|v| v.status.node == candidate.name) else { continue };
-        let HostPolicy { disabled, .. } = view.policy;
-        hosts.push(Host {
-            group_members: members.iter().filter(|h| **h == candidate.name).count() as u32,
-            name: candidate.name,
-            enabled: !disabled,
-            up: view.up,
-            zone: view.zone.clone(),
-            free_memory_mb: candidate.free.memory_mb,
-            free_vcpus: candidate.free.vcpus,
-        });
-    }
-    let on = |key: &str, tx: &mut Tx| hinted_hosts(tx, order, key);
-    let (one_of, none_of) = (on("same_host", tx)?, on("different_host", tx)?);
-    let wanted = Wanted { zone: order.zone.clone(), host: order.host.clone(), one_of, none_of, spread };
-    Ok(scheduler::choose(&hosts, &wanted).map(|h| h.name.clone()))
-}
-
-fn members_by_host(tx: &mut Tx, group: Option<&str>) -> ApiResult<Vec<String>> {
-    let Some(group) = group else { return Ok(Vec::new()) };
-    Ok(tx
-        .by_index::<Server>("group", group)?
-        .into_iter()
-        .filter(|s| !s.deleted)
-        .filter_map(|s| s.host)
-        .collect())
-}
-
-/// The hosts of the servers that a hint names.
-fn hinted_hosts(tx: &mut Tx, order: &Order, key: &str) -> ApiResult<BTreeSet<String>> {
-    let ids = order.hints.get(key).map(crate::api::hint_ids).unwrap_or_default();
-    let mut hosts = BTreeSet::new();
-    for id in ids {
-        hosts.extend(tx.get::<Server>(&id)?.and_then(|s| s.host));
-    }
-    Ok(hosts)
-}
-
-fn spread(tx: &mut Tx, caller: &Caller, order: &Order) -> ApiResult<Option<Spread>> {
+/// The group of an order, if there is room for one more.
+fn group(tx: &mut Tx, caller: &Caller, order: &Order) -> ApiResult<Option<ServerGroup>> {
     let Some(id) = &order.group else { return Ok(None) };
     let group = tx.get::<ServerGroup>(id)?.filter(|g| caller.sees(&g.project_id));
     let group =
         group.ok_or_else(|| ApiError::bad_request(format!("Instance group {id} could not be found.")))?;
-    let members = members_by_host(tx, Some(id))?;
+    let members = place::members(tx, id, None)?;
     quota::admit_one(tx, &group.project_id, "server_group_members", members.len())?;
-    let soft = group.policy.starts_with("soft-");
-    Ok(Some(match group.policy.trim_start_matches("soft-") {
-        "affinity" => Spread::Together { on: members.into_iter().next(), soft },
-        _ => Spread::Apart { max: group.max_server_per_host.unwrap_or(1), soft },
-    }))
+    Ok(Some(group))
 }

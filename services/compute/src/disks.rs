@@ -7,7 +7,7 @@ use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_image::Image;
 use cairn_state::Tx;
 
-use crate::model::{Server, ServerVolume};
+use crate::model::{Flavor, Server, ServerVolume};
 use crate::order::{DiskOrder, DiskSource};
 
 /// What an image brings to a server made from it.
@@ -110,6 +110,15 @@ fn volume(
         }
     };
     block::create_attached(tx, caller, wanted, server_id, node, Some(device))
+}
+
+/// Grows a server's own root disk to what a flavor gives. It does not shrink again, not even if the server goes back
+/// to its old flavor.
+pub fn grow_for(tx: &mut Tx, server: &Server, flavor: &Flavor) -> ApiResult<()> {
+    match server.root() {
+        Some(root) if !root.listed => block::grow_root(tx, &root.volume_id, flavor.disk_gb),
+        _ => Ok(()),
+    }
 }
 
 /// What is wrong with the disks ordered, before any is made: 400 as Nova has it.

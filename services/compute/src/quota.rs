@@ -122,6 +122,41 @@ pub fn count(tx: &mut Tx, project_id: &str, flavor: &FlavorSnapshot, count: i64)
     tx.put(&usage)
 }
 
+/// Counts a server with one flavor instead of another.
+pub fn exchange(
+    tx: &mut Tx,
+    project_id: &str,
+    from: &FlavorSnapshot,
+    to: &FlavorSnapshot,
+) -> Result<(), Abort> {
+    if from == to {
+        return Ok(());
+    }
+    count(tx, project_id, from, -1)?;
+    count(tx, project_id, to, 1)
+}
+
+/// Refuses with 403 a flavor by which the project would have more than it may.
+pub fn admit_exchange(
+    tx: &mut Tx,
+    project_id: &str,
+    from: &FlavorSnapshot,
+    to: &FlavorSnapshot,
+) -> ApiResult<()> {
+    let (limits, used) = (limits(tx, project_id)?, usage(tx, project_id)?);
+    let more = [
+        ("cores", used.cores, i64::from(to.vcpus) - i64::from(from.vcpus)),
+        ("ram", used.ram_mb, to.ram_mb as i64 - from.ram_mb as i64),
+    ];
+    let over = |(name, used, more): &&Row| {
+        limits.get(*name).is_some_and(|l| *l >= 0 && *more > 0 && used + more > *l)
+    };
+    match more.iter().any(|row| over(&row)) {
+        true => Err(refusal(more.iter().filter(over), 1, &limits)),
+        false => Ok(()),
+    }
+}
+
 /// Refuses with 403 when `have` plus one is beyond the project's limit.
 pub fn admit_one(tx: &mut Tx, project_id: &str, resource: &'static str, have: usize) -> ApiResult<()> {
     let limit = limit(tx, project_id, resource)?;

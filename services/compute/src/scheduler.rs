@@ -13,6 +13,8 @@ pub struct Host {
     pub up: bool,
     /// The zone it is in.
     pub zone: String,
+    /// What must be equal for a running guest to come here.
+    pub platform: String,
     /// Memory it has free, in MiB.
     pub free_memory_mb: u64,
     /// Virtual CPUs it has free.
@@ -51,6 +53,8 @@ pub struct Wanted {
     pub one_of: BTreeSet<String>,
     /// The nodes it must not be on.
     pub none_of: BTreeSet<String>,
+    /// The kind of machine it must be on.
+    pub platform: Option<String>,
     /// Its group's rule.
     pub spread: Option<Spread>,
 }
@@ -70,12 +74,20 @@ fn may(host: &Host, wanted: &Wanted) -> bool {
     let zone = wanted.zone.as_ref().is_none_or(|z| *z == host.zone);
     let named = wanted.host.as_ref().is_none_or(|h| *h == host.name);
     let one_of = wanted.one_of.is_empty() || wanted.one_of.contains(&host.name);
+    let alike = wanted.platform.as_ref().is_none_or(|p| *p == host.platform);
     let grouped = match &wanted.spread {
         Some(Spread::Together { on: Some(on), soft: false }) => *on == host.name,
         Some(Spread::Apart { max, soft: false }) => host.group_members < *max,
         _ => true,
     };
-    host.enabled && host.up && zone && named && one_of && grouped && !wanted.none_of.contains(&host.name)
+    host.enabled
+        && host.up
+        && zone
+        && named
+        && one_of
+        && alike
+        && grouped
+        && !wanted.none_of.contains(&host.name)
 }
 
 /// How well a host suits a soft rule; higher is better.
@@ -98,6 +110,7 @@ mod tests {
             enabled: true,
             up: true,
             zone: "nova".into(),
+            platform: "tcg/x86_64".into(),
             free_memory_mb,
             free_vcpus: 4,
             group_members: 0,
@@ -129,6 +142,13 @@ mod tests {
         assert!(choose(&hosts[..1], &with(Spread::Apart { max: 1, soft: true })).is_some());
     }
 
+    #[test]
+    fn a_running_guest_goes_only_where_it_can_run_on() {
+        let hosts = [Host { platform: "kvm/x86_64/A".into(), ..host("a", 9) }, host("b", 1)];
+        let wanted = Wanted { platform: Some("tcg/x86_64".into()), ..Wanted::default() };
+        assert_eq!(choose(&hosts, &wanted).unwrap().name, "b");
+    }
+
     fn any_host() -> impl Strategy<Value = Host> {
         let parts = ("[a-e]", any::<bool>(), any::<bool>(), "[xy]", 0u64..9, 0u64..9, 0u32..3);
         parts.prop_map(|(name, enabled, up, zone, free_memory_mb, free_vcpus, group_members)| Host {
@@ -136,6 +156,7 @@ mod tests {
             enabled,
             up,
             zone,
+            platform: "tcg/x86_64".into(),
             free_memory_mb,
             free_vcpus,
             group_members,
@@ -151,7 +172,14 @@ mod tests {
             (1u32..3, any::<bool>()).prop_map(|(max, soft)| Some(Spread::Apart { max, soft })),
         ];
         let parts = (proptest::option::of("[xy]"), proptest::option::of("[a-e]"), names(), names(), spread);
-        parts.prop_map(|(zone, host, one_of, none_of, spread)| Wanted { zone, host, one_of, none_of, spread })
+        parts.prop_map(|(zone, host, one_of, none_of, spread)| Wanted {
+            zone,
+            host,
+            one_of,
+            none_of,
+            platform: None,
+            spread,
+        })
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 
 use cairn_gateway::{ApiError, ApiResult};
 
-use crate::model::{BootKind, InstanceStatus, Power, PowerState, Server};
+use crate::model::{BootKind, InstanceStatus, MigrationKind, Moving, Power, PowerState, Server, Stage};
 
 /// A server's state in Nova's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ fn at_rest_or_moving(server: &Server, seen: Option<&InstanceStatus>, power: Powe
     if server.error {
         return ("ERROR", "error", None);
     }
+    if let Some(moving) = &server.moving {
+        return under_way(server, moving);
+    }
     if server.launched_at.is_none() && done == 0 {
         let task = if server.host.is_some() { "spawning" } else { "scheduling" };
         return ("BUILD", "building", Some(task));
@@ -55,6 +58,23 @@ fn at_rest_or_moving(server: &Server, seen: Option<&InstanceStatus>, power: Powe
         Power::Running if seen.is_some_and(|s| s.guest_off) => STOPPED,
         // Its node lost it (a power cut) and is starting it again.
         Power::Running => ("SHUTOFF", "stopped", Some("powering-on")),
+    }
+}
+
+/// The words for a server that moves.
+fn under_way(server: &Server, moving: &Moving) -> Words {
+    let vm_state = match server.power {
+        Power::Running => "active",
+        Power::Stopped => "stopped",
+        Power::Paused => "paused",
+    };
+    match (moving.kind, moving.stage) {
+        (_, Stage::Preparing | Stage::Running) => ("MIGRATING", vm_state, Some("migrating")),
+        (MigrationKind::Evacuation, _) => ("REBUILD", vm_state, Some("rebuilding")),
+        (_, Stage::Leaving) => ("RESIZE", vm_state, Some("resize_migrating")),
+        (_, Stage::Arriving) => ("RESIZE", vm_state, Some("resize_finish")),
+        (_, Stage::Verify) => ("VERIFY_RESIZE", "resized", None),
+        (_, Stage::Returning | Stage::Returned) => ("REVERT_RESIZE", "resized", Some("resize_reverting")),
     }
 }
 

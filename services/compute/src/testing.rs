@@ -59,6 +59,8 @@ pub fn server(id: &str) -> Server {
         open_action: None,
         generation: 1,
         deleted: false,
+        moving: None,
+        tried: BTreeSet::new(),
     }
 }
 

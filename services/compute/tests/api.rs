@@ -1,142 +1,22 @@
 //! The compute API through the gateway, on a simulated node.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(dead_code, reason = "what the simulated cloud offers is for several tests")]
 
 mod simulated;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::body::Body;
 use cairn_compute::model::{HostStatus, InstanceStatus, Server, hypervisor_uuid};
 use cairn_network::model::Port;
 use cairn_placement::model::{Allocation, ResourceProvider};
 use cairn_shards::model::VolumeSpec;
-use cairn_state::{LocalStore, Record, StoreExt};
-use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use cairn_state::StoreExt;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-use simulated::{Cloud, NODE};
-
-struct User<'a> {
-    cloud: &'a Cloud,
-    token: String,
-    mv: &'static str,
-}
-
-async fn admin(cloud: &Cloud) -> User<'_> {
-    let mut user = User { cloud, token: String::new(), mv: "2.96" };
-    let body = json!({"auth": {
-        "identity": {"methods": ["password"], "password": {"user": {
-            "name": "admin", "domain": {"id": "default"}, "password": simulated::PASSWORD}}},
-        "scope": {"project": {"name": "admin", "domain": {"id": "default"}}},
-    }});
-    let answer = user.send(Method::POST, "/identity/v3/auth/tokens", Some(body)).await;
-    user.token = answer.headers()["x-subject-token"].to_str().unwrap().to_owned();
-    user
-}
-
-impl User<'_> {
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> http::Response<Body> {
-        let body = body.map_or(Body::empty(), |b| Body::from(b.to_string()));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "cloud.test")
-            .header("content-type", "application/json")
-            .header("x-auth-token", &self.token)
-            .header("x-openstack-nova-api-version", self.mv);
-        self.cloud.app.clone().oneshot(request.body(body).unwrap()).await.unwrap()
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
-        let answer = self.send(method, path, body).await;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, body) = self.call(Method::GET, path, None).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        body
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
-        self.call(Method::POST, path, Some(body)).await
-    }
-
-    /// An image and a network to make servers with.
-    async fn ground(&self) -> Ground {
-        let image = json!({"name": "i", "disk_format": "raw", "container_format": "bare"});
-        let (_, image) = self.post("/image/v2/images", image).await;
-        let image = image["id"].as_str().unwrap().to_owned();
-        let upload = Request::put(format!("/image/v2/images/{image}/file"))
-            .header("host", "cloud.test")
-            .header("content-type", "application/octet-stream")
-            .header("x-auth-token", &self.token);
-        let answer =
-            self.cloud.app.clone().oneshot(upload.body(Body::from("content")).unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 204);
-        let (_, network) = self.post("/network/v2.0/networks", json!({"network": {"name": "n"}})).await;
-        let network = network["network"]["id"].as_str().unwrap().to_owned();
-        let subnet = json!({"subnet": {"network_id": network, "cidr": "10.0.0.0/24", "ip_version": 4}});
-        assert_eq!(self.post("/network/v2.0/subnets", subnet).await.0, 201);
-        self.flavors().await;
-        Ground { image, network }
-    }
-
-    /// Waits until the conductor has made the first flavors and the node's inventory.
-    async fn flavors(&self) {
-        self.until("/compute/v2.1/flavors", |b| b["flavors"].as_array().is_some_and(|f| !f.is_empty())).await;
-        let began = Instant::now();
-        while self.cloud.store.get_record::<ResourceProvider>(&hypervisor_uuid(NODE)).await.unwrap().is_none()
-        {
-            assert!(began.elapsed() < Duration::from_secs(60), "no inventory");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let (_, body) = self.call(Method::GET, path, None).await;
-            if fits(&body) {
-                return body;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "{path}: {body}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn status(&self, id: &str, status: &str) -> Value {
-        let rests =
-            |b: &Value| b["server"]["status"] == status && b["server"]["OS-EXT-STS:task_state"].is_null();
-        self.until(&format!("/compute/v2.1/servers/{id}"), rests).await
-    }
-}
-
-struct Ground {
-    image: String,
-    network: String,
-}
-
-impl Ground {
-    fn order(&self, more: Value) -> Value {
-        let mut server = json!({
-            "name": "web", "imageRef": self.image, "flavorRef": "c1", "networks": [{"uuid": self.network}],
-        });
-        server.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({"server": server})
-    }
-}
-
-async fn count<R: Record>(store: &LocalStore) -> usize {
-    store.list_records::<R>().await.unwrap().len()
-}
-
-const SERVERS: &str = "/compute/v2.1/servers";
+use simulated::NODE;
+use simulated::user::{SERVERS, admin, count};
 
 #[tokio::test]
 async fn the_life_of_a_server() {
@@ -163,7 +43,7 @@ async fn the_life_of_a_server() {
         admin.status(&id, then).await;
     }
     assert_eq!(admin.post(&action, json!({"os-start": null})).await.0, 409);
-    assert_eq!(admin.post(&action, json!({"resize": {"flavorRef": "2"}})).await.0, 501);
+    assert_eq!(admin.post(&action, json!({"rebuild": {"imageRef": "2"}})).await.0, 501);
     let (status, log) = admin.post(&action, json!({"os-getConsoleOutput": {"length": 2}})).await;
     assert_eq!((status, log), (StatusCode::OK, json!({"output": "one line\none line"})));
     let done = admin.get(&format!("{SERVERS}/{id}/os-instance-actions")).await;

@@ -166,6 +166,22 @@ pub fn release(tx: &mut Tx, consumer: &str) -> Result<(), Abort> {
     Ok(())
 }
 
+/// Gives what one consumer holds to another, in place of what that one held: nothing is free in between, so it cannot
+/// fail for lack of room. A consumer that holds nothing gives nothing.
+pub fn hand_over(tx: &mut Tx, from: &str, to: &str) -> Result<(), Abort> {
+    let Some(held) = tx.get::<Allocation>(from)? else { return Ok(()) };
+    release(tx, to)?;
+    tx.delete::<Allocation>(from)?;
+    tx.put(&Allocation { consumer: to.into(), generation: held.generation + 1, ..held })
+}
+
+/// What a consumer holds, of all providers together.
+pub fn held(tx: &mut Tx, consumer: &str) -> Result<Resources, Abort> {
+    let Some(held) = tx.get::<Allocation>(consumer)? else { return Ok(Resources::default()) };
+    let sum = |class: &str| held.amounts.values().filter_map(|a| a.get(class)).sum();
+    Ok(Resources { vcpus: sum(VCPU), memory_mb: sum(MEMORY_MB), disk_gb: sum(DISK_GB) })
+}
+
 /// Makes this all that its consumer holds. On failure the caller must abandon the transaction.
 pub(crate) fn allocate(tx: &mut Tx, mut wanted: Allocation) -> Result<(), ApiError> {
     release(tx, &wanted.consumer)?;

@@ -17,6 +17,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long a guest gets to give a device back before it is asked again.
 const DETACH_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The pause after a start that this node was not allowed.
+const HELD_BACK: Duration = Duration::from_secs(2);
+
 /// A guest, as remembered.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -92,6 +95,12 @@ impl Memory {
                 }
             }
         }
+    }
+
+    /// Notes that nothing was done, because this node may not now. It is no failure.
+    pub fn held_back(&mut self, why: String, now: Instant) {
+        self.error = Some(why);
+        self.retry_at = Some(now + HELD_BACK);
     }
 
     /// What there is to say of the guest.

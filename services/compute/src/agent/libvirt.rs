@@ -6,11 +6,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use virt::connect::Connect;
-use virt::domain::Domain;
+use virt::domain::{Domain, MigrateParameters};
 use virt::error::{Error, ErrorNumber};
 
 use super::domain_xml::{domain_name, server_of};
 use super::observe::DomainState;
+use crate::model::Progress;
 
 /// A call to libvirt failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,8 @@ pub struct DomainSeen {
     pub server_id: String,
     /// How it stands.
     pub state: DomainState,
+    /// Whether it is here to stay: one that comes from another node is so only when all of it is here.
+    pub whole: bool,
 }
 
 /// What libvirt knows of the node.
@@ -103,7 +106,8 @@ impl Libvirt {
                 // One that vanished meanwhile is absent.
                 let Ok((state, reason)) = domain.get_state() else { continue };
                 let state = DomainState::from_libvirt(state, reason);
-                seen.push(DomainSeen { server_id: server_id.to_owned(), state });
+                let whole = domain.is_persistent().unwrap_or(false);
+                seen.push(DomainSeen { server_id: server_id.to_owned(), state, whole });
             }
             Ok(seen)
         })
@@ -173,6 +177,25 @@ impl Libvirt {
         })
     }
 
+    /// Sends a running guest to another libvirt, and returns when it is there, whole and paused: it goes on only when
+    /// its server is that node's. `there` is that libvirt's URI, `through` where its memory goes.
+    pub fn migrate(&self, server_id: &str, there: &str, through: &str) -> Result<()> {
+        let parameters = MigrateParameters { uri: Some(through.to_owned()), ..MigrateParameters::default() };
+        self.with(|c| find(c, server_id)?.migrate_to_uri3(Some(there), parameters, MIGRATE))
+    }
+
+    /// How much of a guest's memory has been sent.
+    pub fn progress(&self, server_id: &str) -> Result<Progress> {
+        self.with(|c| {
+            let job = find(c, server_id)?.get_job_info()?;
+            Ok(Progress {
+                total: job.mem_total.unwrap_or_default(),
+                processed: job.mem_processed.unwrap_or_default(),
+                remaining: job.mem_remaining.unwrap_or_default(),
+            })
+        })
+    }
+
     /// What the node has.
     pub fn facts(&self) -> Result<NodeFacts> {
         self.with(|c| {
@@ -189,6 +212,14 @@ impl Libvirt {
     }
 }
 
+/// From libvirt to libvirt, the guest running meanwhile (slowed down if it writes faster than it can be sent); in the
+/// end it is the other's alone, paused.
+const MIGRATE: u32 = virt::sys::VIR_MIGRATE_LIVE
+    | virt::sys::VIR_MIGRATE_PEER2PEER
+    | virt::sys::VIR_MIGRATE_PERSIST_DEST
+    | virt::sys::VIR_MIGRATE_UNDEFINE_SOURCE
+    | virt::sys::VIR_MIGRATE_PAUSED
+    | virt::sys::VIR_MIGRATE_AUTO_CONVERGE;
 const LIVE: u32 = virt::sys::VIR_DOMAIN_AFFECT_LIVE;
 
 fn find(connection: &Connect, server_id: &str) -> std::result::Result<Domain, Error> {

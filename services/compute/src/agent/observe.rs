@@ -8,6 +8,8 @@ use quick_xml::events::{BytesStart, Event};
 pub enum Off {
     /// It turned itself off.
     ByGuest,
+    /// It went to another node.
+    Migrated,
     /// Anything else: destroyed, crashed, or off since the node booted.
     Otherwise,
 }
@@ -39,11 +41,13 @@ impl DomainState {
     pub fn from_libvirt(state: u32, reason: i32) -> DomainState {
         const PAUSED_IOERROR: i32 = 5;
         const SHUTOFF_SHUTDOWN: i32 = 1;
+        const SHUTOFF_MIGRATED: i32 = 4;
         match (state, reason) {
             (3, PAUSED_IOERROR) => DomainState::PausedOnError,
             (3 | 7, _) => DomainState::Paused,
             (4, _) => DomainState::ShuttingDown,
             (5, SHUTOFF_SHUTDOWN) => DomainState::Off(Off::ByGuest),
+            (5, SHUTOFF_MIGRATED) => DomainState::Off(Off::Migrated),
             (5, _) => DomainState::Off(Off::Otherwise),
             // Crashed (6) keeps its process when a dump is wanted; we never want one, so it is off as well.
             (6, _) => DomainState::Off(Off::Otherwise),
@@ -167,6 +171,7 @@ mod tests {
         assert_eq!(DomainState::from_libvirt(3, 5), DomainState::PausedOnError);
         assert_eq!(DomainState::from_libvirt(5, 1), DomainState::Off(Off::ByGuest));
         assert_eq!(DomainState::from_libvirt(5, 0), DomainState::Off(Off::Otherwise));
+        assert_eq!(DomainState::from_libvirt(5, 4), DomainState::Off(Off::Migrated));
         assert!(!DomainState::from_libvirt(5, 2).active());
         assert!(DomainState::from_libvirt(4, 0).active());
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::observe::{Devices, DomainState, Off};
-use crate::model::{BootKind, Power, PowerState, Server};
+use crate::model::{BootKind, MigrationKind, Moving, Power, PowerState, Server};
 
 /// How long a guest may take to shut down by itself before it is turned off.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ pub struct Seen<'a> {
     pub boots_done: u64,
     /// How long ago it was asked to shut down, if it was since it last started.
     pub asked_ago: Option<Duration>,
+    /// What keeps this node from starting any guest.
+    pub node_lacks: Option<String>,
     /// What a volume lacks to be attached; none if it is ready.
     pub volume_lacks: &'a dyn Fn(&str) -> Option<String>,
     /// What a port lacks to be plugged; none if it is ready.
@@ -91,10 +93,21 @@ pub fn plan(server: &Server, seen: &Seen<'_>) -> Plan {
             _ => Plan::doing(done, Action::Undefine),
         };
     }
+    if let Some(moving) = server.moving.as_ref().filter(|m| m.leaves()) {
+        return leave(moving, seen);
+    }
     match server.power {
         Power::Stopped => stop(seen),
         Power::Running => run(server, seen),
         Power::Paused => pause(server, seen),
+    }
+}
+
+/// Turns a guest off whose server is to leave this node; without delay if the node was declared dead.
+fn leave(moving: &Moving, seen: &Seen<'_>) -> Plan {
+    match moving.kind {
+        MigrationKind::Evacuation if seen.state.active() => Plan::doing(seen.boots_done, Action::Destroy),
+        _ => stop(seen),
     }
 }
 
@@ -149,7 +162,8 @@ fn run(server: &Server, seen: &Seen<'_>) -> Plan {
 fn start(server: &Server, seen: &Seen<'_>) -> Plan {
     let volumes = server.volumes.iter().filter(|v| !v.detaching);
     let ports = server.ports.iter().filter(|p| !p.detaching);
-    let lacks = volumes.filter_map(|v| (seen.volume_lacks)(&v.volume_id)).next();
+    let lacks = seen.node_lacks.clone();
+    let lacks = lacks.or_else(|| volumes.filter_map(|v| (seen.volume_lacks)(&v.volume_id)).next());
     let lacks = lacks.or_else(|| ports.filter_map(|p| (seen.port_lacks)(&p.port_id)).next());
     match lacks {
         Some(lack) => Plan { waiting: Some(lack), ..Plan::nothing(seen.boots_done) },
@@ -170,6 +184,9 @@ fn pause(server: &Server, seen: &Seen<'_>) -> Plan {
 fn live(server: &Server, seen: &Seen<'_>, done: u64) -> Plan {
     let mut plan = Plan::nothing(done);
     match seen.state {
+        DomainState::Paused | DomainState::PausedOnError if seen.node_lacks.is_some() => {
+            plan.waiting.clone_from(&seen.node_lacks);
+        }
         DomainState::Paused | DomainState::PausedOnError => plan.actions.push(Action::Resume),
         DomainState::Running => {
             if let Some(devices) = seen.devices {

@@ -37,6 +37,7 @@ fn decide_with(
             devices: state.active().then_some(devices),
             boots_done,
             asked_ago: asked_ago.map(Duration::from_secs),
+            node_lacks: None,
             volume_lacks,
             port_lacks: &|_| None,
             socket_of: &|v| format!("/{v}"),
@@ -161,5 +162,59 @@ fn only_a_tombstone_destroys_for_good() {
             let actions = decide(&s, state, 1, None).actions;
             assert!(!actions.contains(&Action::Undefine), "{power:?} {state:?}: {actions:?}");
         }
+    }
+}
+
+fn leaving(kind: MigrationKind, stage: crate::model::Stage) -> Server {
+    let s = wanted(Power::Running, 1, BootKind::Start);
+    let moving = Moving {
+        number: 1,
+        migration: "m".into(),
+        kind,
+        from: crate::testing::NODE.into(),
+        to: "other".into(),
+        stage,
+        flavor: s.flavor.clone(),
+        verify: true,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        abort: false,
+        force: false,
+    };
+    Server { moving: Some(moving), ..s }
+}
+
+#[test]
+fn a_guest_whose_server_leaves_is_turned_off_and_stays_off() {
+    use crate::model::Stage;
+    let s = leaving(MigrationKind::Cold, Stage::Leaving);
+    assert_eq!(decide(&s, RUNNING, 1, None).actions, [Action::AskShutdown]);
+    assert_eq!(decide(&s, RUNNING, 1, Some(60)).actions, [Action::Destroy]);
+    for off in [OFF, OFF_BY_GUEST, DomainState::Absent] {
+        assert_eq!(decide(&s, off, 1, None), Plan { boots_done: 1, ..Plan::default() });
+    }
+    let dead = leaving(MigrationKind::Evacuation, Stage::Leaving);
+    assert_eq!(decide(&dead, RUNNING, 1, None).actions, [Action::Destroy], "nothing waits for it");
+    let there = leaving(MigrationKind::Cold, Stage::Arriving);
+    assert_eq!(decide(&there, DomainState::Absent, 0, None).actions, [Action::Start]);
+}
+
+#[test]
+fn a_node_out_of_touch_starts_nothing_and_lets_nothing_go_on() {
+    let s = wanted(Power::Running, 1, BootKind::Start);
+    let devices = complete();
+    for (state, boots_done) in [(DomainState::Absent, 0), (DomainState::Paused, 1)] {
+        let seen = Seen {
+            state,
+            devices: Some(&devices),
+            boots_done,
+            asked_ago: None,
+            node_lacks: Some("out of touch".into()),
+            volume_lacks: &|_| None,
+            port_lacks: &|_| None,
+            socket_of: &|v| format!("/{v}"),
+            tap_of: &|p| format!("tap-{p}"),
+        };
+        let plan = plan(&s, &seen);
+        assert_eq!((plan.actions, plan.waiting.as_deref()), (vec![], Some("out of touch")), "{state:?}");
     }
 }

@@ -9,18 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cairn_network::model::{Phase as PortPhase, PortStatus, tap_name};
-use cairn_shards::model::{NBD_EXTENSION, Phase, VolumeSpec, VolumeStatus};
-use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, StoreExt};
+use cairn_network::model::tap_name;
+use cairn_state::{AgentArgs, Fault, Reconciler, StoreExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::console::Logs;
 use super::domain_xml::{self, Disk, Guest, Nic, Platform};
+use super::fence::{Guard, belongs_elsewhere};
 use super::guest::{Memory, ports_of, volumes_of};
 use super::libvirt::{DomainSeen, Libvirt};
+use super::moving::Mover;
 use super::observe::{self, DomainState};
 use super::plan::{Action, Plan, Seen, plan};
-use crate::model::{Firmware, InstanceStatus, Server};
+use super::ready::Mirrors;
+use crate::model::{Firmware, Server};
 
 /// How many jobs may be at work at once.
 const JOBS_MAX: usize = 4;
@@ -29,26 +31,14 @@ const LIST_MAX: Duration = Duration::from_secs(20);
 /// In every so many passes, everything is looked at again, changed or not.
 const LOOK_CLOSELY_EVERY: u64 = 15;
 
-/// What the agent follows of the store.
-pub struct Mirrors {
-    /// Servers.
-    pub servers: Mirror<Server>,
-    /// Volumes as they should be: who may use them.
-    pub specs: Mirror<VolumeSpec>,
-    /// Volumes as they are: where they are served.
-    pub volumes: Mirror<VolumeStatus>,
-    /// Ports as they are.
-    pub ports: Mirror<PortStatus>,
-    /// What this agent said before it was started.
-    pub past: Mirror<InstanceStatus>,
-}
-
 /// A job that ended.
 struct Finish {
     server_id: String,
     action: Action,
     boot_seq: u64,
     result: Result<(), String>,
+    /// Whether it was not even tried, because this node may not now.
+    held_back: bool,
     last: bool,
 }
 
@@ -61,6 +51,8 @@ pub struct Guests {
     libvirt: Arc<Libvirt>,
     logs: Logs,
     mirrors: Mirrors,
+    guard: Arc<Guard>,
+    mover: Mover,
     platform: watch::Receiver<Option<Platform>>,
     memory: HashMap<String, Memory>,
     jobs: Arc<Semaphore>,
@@ -76,8 +68,9 @@ impl Guests {
         libvirt: Arc<Libvirt>,
         logs: Logs,
         mirrors: Mirrors,
+        (guard, mover): (Arc<Guard>, Mover),
         platform: watch::Receiver<Option<Platform>>,
-        finished: watch::Sender<u64>,
+        finished: Arc<watch::Sender<u64>>,
     ) -> Guests {
         Guests {
             node: args.node,
@@ -87,11 +80,13 @@ impl Guests {
             libvirt,
             logs,
             mirrors,
+            guard,
+            mover,
             platform,
             memory: HashMap::new(),
             jobs: Arc::new(Semaphore::new(JOBS_MAX)),
             finishes: Arc::default(),
-            finished: Arc::new(finished),
+            finished,
             passes: 0,
         }
     }
@@ -102,20 +97,21 @@ impl Guests {
         let now = Instant::now();
         for finish in ended {
             let Some(memory) = self.memory.get_mut(&finish.server_id) else { continue };
-            memory.finished(&finish.action, finish.boot_seq, finish.result, now);
+            match finish.result {
+                Err(why) if finish.held_back => memory.held_back(why, now),
+                result => memory.finished(&finish.action, finish.boot_seq, result, now),
+            }
             memory.busy &= !finish.last;
         }
     }
 
     /// The domains of this node, by server.
-    async fn domains(&self) -> Result<BTreeMap<String, DomainState>, Fault> {
+    async fn domains(&self) -> Result<BTreeMap<String, DomainSeen>, Fault> {
         let libvirt = self.libvirt.clone();
         let listed =
             tokio::time::timeout(LIST_MAX, tokio::task::spawn_blocking(move || libvirt.domains())).await;
         match listed {
-            Ok(Ok(Ok(seen))) => {
-                Ok(seen.into_iter().map(|DomainSeen { server_id, state }| (server_id, state)).collect())
-            }
+            Ok(Ok(Ok(seen))) => Ok(seen.into_iter().map(|d| (d.server_id.clone(), d)).collect()),
             Ok(Ok(Err(e))) => Err(Fault::new("libvirt", e)),
             Ok(Err(e)) => Err(Fault::new("libvirt", e)),
             Err(_) => Err(Fault::new("libvirt", "it does not answer")),
@@ -137,13 +133,23 @@ impl Guests {
         if state.active() && (closely || memory.looked_at != Some(server.generation)) {
             self.look(server).await?;
         }
+        if server.sent_by(&self.node) {
+            // Nothing else is done to a guest that is being sent.
+            let plan = Plan { boots_done: memory_boots(&self.memory, &server.id), ..Plan::default() };
+            self.tell(server, state, &plan).await?;
+            return self.mover.source(server, state).await;
+        }
         let decided = self.decide(server, state);
         let now = Instant::now();
         let memory = self.memory.entry(server.id.clone()).or_default();
         memory.boots_done = decided.boots_done;
-        if memory.may_act(server, &decided, now) {
-            memory.busy = true;
-            self.set_to_work(server, &decided);
+        let acts = memory.may_act(server, &decided, now);
+        memory.busy |= acts;
+        if acts {
+            let platform = self.platform.borrow().clone();
+            let call = |a: &Action| (a.clone(), self.call(server, a, platform.as_ref()));
+            let calls = decided.actions.iter().map(call).collect();
+            self.set_to_work(Work { server: server.clone(), calls, gate: Gate::of(&decided.actions) });
         }
         self.tell(server, state, &decided).await
     }
@@ -154,6 +160,26 @@ impl Guests {
             let memory = past.map(|p| Memory::from_past(&p)).unwrap_or_default();
             self.memory.insert(server.id.clone(), memory);
         }
+    }
+
+    /// A server of another node: it may be on its way here, and what else is here of it is one too many.
+    async fn elsewhere(&mut self, server: &Arc<Server>, domain: Option<DomainSeen>) -> Result<(), Fault> {
+        if server.comes_live_to(&self.node) {
+            let lack = self.guard.lacks().or_else(|| self.mirrors.move_lacks(&self.node, server));
+            self.mover.target(server, domain.as_ref(), lack).await?;
+        }
+        let busy = self.memory.get(&server.id).is_some_and(|m| m.busy);
+        if domain.is_none()
+            || busy
+            || !self.mirrors.servers.synced()
+            || !belongs_elsewhere(server, &self.node)
+        {
+            return Ok(());
+        }
+        self.memory.entry(server.id.clone()).or_default().busy = true;
+        let calls = vec![(Action::Destroy, Call::Destroy), (Action::Undefine, Call::Undefine)];
+        self.set_to_work(Work { server: server.clone(), calls, gate: Gate::Foreign });
+        Ok(())
     }
 
     /// Looks at the devices of an active guest.
@@ -183,70 +209,39 @@ impl Guests {
                 devices: (memory.looked_at == Some(server.generation)).then_some(&memory.devices),
                 boots_done: memory.boots_done,
                 asked_ago: memory.asked_ago(Instant::now()),
-                volume_lacks: &|id| self.volume_lacks(server, id),
-                port_lacks: &|id| self.port_lacks(id),
+                node_lacks: self.guard.lacks(),
+                volume_lacks: &|id| self.mirrors.volume_lacks(&self.node, server, id),
+                port_lacks: &|id| self.mirrors.port_lacks(&self.node, id),
                 socket_of: &|id| self.socket_of(id),
                 tap_of: &tap_name,
             },
         )
     }
 
-    /// The socket by which a guest of this node has a volume. QEMU's own emulation must write a guest's memory itself
-    /// (see `cairn_shards::nbd`), so it takes NBD.
+    /// The socket by which a guest of this node has a volume.
     fn socket_of(&self, volume_id: &str) -> String {
-        let told = self.mirrors.volumes.get(volume_id).and_then(|v| v.socket.clone());
-        let usual = || self.run_dir.join("storage").join(format!("{volume_id}.sock"));
-        let socket = told.map_or_else(usual, PathBuf::from);
         let emulated = self.platform.borrow().as_ref().is_some_and(|p| !p.kvm);
-        let socket = if emulated { socket.with_extension(NBD_EXTENSION) } else { socket };
-        socket.to_string_lossy().into_owned()
+        self.mirrors.socket_of(&self.run_dir, volume_id, emulated)
     }
 
-    /// What a volume lacks before this server's guest may have it.
-    fn volume_lacks(&self, server: &Server, id: &str) -> Option<String> {
-        let Some(spec) = self.mirrors.specs.get(id) else {
-            return Some(format!("volume {id} is not known yet"));
-        };
-        let Some(export) = spec.export.as_ref().filter(|e| e.owner == server.id && e.node == self.node)
-        else {
-            return Some(format!("volume {id} is not given to this server"));
-        };
-        let Some(status) = self.mirrors.volumes.get(id) else {
-            return Some(format!("volume {id} is being made"));
-        };
-        if status.phase == Phase::Failed {
-            let why = status.error.as_deref().unwrap_or("no reason given");
-            return Some(format!("volume {id} failed: {why}"));
-        }
-        let served = status.socket.is_some() && status.epoch == export.epoch && status.node == self.node;
-        (!served).then(|| format!("volume {id} is not served yet"))
-    }
-
-    fn port_lacks(&self, id: &str) -> Option<String> {
-        match self.mirrors.ports.get(id) {
-            Some(port) if port.host == self.node && port.phase == PortPhase::Ready && port.tap.is_some() => {
-                None
-            }
-            Some(port) if port.phase == PortPhase::Failed => {
-                Some(format!("port {id} failed: {}", port.error.as_deref().unwrap_or("no reason given")))
-            }
-            _ => Some(format!("port {id} is not plugged yet")),
-        }
-    }
-
-    /// Carries a plan out on a thread of its own.
-    fn set_to_work(&self, server: &Arc<Server>, plan: &Plan) {
-        let platform = self.platform.borrow().clone();
-        let calls: Vec<_> =
-            plan.actions.iter().map(|a| (a.clone(), self.call(server, a, platform.as_ref()))).collect();
+    /// Carries calls out on a thread of its own, if they may be made at all.
+    fn set_to_work(&self, work: Work) {
         let (libvirt, logs, jobs) = (self.libvirt.clone(), self.logs.clone(), self.jobs.clone());
         let (finishes, finished) = (self.finishes.clone(), self.finished.clone());
-        let (id, boot_seq) = (server.id.clone(), server.boot.seq);
+        let guard = self.guard.clone();
         tokio::spawn(async move {
             let permit = jobs.acquire_owned().await;
-            let subject = id.clone();
-            let work = tokio::task::spawn_blocking(move || carry_out(&libvirt, &logs, &id, boot_seq, calls));
-            let ended = work.await.unwrap_or_else(|panic| vec![broken(subject, boot_seq, &panic)]);
+            let Work { server, calls, gate } = work;
+            let (id, boot_seq) = (server.id.clone(), server.boot.seq);
+            let ended = match gate.admits(&guard, &server).await {
+                Err(why) => vec![Finish::held_back(id, boot_seq, why)],
+                Ok(()) => {
+                    let subject = id.clone();
+                    let work =
+                        tokio::task::spawn_blocking(move || carry_out(&libvirt, &logs, &id, boot_seq, calls));
+                    work.await.unwrap_or_else(|panic| vec![broken(subject, boot_seq, &panic)])
+                }
+            };
             finishes.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
             drop(permit);
             finished.send_modify(|n| *n += 1);
@@ -306,7 +301,9 @@ impl Guests {
         let devices = state.active().then_some(&memory.devices);
         status.volumes_attached = volumes_of(server, devices, &|id| self.socket_of(id));
         status.ports_plugged = ports_of(server, devices, &tap_name);
-        if memory.told.as_ref() == Some(&status) {
+        // What another node said last may stand in the place of what this one said before.
+        let overwritten = self.mirrors.past.get(&server.id).is_some_and(|p| p.node != self.node);
+        if memory.told.as_ref() == Some(&status) && !overwritten {
             return Ok(());
         }
         let written = self.store.put_record(&status).await;
@@ -327,6 +324,11 @@ impl Reconciler for Guests {
     async fn pass(&mut self) -> Vec<Fault> {
         self.take_finishes();
         self.passes += 1;
+        let mirrored = self.mirrors.servers.clone();
+        let moves = |id: &str, migration: &str| {
+            mirrored.get(id).and_then(|s| s.moving.as_ref().map(|m| m.migration == migration)) == Some(true)
+        };
+        self.mover.begin_pass(moves);
         let mut domains = match self.domains().await {
             Ok(domains) => domains,
             Err(fault) => return vec![fault],
@@ -339,8 +341,12 @@ impl Reconciler for Guests {
         self.memory.retain(|id, m| m.busy || ours.iter().any(|s| &s.id == id));
         let mut faults = Vec::new();
         for server in ours {
-            let state = domains.remove(&server.id).unwrap_or(DomainState::Absent);
+            let state = domains.remove(&server.id).map_or(DomainState::Absent, |d| d.state);
             faults.extend(self.guest(server, state).await.err());
+        }
+        let node = self.node.clone();
+        for server in servers.iter().filter(|s| s.host.as_ref() != Some(&node)) {
+            faults.extend(self.elsewhere(server, domains.remove(&server.id)).await.err());
         }
         // Never destroyed, since a store that lost its records must not cost anybody a guest; only shown.
         let orphans: Vec<_> = domains.into_keys().collect();
@@ -369,10 +375,56 @@ enum Call {
 
 const GONE: Call = Call::Not("it is no longer the server's");
 
+/// Calls to make for one server.
+struct Work {
+    server: Arc<Server>,
+    calls: Vec<(Action, Call)>,
+    gate: Gate,
+}
+
+/// What is to be made sure of before calls are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Nothing.
+    Open,
+    /// That the guest may run on this node.
+    Run,
+    /// That it is another node's.
+    Foreign,
+}
+
+impl Gate {
+    fn of(actions: &[Action]) -> Gate {
+        match actions.iter().any(|a| matches!(a, Action::Start | Action::Resume)) {
+            true => Gate::Run,
+            false => Gate::Open,
+        }
+    }
+
+    async fn admits(self, guard: &Guard, server: &Server) -> Result<(), String> {
+        match self {
+            Gate::Open => Ok(()),
+            Gate::Run => guard.admit(server).await,
+            Gate::Foreign => guard.foreign(&server.id).await,
+        }
+    }
+}
+
+impl Finish {
+    fn held_back(server_id: String, boot_seq: u64, why: String) -> Finish {
+        let (action, result) = (Action::Start, Err(why));
+        Finish { server_id, action, boot_seq, result, held_back: true, last: true }
+    }
+}
+
+fn memory_boots(memory: &HashMap<String, Memory>, id: &str) -> u64 {
+    memory.get(id).map_or(0, |m| m.boots_done)
+}
+
 /// The end of a job that panicked.
 fn broken(server_id: String, boot_seq: u64, panic: &tokio::task::JoinError) -> Finish {
     let result = Err(format!("the job panicked: {panic}"));
-    Finish { server_id, action: Action::Start, boot_seq, result, last: true }
+    Finish { server_id, action: Action::Start, boot_seq, result, held_back: false, last: true }
 }
 
 /// Makes the calls in order, up to the first that fails.
@@ -388,7 +440,8 @@ fn carry_out(
         tracing::info!(server = id, ?action, "acting on a guest");
         let result = make(libvirt, logs, id, call);
         let failed = result.is_err();
-        ended.push(Finish { server_id: id.to_owned(), action, boot_seq, result, last: false });
+        let server_id = id.to_owned();
+        ended.push(Finish { server_id, action, boot_seq, result, held_back: false, last: false });
         if failed {
             break;
         }

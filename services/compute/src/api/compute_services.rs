@@ -113,7 +113,11 @@ fn by_uuid(tx: &mut Tx, ask: &Ask, id: &str, f: &Map<String, Value>) -> ApiResul
 fn set_status(policy: &mut HostPolicy, status: &Value) -> ApiResult<()> {
     policy.disabled = match status.as_str() {
         Some("disabled") => true,
-        Some("enabled") => false,
+        Some("enabled") => {
+            // Who enables it again does not want it emptied.
+            policy.draining = None;
+            false
+        }
         _ => return Err(invalid("status", status, "is not one of ['enabled', 'disabled']")),
     };
     policy.disabled_reason = None;

@@ -16,6 +16,7 @@ mod hypervisors;
 mod instance_actions;
 mod interfaces;
 mod keypairs;
+mod migrations;
 mod network_proxies;
 mod personality;
 mod quotas;
@@ -26,6 +27,7 @@ mod server_groups_of;
 mod server_image;
 mod server_list;
 mod server_metadata;
+mod server_move;
 mod servers;
 mod tags;
 mod usage;
@@ -61,6 +63,7 @@ pub fn router(svc: &Arc<Service>) -> Router {
         .merge(quotas::routes())
         .merge(server_groups::routes())
         .merge(hypervisors::routes())
+        .merge(migrations::routes())
         .merge(compute_services::routes())
         .merge(aggregates::routes())
         .merge(usage::routes())
@@ -82,9 +85,7 @@ fn server_routes() -> Routes {
         .route("/servers/{id}/diagnostics", routing::get(servers::diagnostics))
         .route("/servers/{id}/os-security-groups", routing::get(server_groups_of::list))
         .route("/servers/{id}/os-server-password", routing::get(password).delete(no_password))
-        .route("/servers/{id}/migrations", routing::get(migrations_of))
         .route("/servers/{id}/remote-consoles", routing::post(no_console))
-        .route("/os-migrations", routing::get(migrations))
 }
 
 /// No guest has told its password, so it is empty.
@@ -105,23 +106,6 @@ async fn no_password(
 ) -> ApiResult<StatusCode> {
     svc.store.read(|tx| ask::own_server(tx, &ask.caller, &id).map(drop))?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// There are no migrations yet.
-async fn migrations(ask: ask::Ask) -> ApiResult<Json<Value>> {
-    ask.admin("os_compute_api:os-migrations:index")?;
-    Ok(Json(json!({"migrations": []})))
-}
-
-async fn migrations_of(
-    axum::extract::State(svc): ask::Svc,
-    ask: ask::Ask,
-    axum::extract::Path(id): axum::extract::Path<String>,
-) -> ApiResult<Json<Value>> {
-    ask.mv.added_in(23)?;
-    ask.admin("os_compute_api:servers:migrations:index")?;
-    svc.store.read(|tx| ask::server(tx, &ask.caller, &id).map(drop))?;
-    Ok(Json(json!({"migrations": []})))
 }
 
 async fn no_console(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::ask::{self, Ask, Svc, empty, own_server, server, shown};
 use super::form::{self, invalid};
-use super::server_image;
+use super::{server_image, server_move};
 use crate::Service;
 use crate::model::{BootKind, Lock, Power, Server};
 use crate::{actions, state};
@@ -26,28 +26,18 @@ const POWER: [(&str, &str, &[&str]); 4] = [
 ];
 
 /// What only a server in a state can do that none here is ever in: always a conflict.
-const NEVER: [(&str, &str); 6] = [
-    ("resume", "resume"),
-    ("confirmResize", "confirm_resize"),
-    ("revertResize", "revert_resize"),
-    ("unrescue", "unrescue"),
-    ("unshelve", "unshelve"),
-    ("restore", "restore"),
-];
+const NEVER: [(&str, &str); 4] =
+    [("resume", "resume"), ("unrescue", "unrescue"), ("unshelve", "unshelve"), ("restore", "restore")];
 
 /// What the API knows and this cloud does not do (yet): refused, with the reason.
-const NOT_BUILT: [(&str, &str); 16] = [
+const NOT_BUILT: [(&str, &str); 12] = [
     ("suspend", "Suspending to disk is not available here; pause or stop the server instead."),
-    ("resize", "Resizing is not available here yet."),
     ("rebuild", "Rebuilding is not available here yet."),
     ("rescue", "Rescue mode is not available here yet."),
     ("shelve", "Shelving is not available here yet."),
     ("shelveOffload", "Shelving is not available here yet."),
     ("changePassword", "Passwords cannot be changed from outside the guest; use key pairs."),
     ("createBackup", "Rotating backups are not available here; use createImage."),
-    ("migrate", "Migration is not available here yet."),
-    ("os-migrateLive", "Live migration is not available here yet."),
-    ("evacuate", "Evacuation is not available here yet."),
     ("trigger_crash_dump", "Crash dumps are not available here."),
     ("os-getVNCConsole", "Graphical consoles are not available here yet."),
     ("os-getSPICEConsole", "Graphical consoles are not available here."),
@@ -108,6 +98,12 @@ async fn dispatch(
         "reboot" => reboot(svc, ask, id, argument).await,
         "forceDelete" => force_delete(svc, ask, id).await,
         "os-getConsoleOutput" => console(svc, ask, id, argument).await,
+        "migrate" => server_move::migrate(svc, ask, id, argument).await,
+        "os-migrateLive" => server_move::live(svc, ask, id, argument).await,
+        "evacuate" => server_move::evacuate(svc, ask, id, argument).await,
+        "resize" => server_move::resize(svc, ask, id, argument).await,
+        "confirmResize" => server_move::confirm(svc, ask, id).await,
+        "revertResize" => server_move::revert(svc, ask, id).await,
         "createImage" => server_image::create(svc, ask, id, argument).await,
         "os-resetState" => reset_state(svc, ask, id, argument).await,
         "lock" => lock(svc, ask, id, argument).await,

@@ -126,7 +126,9 @@ fn core(view: &View, look: Look<'_>, extended: bool) -> Map<String, Value> {
     put("accessIPv6", json!(s.access_ipv6));
     put("OS-DCF:diskConfig", json!(s.disk_config));
     put("links", form::links(look.base, "servers", &s.id));
-    if ["ACTIVE", "BUILD", "REBUILD"].contains(&view.shown.status) {
+    if ["ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE", "MIGRATING"]
+        .contains(&view.shown.status)
+    {
         put("progress", json!(0));
     }
     if let Some(fault) = s.fault.as_ref().filter(|_| view.shown.status == "ERROR") {

@@ -212,6 +212,9 @@ pub struct HostPolicy {
     pub disabled_reason: Option<String>,
     /// Whether it was declared dead.
     pub forced_down: bool,
+    /// Who wants it emptied, if anybody does.
+    #[serde(default)]
+    pub draining: Option<crate::actions::Actor>,
 }
 
 impl Record for HostPolicy {

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{Moving, Stage};
+
 /// What the guest's power should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Power {
@@ -227,6 +229,12 @@ pub struct Server {
     pub generation: u64,
     /// Whether it is to be destroyed. Nothing else changes any more.
     pub deleted: bool,
+    /// The move it is making.
+    #[serde(default)]
+    pub moving: Option<Moving>,
+    /// The nodes that failed to build it.
+    #[serde(default)]
+    pub tried: BTreeSet<String>,
 }
 
 /// The index of servers on which something is going on, under [`WORK_OPEN`].
@@ -254,9 +262,10 @@ impl Server {
     /// Whether the conductor still waits for its node.
     pub fn unfinished(&self) -> bool {
         let building = self.launched_at.is_none() && !self.error;
-        let moving =
+        let changing =
             self.volumes.iter().any(|v| v.detaching || !v.attached) || self.ports.iter().any(|p| p.detaching);
-        self.deleted || building || moving || self.open_action.is_some()
+        let moving = self.moving.as_ref().is_some_and(Moving::open);
+        self.deleted || building || changing || moving || self.open_action.is_some()
     }
 
     /// Notes that the node must act.
@@ -270,6 +279,25 @@ impl Server {
         self.power = Power::Running;
         self.boot = Boot { seq: self.boot.seq + 1, kind };
         self.touch();
+    }
+
+    /// The flavor its project is counted with: while it leaves, already the one it will have.
+    pub fn counted_flavor(&self) -> &FlavorSnapshot {
+        match &self.moving {
+            Some(m) if m.stage == Stage::Leaving => &m.flavor,
+            _ => &self.flavor,
+        }
+    }
+
+    /// Whether this node is the one it comes to, running.
+    pub fn comes_live_to(&self, node: &str) -> bool {
+        self.moving.as_ref().is_some_and(|m| m.live() && m.to == node)
+    }
+
+    /// Whether this node is sending it now. One that is to be destroyed is not sent any more.
+    pub fn sent_by(&self, node: &str) -> bool {
+        let sends = |m: &Moving| m.live() && m.stage == Stage::Running && m.from == node;
+        !self.deleted && self.moving.as_ref().is_some_and(sends)
     }
 
     /// The volume with this id.

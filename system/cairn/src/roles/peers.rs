@@ -25,6 +25,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
             vec![
                 prefix::<cairn_compute::model::InstanceStatus>(),
                 prefix::<cairn_compute::model::HostStatus>(),
+                prefix::<cairn_compute::model::MoveStatus>(),
             ],
         ),
         "cairn-network" => (
