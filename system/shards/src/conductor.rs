@@ -62,7 +62,8 @@ pub struct Absent {
 
 impl Absences {
     fn note(&mut self, store: &LocalStore, nodes: &Nodes) -> Absent {
-        let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced()).unwrap_or_else(|_: Abort| Vec::new());
+        let disks: Vec<DiskStatus> =
+            store.read(|tx| tx.list_unfenced()).unwrap_or_else(|_: Abort| Vec::new());
         let silent: BTreeSet<String> =
             disks.into_iter().map(|d| d.node).filter(|n| !nodes.alive.contains(n)).collect();
         self.0.retain(|node, _| silent.contains(node));
@@ -93,13 +94,7 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
     Ok(())
 }
 
-fn one(
-    tx: &mut Tx,
-    id: &str,
-    candidates: &[Candidate],
-    lost: &Lost,
-    absent: &Absent,
-) -> Result<(), Abort> {
+fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
     let kept = tx.get::<ReplicaSet>(id)?;
     let set = match &kept {

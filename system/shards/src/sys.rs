@@ -304,7 +304,9 @@ impl<'m> Pieces<'m, Source> {
             let (now, later) = rest.split_at_mut(len);
             // SAFETY: the piece is readable for 'm and as long as `now`; what a guest does to it meanwhile may garble
             // its own data and nothing else.
-            unsafe { std::ptr::copy_nonoverlapping(piece.iov_base.cast::<u8>(), now.as_mut_ptr(), now.len()) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(piece.iov_base.cast::<u8>(), now.as_mut_ptr(), now.len())
+            };
             let done = now.len();
             self.advance(done);
             rest = later;

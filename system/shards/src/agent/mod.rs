@@ -116,7 +116,8 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let Mirrors { specs, statuses, sets, replica_statuses } = &mirrors;
     let wake =
         vec![specs.changes(), statuses.changes(), sets.changes(), replica_statuses.changes(), news_seen];
-    let service = data::Service::new(pool.clone(), specs.clone(), options.convert);
+    let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
+        .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");
     let replicas = Arc::new(Replicas::new(pool.clone(), boot_id()));
     let net = options.cluster.as_ref().map(|c| c.net.clone());

@@ -79,6 +79,8 @@ pub struct Volumes {
     /// What was written to the store; the mirror of it may lag behind.
     pub(super) reported: HashMap<String, VolumeStatus>,
     pub(super) told_replicas: HashMap<String, ReplicaStatus>,
+    /// When a volume whose replicas are not made yet was first looked at.
+    pub(super) first_seen: HashMap<String, Instant>,
     /// Volumes that were said to be ready to move here, each with the generation.
     pub(super) told_prepared: BTreeSet<(String, u64)>,
 }
@@ -118,6 +120,7 @@ impl Volumes {
             usage_read: None,
             reported: HashMap::new(),
             told_replicas: HashMap::new(),
+            first_seen: HashMap::new(),
             told_prepared: BTreeSet::new(),
         }
     }
@@ -129,11 +132,13 @@ impl Volumes {
 
     /// Whether a volume may be taken for one that has no other replica: its record may be on its way here.
     async fn is_alone(&self, id: &str) -> bool {
-        match records::read(&self.store, id).await {
-            Ok(found) => found.is_none(),
-            // Once there were others, this node's replica has made them a promise.
-            Err(_) => !self.pool.find(id).is_some_and(|d| d.volume(id).join(format::REPLICA).exists()),
+        if self.live()
+            && let Ok(found) = records::read(&self.store, id).await
+        {
+            return found.is_none();
         }
+        // Once there were others, this node's replica has made them a promise.
+        !self.pool.find(id).is_some_and(|d| d.volume(id).join(format::REPLICA).exists())
     }
 
     /// Looks which volumes are on the disks.
@@ -164,10 +169,13 @@ impl Volumes {
         let failed = self.finished_making(&spec.id).await;
         let seen = self.seen(spec, clone_waits);
         let Plan { steps, mut phase, mut blocked } = plan(spec, &seen, &self.node);
+        if !steps.is_empty() && !self.is_alone(&spec.id).await {
+            return; // It is one of those with several replicas, and what says so is on its way here.
+        }
         if let Some(e) = failed {
             // The plan is to try again; the driver does so after a while.
             (phase, blocked) = (Phase::Failed, Some(e));
-        } else if steps.is_empty() || self.is_alone(&spec.id).await {
+        } else {
             for step in steps {
                 match self.act(spec, &step).await {
                     Ok(true) => {}
@@ -182,9 +190,6 @@ impl Volumes {
                     }
                 }
             }
-        }
-        if self.sets.get(&spec.id).is_some() {
-            return; // It came meanwhile.
         }
         if let Some(why) = &blocked {
             faults.push(Fault::new(format!("volume {}", spec.id), why));
@@ -341,6 +346,7 @@ impl Volumes {
         self.groups.retain(|id, _| wanted.contains(id));
         self.switches.retain(|id, _| self.exports.contains_key(id));
         self.told_replicas.retain(|id, _| wanted.contains(id));
+        self.first_seen.retain(|id, _| wanted.contains(id));
         self.reported.retain(|id, _| wanted.contains(id));
         if !self.live() {
             return;
@@ -409,7 +415,9 @@ fn seen_phase(seen: &Seen) -> Phase {
     seen.status.as_ref().map_or(Phase::Failed, |s| s.phase)
 }
 
-pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     spawn_blocking(f).await.map_err(io::Error::other)?
 }
 

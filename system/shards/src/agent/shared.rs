@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cairn_state::{Fault, StoreError, StoreExt};
 use tokio::task::spawn_blocking;
@@ -22,6 +23,9 @@ use crate::replication::group::Group;
 use crate::replication::set::ReplicaSet;
 use crate::replication::{records, writer};
 
+/// How long the replicas of a new volume are waited for, once one is there.
+const MAKING_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Volumes {
     /// One volume, on one of its nodes or where it is used.
     pub(super) async fn shared(
@@ -35,7 +39,7 @@ impl Volumes {
         if let Some(group) = self.groups.get(&spec.id).filter(|g| g.set() != *set) {
             group.look().await;
         }
-        let seen = self.shared_seen(spec, clone_waits);
+        let seen = self.shared_seen(spec, set, clone_waits);
         let Plan { steps, mut replica, mut blocked } = plan(spec, set, &seen, &self.node);
         if let Some(e) = failed {
             (replica, blocked) = (replica.map(|_| Phase::Failed), Some(e));
@@ -46,7 +50,9 @@ impl Volumes {
                 Ok(false) => replica = Some(Phase::Creating),
                 Err(e) => {
                     blocked = Some(e.to_string());
-                    replica = replica.filter(|_| !matches!(step, Step::Destroy)).or(Some(Phase::Failed));
+                    if matches!(step, Step::Create { .. } | Step::Destroy) {
+                        replica = replica.map(|_| Phase::Failed);
+                    }
                     break;
                 }
             }
@@ -59,7 +65,8 @@ impl Volumes {
         }
     }
 
-    fn shared_seen(&self, spec: &VolumeSpec, clone_waits: bool) -> Seen {
+    fn shared_seen(&mut self, spec: &VolumeSpec, set: &ReplicaSet, clone_waits: bool) -> Seen {
+        let made = self.is_made(set);
         let id = &spec.id;
         let told = self.replica_status(id);
         let group = self.groups.get(id).filter(|g| g.phase() != writer::Phase::Fenced);
@@ -75,7 +82,26 @@ impl Volumes {
             settled: group.is_some_and(|g| g.is_settled()),
             source: spec.source.as_ref().map_or(Origin::Absent, |s| self.origin(s)),
             live: self.live(),
+            made,
         }
+    }
+
+    /// Whether a volume that was never written can be: its replicas in sync are made, or one is and the others take
+    /// too long.
+    fn is_made(&mut self, set: &ReplicaSet) -> bool {
+        if set.epoch > 0 {
+            return true;
+        }
+        let first = *self.first_seen.entry(set.id.clone()).or_insert_with(Instant::now);
+        let ready = |node: &str| match node == self.node {
+            true => self.stored.contains_key(&set.id) && !self.making.contains_key(&set.id),
+            false => {
+                let status = self.replica_statuses.get(&ReplicaStatus::id_of(&set.id, node));
+                status.is_some_and(|s| s.phase == Phase::Ready)
+            }
+        };
+        let late = first.elapsed() >= MAKING_PATIENCE;
+        set.in_sync().all(ready) || (late && set.in_sync().any(ready))
     }
 
     fn replica_status(&self, id: &str) -> Option<ReplicaStatus> {
@@ -139,7 +165,11 @@ impl Volumes {
                 let after = source.as_ref().map(&read).transpose().map_err(io::Error::other)?;
                 let in_sync = after.iter().flatten().all(|set| set.is_in_sync(&means.node));
                 // A source that missed a write meanwhile may have been copied without it.
-                if after == before && in_sync { Ok(()) } else { Err(media::held("its source is behind here")) }
+                if after == before && in_sync {
+                    Ok(())
+                } else {
+                    Err(media::held("its source is behind here"))
+                }
             });
             news.send_modify(|n| *n += 1);
             made.map(drop)
@@ -152,7 +182,9 @@ impl Volumes {
         let read = records::read(&self.means.store, &spec.id).await.map_err(io::Error::other)?;
         let Some(set) = read else { return Err(io::Error::other("its replicas are not known")) };
         let group = Arc::new(Group::start(self.means.clone(), set, epoch, spec.size, spec.read_only));
-        if let Some(switch) = self.switches.get(&spec.id).cloned().filter(|_| self.exports.contains_key(&spec.id)) {
+        if let Some(switch) =
+            self.switches.get(&spec.id).cloned().filter(|_| self.exports.contains_key(&spec.id))
+        {
             let media = group.clone();
             // Waits for requests under way, which may take as long as the disk does.
             spawn_blocking(move || switch.set(media)).await.map_err(io::Error::other)?;
@@ -174,7 +206,12 @@ impl Volumes {
     }
 
     /// Serves whatever it is; it may become something else.
-    pub(super) async fn serve_media(&mut self, id: &str, epoch: u64, media: Arc<dyn Media>) -> io::Result<()> {
+    pub(super) async fn serve_media(
+        &mut self,
+        id: &str,
+        epoch: u64,
+        media: Arc<dyn Media>,
+    ) -> io::Result<()> {
         self.unexport(id).await?; // one whose thread died
         let (serve, volume, switch) = (self.serve.clone(), id.to_owned(), Arc::new(Switch::new(media)));
         let served = switch.clone();
@@ -272,8 +309,10 @@ impl Volumes {
         let phase = volume_phase(spec, set, phase_of);
         let export = self.exports.get(&spec.id).filter(|e| e.is_serving() && e.epoch() > 0);
         let group = self.groups.get(&spec.id);
-        let known = self.reported.get(&spec.id).cloned();
-        let known = known.or_else(|| self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s)));
+        let told = self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s));
+        // The node that led it before may have had the last word.
+        let overwritten = told.as_ref().is_some_and(|s| s.node != self.node);
+        let known = self.reported.get(&spec.id).cloned().filter(|_| !overwritten).or(told);
         let replicas: Vec<ReplicaStatus> = set.in_sync().filter_map(of).collect();
         let status = VolumeStatus {
             id: spec.id.clone(),

@@ -29,6 +29,8 @@ pub struct Seen {
     pub source: Origin,
     /// Whether what is wanted was read from the store, and is not only what the ledger kept.
     pub live: bool,
+    /// Whether enough of its replicas are made for a writer.
+    pub made: bool,
 }
 
 /// What there is here of a clone's source.
@@ -147,9 +149,7 @@ fn plan_end(seen: &Seen, member: bool, mut steps: Vec<Step>) -> Plan {
     }
     match (&seen.had_disk, &seen.unread) {
         (Some(disk), _) => blocked(steps, Phase::Failed, missing(disk)),
-        (None, Some(why)) => {
-            blocked(steps, here, format!("it may be on a disk that cannot be read: {why}"))
-        }
+        (None, Some(why)) => blocked(steps, here, format!("it may be on a disk that cannot be read: {why}")),
         (None, None) => Plan { steps, replica: phase(Phase::Gone), blocked: None },
     }
 }
@@ -206,8 +206,12 @@ fn plan_creation(
 fn plan_lead(spec: &VolumeSpec, set: &ReplicaSet, seen: &Seen, node: &str, steps: &mut Vec<Step>) {
     let wanted = exported(spec, node);
     let ended = steps.contains(&Step::Unlead);
-    let care = set.replicas.iter().any(|r| !r.in_sync && !r.leaving) || seen.led_size < spec.size && seen.led.is_some();
+    let care = set.replicas.iter().any(|r| !r.in_sync && !r.leaving)
+        || seen.led_size < spec.size && seen.led.is_some();
     let led = seen.led.is_some() && !ended;
+    if !seen.made {
+        return; // The first writer's claim says that there is something to lose.
+    }
     if !led && (wanted.is_some() || care) {
         steps.push(Step::Lead(spec.epoch()));
     }
@@ -241,7 +245,7 @@ mod tests {
     }
 
     fn live() -> Seen {
-        Seen { live: true, ..Seen::default() }
+        Seen { live: true, made: true, ..Seen::default() }
     }
 
     fn stored() -> Seen {
@@ -260,6 +264,8 @@ mod tests {
     fn each_replica_is_made_on_its_node_and_the_volume_served_on_one() {
         assert_eq!(steps(&exported("a"), &set(), &live(), "a"), [empty(), Step::Lead(4), Step::Export(4)]);
         assert_eq!(steps(&exported("a"), &set(), &live(), "b"), [empty()]);
+        let early = Seen { made: false, ..live() };
+        assert_eq!(steps(&exported("a"), &set(), &early, "a"), [empty()]);
         // Whoever uses it need not hold it.
         assert_eq!(steps(&exported("c"), &set(), &live(), "c"), [Step::Lead(4), Step::Export(4)]);
         let served = Seen { served: Some(4), led: Some(4), led_size: 1024, ..stored() };

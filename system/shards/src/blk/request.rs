@@ -21,7 +21,6 @@ use crate::fsio;
 use crate::media::{self, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
 
-
 /// A chain of descriptors in a guest's memory.
 pub type Chain<'m> = DescriptorChain<&'m GuestMap>;
 

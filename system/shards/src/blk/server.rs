@@ -24,9 +24,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, TIMER_EVENT, WORKERS};
 use super::{GuestMap, GuestMemory};
+use crate::media::Media;
 use crate::model::NBD_EXTENSION;
 use crate::nbd::NbdExport;
-use crate::media::Media;
 
 /// How long the thread rests after a connection that could not be set up.
 const SETUP_REST: Duration = Duration::from_millis(200);

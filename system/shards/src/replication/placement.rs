@@ -55,7 +55,14 @@ pub fn initial(
     let origin = match source {
         Some(source) if source.fixed => source.in_sync.clone(),
         // One alone, since no two would see it at the same moment.
-        Some(source) => source.in_sync.iter().find(|n| **n == spec.node).or(source.in_sync.first()).cloned().into_iter().collect(),
+        Some(source) => source
+            .in_sync
+            .iter()
+            .find(|n| **n == spec.node)
+            .or(source.in_sync.first())
+            .cloned()
+            .into_iter()
+            .collect(),
         None if spec.read_only => vec![spec.node.clone()],
         None => nodes.clone(),
     };
@@ -143,9 +150,8 @@ mod tests {
     #[test]
     fn a_clone_begins_where_its_source_is() {
         let all = nodes(&[("a", 1), ("b", 5), ("c", 9)]);
-        let in_sync = |set: Option<ReplicaSet>| -> Vec<String> {
-            set.unwrap().in_sync().map(str::to_owned).collect()
-        };
+        let in_sync =
+            |set: Option<ReplicaSet>| -> Vec<String> { set.unwrap().in_sync().map(str::to_owned).collect() };
         let clone = VolumeSpec { source: Some("s".into()), ..VolumeSpec::new("v", "a", 1) };
         let image = Source { in_sync: vec!["a".into(), "b".into()], fixed: true };
         assert_eq!(in_sync(initial(&clone, Some(&image), &all, 3)), ["a", "b"]);

@@ -110,7 +110,9 @@ impl Marks {
     /// The numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         let words = self.words.iter().zip(0u64..).filter(|(word, _)| **word != 0);
-        words.flat_map(|(word, at)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit))
+        words.flat_map(|(word, at)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+        })
     }
 }
 

@@ -85,8 +85,7 @@ impl RemoteLink {
         let Target { volume, epoch, size, .. } = target;
         let _ = asks.send(Ask::Open(Open { volume: volume.clone(), epoch, size }));
         let method = format!("{SERVICE}/write");
-        let mut told =
-            connection.stream(&method, outgoing(queue), WITHIN).await.map_err(|e| broken(&e))?;
+        let mut told = connection.stream(&method, outgoing(queue), WITHIN).await.map_err(|e| broken(&e))?;
         let first = tokio::time::timeout(WITHIN, told.only()).await;
         let (session, opened) = match first.map_err(|e| broken(&e))?.map_err(|e| broken(&e))? {
             Told::Opened(session, opened) => (session, opened),

@@ -57,12 +57,14 @@ impl Replica {
             read => serde_json::from_slice(&read?)?,
         };
         if promise.format != format::REPLICA_FORMAT {
-            let text = format!("replica format {}, this release knows {}", promise.format, format::REPLICA_FORMAT);
+            let text =
+                format!("replica format {}, this release knows {}", promise.format, format::REPLICA_FORMAT);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         let areas = Mutex::new(Areas::open(volume.dir())?);
         // Numbers of an earlier process must not be taken for this one's.
-        let (session, promise) = (RwLock::new(uuid::Uuid::new_v4().as_u64_pair().0 >> 1), Mutex::new(promise));
+        let (session, promise) =
+            (RwLock::new(uuid::Uuid::new_v4().as_u64_pair().0 >> 1), Mutex::new(promise));
         Ok(Replica { volume, session, promise, areas, boot: boot.into() })
     }
 

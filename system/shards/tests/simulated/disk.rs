@@ -72,7 +72,13 @@ impl Disk {
     }
 
     /// Takes the content of a region from another replica.
-    pub fn store_region(&mut self, session: u64, seq: u64, region: u64, content: &Content) -> Result<(), Failure> {
+    pub fn store_region(
+        &mut self,
+        session: u64,
+        seq: u64,
+        region: u64,
+        content: &Content,
+    ) -> Result<(), Failure> {
         if self.session != session {
             return Err(Failure::Fenced);
         }

@@ -268,7 +268,12 @@ impl World {
             Event::Store { writer, copy, content } => {
                 let (node, session) = copy.to;
                 let stored = match self.reaches(writer, &node) {
-                    true => self.disks.get_mut(&node).unwrap().store_region(session, copy.seq, copy.region, &content),
+                    true => self.disks.get_mut(&node).unwrap().store_region(
+                        session,
+                        copy.seq,
+                        copy.region,
+                        &content,
+                    ),
                     false => Err(Failure::Fenced),
                 };
                 self.soon(Event::Copied { writer, result: stored.map_err(|_| CopyFailure::Target) });

@@ -325,7 +325,8 @@ impl Writer {
         let Some(copy) = self.copy.take() else { return Vec::new() };
         match result {
             Ok(()) => {
-                let member = self.members.get_mut(&copy.to).filter(|m| m.session == copy.session && m.is_up());
+                let member =
+                    self.members.get_mut(&copy.to).filter(|m| m.session == copy.session && m.is_up());
                 if let Some(member) = member {
                     member.missed.remove(copy.region);
                     member.copied.insert(copy.region);

@@ -78,7 +78,8 @@ impl Writer {
         }
         self.touched.areas().for_each(|area| differ.insert_area(area, regions));
         let in_sync = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up());
-        let source = in_sync.max_by_key(|(node, m)| (m.intact, **node == self.node)).map(|(node, _)| node.clone());
+        let source =
+            in_sync.max_by_key(|(node, m)| (m.intact, **node == self.node)).map(|(node, _)| node.clone());
         let Some(source) = source else { return };
         for (node, member) in &mut self.members {
             member.settling = Settling::Unasked;

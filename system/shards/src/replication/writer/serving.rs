@@ -67,9 +67,10 @@ impl Writer {
         if self.swap.is_some() {
             return;
         }
-        let whole = self.members.iter().find(|(_, m)| {
-            !m.in_sync && m.is_up() && m.missed.is_empty() && m.settling == Settling::Done
-        });
+        let whole = self
+            .members
+            .iter()
+            .find(|(_, m)| !m.in_sync && m.is_up() && m.missed.is_empty() && m.settling == Settling::Done);
         if let Some(new) = whole.and_then(|(node, _)| self.set.with(node)) {
             self.propose(new);
         }
@@ -139,7 +140,8 @@ impl Writer {
         }
         let Some(copy) = self.copy.as_ref().filter(|c| !c.begun) else { return };
         let bytes = Writer::bytes_of(copy.region);
-        let busy = [&copy.from, &copy.to].iter().any(|n| self.members.get(*n).is_some_and(|m| m.is_busy(&bytes)));
+        let busy =
+            [&copy.from, &copy.to].iter().any(|n| self.members.get(*n).is_some_and(|m| m.is_busy(&bytes)));
         if !busy && let Some(copy) = &mut self.copy {
             copy.begun = true;
             let (from, to, region) = (copy.from.clone(), copy.to.clone(), copy.region);

@@ -3,6 +3,8 @@
 //! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
 //! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
 
+mod media;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -17,11 +19,9 @@ use super::link::{Answer, Ear, Link, Opener, Target};
 use super::op::{Failure, Op};
 use super::records;
 use super::regions::REGION;
-use super::service::BYTES_MAX;
 use super::set::ReplicaSet;
 use super::writer::{Action, CopyFailure, Phase, RequestId, Seq, Writer};
-use crate::media::{self, Media};
-use crate::sys::{Pieces, Sink, Source};
+use crate::media::{Media, held};
 
 /// How often the writer is told the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -351,7 +351,7 @@ impl Inner {
     fn wait_heard(&self) -> io::Result<()> {
         while self.silenced.load(SeqCst) {
             if self.interrupted.load(SeqCst) {
-                return Err(media::held("the cloud does not hear this node"));
+                return Err(held("the cloud does not hear this node"));
             }
             std::thread::sleep(TICK);
         }
@@ -376,7 +376,7 @@ impl Inner {
             let serves = state.writer.phase() == Phase::Serving && begun.elapsed() < LAST_MAX;
             if self.interrupted.load(SeqCst) && !serves {
                 state.awaited.remove(&id);
-                return Err(media::held("the volume is taken from its user"));
+                return Err(held("the volume is taken from its user"));
             }
             state = self.news.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -391,7 +391,7 @@ impl Inner {
                 return Ok(found);
             }
             if self.interrupted.load(SeqCst) || state.writer.phase() == Phase::Fenced {
-                return Err(media::held("no replica in sync can be reached"));
+                return Err(held("no replica in sync can be reached"));
             }
             state = self.news.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -410,99 +410,9 @@ impl Inner {
     }
 }
 
-impl Media for Group {
-    fn size(&self) -> u64 {
-        guard(&self.inner.state).writer.size()
-    }
-
-    fn read_only(&self) -> bool {
-        self.inner.read_only
-    }
-
-    fn is_full(&self) -> bool {
-        self.inner.full.load(SeqCst)
-    }
-
-    fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
-        self.inner.check(offset, len)?;
-        loop {
-            self.inner.wait_heard()?;
-            let (node, link) = self.inner.reader()?;
-            let mut pieces = to.again();
-            let read = match link.local() {
-                Some(local) => local.read_into(offset, len, &mut pieces),
-                None => read_remote(&*link, offset, len, &mut pieces),
-            };
-            match read {
-                Ok(()) => return Ok(()),
-                Err(why) => {
-                    tracing::warn!(volume = self.inner.volume, node, %why, "a replica could not be read");
-                    self.inner.close(&node);
-                    self.inner.handle(true, |writer| writer.lost(&node, &why));
-                }
-            }
-        }
-    }
-
-    fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()> {
-        self.inner.writable()?;
-        self.inner.check(offset, len)?;
-        for (offset, len) in chunks(offset, len) {
-            // Copied once: what a guest changes meanwhile must not differ between replicas.
-            let mut data = vec![0; len as usize];
-            if !from.take(&mut data) {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            self.inner.request(Op::Write { offset, data: data.into() })?;
-        }
-        Ok(())
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        // What a discarded range reads as must be the same everywhere.
-        self.write_zeroes(offset, len, true)
-    }
-
-    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        self.inner.writable()?;
-        self.inner.check(offset, len)?;
-        self.inner.request(Op::Zero { offset, len, unmap })
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        if self.inner.read_only { Ok(()) } else { self.inner.request(Op::Flush) }
-    }
-
-    fn interrupt(&self, on: bool) {
-        self.inner.interrupted.store(on, SeqCst);
-        self.inner.news.notify_all();
-    }
-}
-
-fn read_remote(link: &dyn Link, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> Result<(), Failure> {
-    for (offset, len) in chunks(offset, len) {
-        let bytes = link.read(offset, len)?;
-        if bytes.len() as u64 != len || !to.put(&bytes) {
-            return Err(Failure::Broken("it sent another number of bytes".into()));
-        }
-    }
-    Ok(())
-}
-
-/// A range in pieces that lie in one region each.
-fn chunks(mut offset: u64, mut len: u64) -> impl Iterator<Item = (u64, u64)> {
-    const { assert!(REGION <= BYTES_MAX) };
-    std::iter::from_fn(move || {
-        let now = len.min(REGION - offset % REGION);
-        let piece = (offset, now);
-        (offset, len) = (offset + now, len - now);
-        (now > 0).then_some(piece)
-    })
-}
-
 fn error(failure: &Failure) -> io::Error {
     match failure {
-        Failure::Fenced => media::held("another writer has the volume"),
+        Failure::Fenced => held("another writer has the volume"),
         Failure::Full => io::Error::from_raw_os_error(libc::ENOSPC),
         Failure::Broken(why) => io::Error::other(why.clone()),
     }
