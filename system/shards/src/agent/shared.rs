@@ -159,17 +159,15 @@ impl Volumes {
         let runtime = tokio::runtime::Handle::current();
         let task = spawn_blocking(move || {
             let source = new.source.clone().filter(|_| exact);
-            let read = |source: &String| runtime.block_on(records::read(&means.store, source));
-            let before = source.as_ref().map(&read).transpose().map_err(io::Error::other)?;
+            let read = |source: &String| runtime.block_on(records::read_at(&means.store, source));
+            let before = source.as_ref().map(&read).transpose().map_err(io::Error::other)?.flatten();
             let made = pool.create_checked(&new, || {
-                let after = source.as_ref().map(&read).transpose().map_err(io::Error::other)?;
-                let in_sync = after.iter().flatten().all(|set| set.is_in_sync(&means.node));
-                // A source that missed a write meanwhile may have been copied without it.
-                if after == before && in_sync {
-                    Ok(())
-                } else {
-                    Err(media::held("its source is behind here"))
-                }
+                let Some(source) = &source else { return Ok(()) };
+                let after = read(source).map_err(io::Error::other)?;
+                let in_sync = after.as_ref().is_none_or(|(set, _)| set.is_in_sync(&means.node));
+                // One that changes may have missed a write while it was copied, and have caught up since.
+                let still = before == after || pool.open(source)?.read_only();
+                if in_sync && still { Ok(()) } else { Err(media::held("its source is behind here")) }
             });
             news.send_modify(|n| *n += 1);
             made.map(drop)

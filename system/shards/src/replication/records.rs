@@ -1,6 +1,6 @@
 //! The record of a volume's replicas in the store: read, and changed by compare-and-swap alone.
 
-use cairn_state::kv::{Compare, Op, Txn, TxnOutcome};
+use cairn_state::kv::{Compare, Op, Revision, Txn, TxnOutcome};
 use cairn_state::{SharedStore, StoreError, record};
 
 use super::set::ReplicaSet;
@@ -8,8 +8,16 @@ use super::writer::Swapped;
 
 /// The record as it stands, linearizably.
 pub async fn read(store: &SharedStore, volume: &str) -> Result<Option<ReplicaSet>, StoreError> {
-    let entry = store.get(&record::key::<ReplicaSet>(volume)).await?;
-    entry.as_ref().map(record::decode).transpose()
+    Ok(read_at(store, volume).await?.map(|(set, _)| set))
+}
+
+/// The record as it stands, and when it was last changed: two of the same moment have nothing between them.
+pub async fn read_at(
+    store: &SharedStore,
+    volume: &str,
+) -> Result<Option<(ReplicaSet, Revision)>, StoreError> {
+    let Some(entry) = store.get(&record::key::<ReplicaSet>(volume)).await? else { return Ok(None) };
+    Ok(Some((record::decode(&entry)?, entry.modified)))
 }
 
 /// Changes the record from `expect` to `new`, if it is `expect`.

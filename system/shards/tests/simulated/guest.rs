@@ -54,8 +54,7 @@ impl Guest {
                 self.power_failed = false;
             }
             (Op::Flush, Err(Failure::Broken(_))) => {
-                self.forget();
-                self.open.values_mut().for_each(|(_, before)| before.clear());
+                self.end();
             }
             _ => {}
         }
@@ -64,6 +63,12 @@ impl Guest {
     /// The guest is gone, or was told of an error: what it had not flushed may be lost.
     pub fn forget(&mut self) {
         self.acknowledged = self.floor.clone();
+    }
+
+    /// Like [`Guest::forget`], and no flush under way promises anything any more.
+    pub fn end(&mut self) {
+        self.forget();
+        self.open.values_mut().for_each(|(_, before)| before.clear());
     }
 
     /// Checks what was read of a block.

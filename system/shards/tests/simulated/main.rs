@@ -119,8 +119,8 @@ impl History {
         }
         self.world.guest.power_failed = true;
         if self.world.writers[self.writer].core.phase() != Phase::Serving {
-            // A writer that has lost its memory cannot know what a replica has lost besides.
-            self.world.guest.forget();
+            // A writer that has lost its memory cannot know what a replica has lost besides: the guest ends.
+            self.world.guest.end();
         }
         if !self.world.writers[self.writer].alive {
             self.world.guest.forget();
