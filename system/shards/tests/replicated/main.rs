@@ -7,6 +7,8 @@ mod common;
 mod cloud;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use cairn_shards::conductor::{self, Absent, Nodes};
@@ -138,6 +140,38 @@ async fn any_one_node_may_be_lost() {
     cloud.until_in_sync("v1", &ALL).await;
     assert_alike(&cloud, "v1", &ALL);
     drop(g);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_guest_that_never_rests_loses_nothing_while_nodes_are_killed() {
+    let mut cloud = Cloud::started(&ALL).await;
+    volume(&cloud, "v1", "a").await;
+    let (_, socket) = export(&cloud, "v1", "a").await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = ended.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        let (mut g, mut last) = (connected(&socket), 0);
+        while last == 0 || !end.load(SeqCst) {
+            last = last % 250 + 1;
+            stamp(&mut g, last);
+        }
+        last
+    });
+    for nodes in [&["b"][..], &["c"], &["b", "c"]] {
+        for node in nodes {
+            cloud.stop(node).await;
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        for node in nodes {
+            cloud.start(node).await;
+        }
+        cloud.until_in_sync("v1", &ALL).await;
+    }
+    ended.store(true, SeqCst);
+    let last = writing.await.unwrap();
+    cloud.stop("a").await;
+    let (_, socket) = export(&cloud, "v1", "b").await;
+    guest(move || assert_stamped(&mut connected(&socket), last)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
