@@ -356,7 +356,7 @@ fn volume_phase(spec: &VolumeSpec, set: &ReplicaSet, of: impl Fn(&str) -> Phase)
         return if gone { Phase::Gone } else { Phase::Ready };
     }
     let phases: Vec<Phase> = set.in_sync().map(of).collect();
-    match phases.iter().any(|p| *p == Phase::Ready) {
+    match phases.contains(&Phase::Ready) {
         true => Phase::Ready,
         false if phases.iter().all(|p| *p == Phase::Failed) => Phase::Failed,
         false => Phase::Creating,

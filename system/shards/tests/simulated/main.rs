@@ -1,7 +1,11 @@
 //! Histories of a replicated volume: crashes, power cuts that lose what was not flushed, partitions, a store that
 //! cannot be reached, replicas that come and go. After each, every flushed write is read back from every replica that
 //! the store calls in sync. Seeds are printed; `SEED=n` runs one, `SEEDS=n` so many.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says where, and seeds are told"
+)]
 
 mod disk;
 mod guest;

@@ -79,14 +79,19 @@ struct Inner {
     state: Mutex<State>,
     /// Told of completions and of each change of phase.
     news: Condvar,
-    links: Mutex<HashMap<String, (u64, Arc<dyn Link>)>>,
+    links: Mutex<HashMap<String, Numbered>>,
     links_made: AtomicU64,
-    copies: Mutex<HashMap<Seq, (String, Sender<Result<(), Failure>>)>>,
+    copies: Mutex<HashMap<Seq, Copier>>,
     interrupted: AtomicBool,
     /// Nothing is done for the guest: this node may not be the one to do it.
     silenced: AtomicBool,
     full: AtomicBool,
 }
+
+/// A connection and its number, by which a late word of an earlier one is known.
+type Numbered = (u64, Arc<dyn Link>);
+/// The node that stores a region, and whom to tell.
+type Copier = (String, Sender<Result<(), Failure>>);
 
 struct State {
     writer: Writer,

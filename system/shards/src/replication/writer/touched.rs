@@ -84,7 +84,8 @@ mod tests {
         touched.flushed(first, &[]);
         assert_eq!(touched.areas().collect::<Vec<_>>(), [0, 1]);
         let second = touched.flush();
-        touched.flushed(second, &[AREA..AREA + 5]);
+        let busy = AREA..AREA + 5;
+        touched.flushed(second, std::slice::from_ref(&busy));
         assert_eq!(touched.areas().collect::<Vec<_>>(), [1], "a write is under way there");
         touched.touch(&(0..1));
         assert!(touched.take_clean().is_empty(), "it was written again");
