@@ -81,14 +81,9 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         quota::charge(tx, &project, Delta::volume(size_gb))?;
     }
     let source = origin(tx, &wanted.source)?;
-    // A clone shares blocks with its source, so it is made where that is.
-    let node =
-        capacity::place(tx, size_gb, source.as_ref().map(|s| s.node.as_str()).or(wanted.node.as_deref()))?;
-    if wanted.node.as_deref().is_some_and(|n| n != node) {
-        return Err(ApiError::conflict(format!(
-            "The source of the volume is on {node}, not on the node wanted."
-        )));
-    }
+    // Where it is used; else where its source is, with which a clone shares blocks.
+    let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
+    let node = capacity::place(tx, size_gb, near)?;
     let volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
     ask(tx, &volume.id, size_gb, &volume.node, volume.source.as_deref(), false)?;
     tx.put(&volume)?;

@@ -97,12 +97,6 @@ pub fn reserve(
     if volume.status != Status::Available {
         return Err(wrong_status(&volume, "available"));
     }
-    if volume.node != node {
-        return Err(ApiError::conflict(format!(
-            "Volume {volume_id} is on {}, and can be used by servers there alone.",
-            volume.node
-        )));
-    }
     give(tx, &mut volume, server_id, node, device)
 }
 

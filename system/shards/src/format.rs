@@ -21,6 +21,12 @@ pub const TRASH: &str = "trash";
 pub const MANIFEST: &str = "manifest.json";
 /// The upload an image was made from, in its directory, where it isn't the segments themselves.
 pub const ORIGINAL: &str = "original";
+/// What a replica has promised its writers, in the directory of a volume that has several replicas.
+pub const REPLICA: &str = "replica.json";
+/// Which areas of it may differ from the other replicas, beside it.
+pub const AREAS: &str = "areas";
+/// The format of [`REPLICA`] and [`AREAS`] that this release reads and writes.
+pub const REPLICA_FORMAT: u32 = 1;
 /// The file that the health probe writes, in the disk's directory.
 pub const PROBE: &str = ".probe";
 /// The size of a segment of a new volume, in bytes.

@@ -72,6 +72,15 @@ fn allocate(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Re
     }
 }
 
+/// Whether nothing is stored in a range of a file. False where the file system cannot tell.
+pub fn is_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    match lseek(file.as_fd(), offset as i64, Whence::SeekData) {
+        Ok(data) => Ok(data as u64 >= offset + len),
+        Err(Errno::ENXIO) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// The bytes of a file system: all, and those free for us.
 pub fn space(path: &Path) -> io::Result<(u64, u64)> {
     let s = nix::sys::statvfs::statvfs(path)?;

@@ -3,9 +3,10 @@
 //! Two sides, which meet only in the store and on one socket:
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
-//!   [`data::Client`] (images in and out).
+//!   [`conductor`] (replicas where they are wanted), [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
-//!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`mod@format`] names
+//!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`replication`] makes
+//!   one volume of its replicas on several nodes. [`mod@format`] names
 //!   every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
@@ -15,13 +16,16 @@
 
 pub mod agent;
 pub mod blk;
+pub mod conductor;
 pub mod data;
 pub mod disk;
 pub mod format;
 mod fsio;
+pub mod media;
 pub mod model;
 pub mod nbd;
 pub mod pool;
+pub mod replication;
 mod sys;
 pub mod volume;
 pub mod volumes;

@@ -12,7 +12,8 @@ pub struct VolumeSpec {
     pub id: String,
     /// Its size in bytes. It only ever grows.
     pub size: u64,
-    /// The node that holds it.
+    /// The node that holds it; if several do ([`crate::replication::set::ReplicaSet`]), the one that looks after it
+    /// while nobody uses it.
     pub node: String,
     /// The volume it is a clone of, taken when it is made. What the source lacks up to `size` reads as zeroes.
     pub source: Option<String>,
@@ -20,6 +21,12 @@ pub struct VolumeSpec {
     pub read_only: bool,
     /// Who may use it now; `None` for nobody.
     pub export: Option<Export>,
+    /// The node that prepares to serve it to the same owner, see [`crate::volumes::begin_move`].
+    #[serde(default)]
+    pub moving: Option<String>,
+    /// The fencing number of the node that writes it while nobody uses it; [`VolumeSpec::epoch`] is what counts.
+    #[serde(default)]
+    pub keeper_epoch: u64,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -44,9 +51,21 @@ impl VolumeSpec {
             source: None,
             read_only: false,
             export: None,
+            moving: None,
+            keeper_epoch: 0,
             deleted: false,
             generation: 1,
         }
+    }
+
+    /// The node that writes it and reports it: where it is used, or kept.
+    pub fn lead(&self) -> &str {
+        self.export.as_ref().map_or(&self.node, |e| &e.node)
+    }
+
+    /// The epoch under which that node writes it.
+    pub fn epoch(&self) -> u64 {
+        self.export.as_ref().map_or(0, |e| e.epoch).max(self.keeper_epoch).max(1)
     }
 }
 
@@ -74,7 +93,7 @@ pub enum Phase {
     Gone,
 }
 
-/// A volume as it is. Writer: the storage agent of `node`.
+/// A volume as it is. Writer: the storage agent of the node that leads it ([`VolumeSpec::lead`]), `node`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeStatus {
     /// The volume's id.
@@ -114,7 +133,7 @@ impl VolumeStatus {
     pub fn new(spec: &VolumeSpec, phase: Phase) -> VolumeStatus {
         VolumeStatus {
             id: spec.id.clone(),
-            node: spec.node.clone(),
+            node: spec.lead().to_owned(),
             generation: spec.generation,
             phase,
             error: None,
@@ -124,6 +143,60 @@ impl VolumeStatus {
             allocated: 0,
             disk: None,
         }
+    }
+}
+
+/// One replica of a volume that has several, as it is on its node. Writer: the storage agent of `node`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// The volume's id.
+    pub volume: String,
+    /// The node that reports.
+    pub node: String,
+    /// How far the replica has come.
+    pub phase: Phase,
+    /// What is wrong with it, if anything.
+    pub error: Option<String>,
+    /// The disk that holds it, once it is on stable media there.
+    pub disk: Option<String>,
+    /// Bytes it takes on its disk, blocks shared with clones counted in each of them.
+    pub allocated: u64,
+}
+
+impl Record for ReplicaStatus {
+    const KIND: &'static str = "shards/replica-status";
+
+    fn id(&self) -> String {
+        ReplicaStatus::id_of(&self.volume, &self.node)
+    }
+}
+
+impl ReplicaStatus {
+    /// The id of the record of a volume's replica on a node.
+    pub fn id_of(volume: &str, node: &str) -> String {
+        format!("{volume}/{node}")
+    }
+}
+
+/// A volume that the node it moves to is ready to serve: its socket is there, reads are done, and changes are held
+/// until the move is finished. Writer: the storage agent of `node`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The volume's id.
+    pub volume: String,
+    /// The node that is ready.
+    pub node: String,
+    /// The generation of the spec that asked for it.
+    pub generation: u64,
+    /// Its vhost-user-blk socket there.
+    pub socket: String,
+}
+
+impl Record for Prepared {
+    const KIND: &'static str = "shards/volume-prepared";
+
+    fn id(&self) -> String {
+        format!("{}/{}", self.volume, self.node)
     }
 }
 

@@ -155,9 +155,25 @@ impl Pool {
         Ok(volume)
     }
 
+    /// Like [`Pool::open`], to write its content even if it is one that may only be read. Whoever does so is the only
+    /// one, and nobody reads it elsewhere until it is whole.
+    pub fn open_to_fill(&self, id: &str) -> io::Result<Arc<Volume>> {
+        let volume = self.open(id)?;
+        if volume.read_only() { Volume::open_to_fill(volume.dir()).map(Arc::new) } else { Ok(volume) }
+    }
+
     /// Makes a volume; it is durable when this returns. A clone lies on its source's disk, where it costs nothing
     /// if the file system can share blocks. Answers the disk.
     pub fn create(&self, new: &NewVolume) -> io::Result<Arc<Disk>> {
+        self.create_checked(new, || Ok(()))
+    }
+
+    /// Like [`Pool::create`], if `check` agrees once the content is there.
+    pub fn create_checked(
+        &self,
+        new: &NewVolume,
+        check: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Arc<Disk>> {
         check_id(&new.id)?;
         if self.find(&new.id).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -168,6 +184,7 @@ impl Pool {
             Some(source) => self.stage_clone(source, &mut manifest)?,
         };
         volume::write_manifest(staging.path(), &manifest)?;
+        check()?;
         let disk = staging.disk().clone();
         staging.publish(&new.id)?;
         Ok(disk)

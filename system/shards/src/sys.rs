@@ -182,6 +182,11 @@ impl<'m, K> Pieces<'m, K> {
 }
 
 impl<'m> Pieces<'m, Sink> {
+    /// The same pieces, to be filled once more.
+    pub fn again(&self) -> Pieces<'m, Sink> {
+        Pieces { all: self.all[self.front..].to_vec(), front: 0, _memory: PhantomData }
+    }
+
     /// Appends memory of ours.
     pub fn push_slice(&mut self, slice: &'m mut [u8]) {
         self.push(slice.as_mut_ptr(), slice.len());
@@ -224,10 +229,15 @@ impl<'m> Pieces<'m, Sink> {
         if self.len() < bytes.len() as u64 {
             return false;
         }
-        for byte in bytes {
-            // SAFETY: at least one byte is left, as counted above.
-            unsafe { self.all[self.front].iov_base.cast::<u8>().write_volatile(*byte) };
-            self.advance(1);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = self.all[self.front];
+            let (now, later) = rest.split_at(rest.len().min(piece.iov_len));
+            // SAFETY: the piece is writable for 'm and as long as `now`; what a guest does to it meanwhile may garble
+            // its own data and nothing else.
+            unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), piece.iov_base.cast::<u8>(), now.len()) };
+            self.advance(now.len());
+            rest = later;
         }
         true
     }
@@ -287,10 +297,19 @@ impl<'m> Pieces<'m, Source> {
         if self.len() < bytes.len() as u64 {
             return false;
         }
-        for byte in bytes {
-            // SAFETY: at least one byte is left, as counted above.
-            *byte = unsafe { self.all[self.front].iov_base.cast::<u8>().read_volatile() };
-            self.advance(1);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = self.all[self.front];
+            let len = piece.iov_len.min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            // SAFETY: the piece is readable for 'm and as long as `now`; what a guest does to it meanwhile may garble
+            // its own data and nothing else.
+            unsafe {
+                std::ptr::copy_nonoverlapping(piece.iov_base.cast::<u8>(), now.as_mut_ptr(), now.len())
+            };
+            let done = now.len();
+            self.advance(done);
+            rest = later;
         }
         true
     }

@@ -37,6 +37,8 @@ pub struct Volume {
     changes: RwLock<()>,
     /// The last change met a full disk and waits for room.
     full: AtomicBool,
+    /// Whether a writer of several replicas has it: nobody else may use it then. Held shared by who does.
+    taken: RwLock<bool>,
 }
 
 #[derive(Clone)]
@@ -69,21 +71,41 @@ impl Volume {
 
     /// Opens the volume `id` in a directory of another name, as it is while it is built.
     pub fn open_as(dir: &Path, id: &str) -> io::Result<Volume> {
-        let bytes = fsio::read_small(&dir.join(format::MANIFEST))?;
-        let manifest =
-            Manifest::parse(&bytes, id).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(Volume {
+        let manifest = read_manifest(dir, id)?;
+        let read_only = manifest.read_only;
+        Ok(Volume::with(dir, manifest, read_only))
+    }
+
+    /// Opens a volume to give it its content, even if it may only be read afterwards.
+    pub fn open_to_fill(dir: &Path) -> io::Result<Volume> {
+        let id = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        Ok(Volume::with(dir, read_manifest(dir, id)?, false))
+    }
+
+    fn with(dir: &Path, manifest: Manifest, read_only: bool) -> Volume {
+        Volume {
             dir: dir.into(),
             size: manifest.size.into(),
             segment_size: manifest.segment_size,
-            read_only: manifest.read_only,
+            read_only,
             segments: RwLock::new(vec![Slot::Unknown; manifest.segments()]),
             manifest: Mutex::new(manifest),
             dir_dirty: AtomicBool::new(true),
             flushing: Mutex::new(false),
             changes: RwLock::new(()),
             full: AtomicBool::new(false),
-        })
+            taken: RwLock::new(false),
+        }
+    }
+
+    /// Takes the volume for a writer of several replicas, for good: what is under way without one ends first.
+    pub fn take(&self) {
+        *alone(&self.taken) = true;
+    }
+
+    /// The right to use the volume as the only replica, while the guard lives; `None` once it was taken.
+    pub fn use_alone(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        Some(shared(&self.taken)).filter(|taken| !**taken)
     }
 
     /// Where it lies.
@@ -128,6 +150,18 @@ impl Volume {
         let mut to = Pieces::<Sink>::default();
         to.push_slice(slice);
         self.read(offset, len, &mut to)
+    }
+
+    /// Whether a range is known to hold zeroes without reading it: nothing was stored there.
+    pub fn is_hole(&self, offset: u64, len: u64) -> io::Result<bool> {
+        for part in self.parts(offset, len)? {
+            if let Some(segment) = self.segment(part.segment, false)?
+                && !fsio::is_hole(&segment.file, part.offset, part.len)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Writes a slice.
@@ -296,6 +330,11 @@ impl Slot {
             Slot::Unknown | Slot::Absent => None,
         }
     }
+}
+
+fn read_manifest(dir: &Path, id: &str) -> io::Result<Manifest> {
+    let bytes = fsio::read_small(&dir.join(format::MANIFEST))?;
+    Manifest::parse(&bytes, id).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// Writes a volume's manifest, durably.

@@ -7,42 +7,114 @@
 
 use cairn_state::{Abort, Record, StoreError, Tx, record};
 
-use crate::model::{Export, Phase, VolumeSpec, VolumeStatus};
+use crate::model::{DiskStatus, Export, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::replication::placement::{self, COPIES, Source};
+use crate::replication::set::ReplicaSet;
 
-/// Asks for a new volume. Its generation is set here. Refused with [`Abort::Taken`] if the id is in use, a
-/// tombstone included.
+/// Asks for a new volume, with replicas on as many nodes as there are and are wanted. Its generation is set here.
+/// Refused with [`Abort::Taken`] if the id is in use, a tombstone included.
 pub fn create(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
     if tx.get::<VolumeSpec>(&spec.id)?.is_some() {
         let (value, holder) = (spec.id.clone(), spec.id);
         return Err(Abort::Taken { kind: VolumeSpec::KIND, index: "id", value, holder });
     }
     spec.generation = 1;
+    let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?);
+    let source = match &spec.source {
+        Some(source) => source_of(tx, source)?,
+        None => None,
+    };
+    if let Some(set) = placement::initial(&spec, source.as_ref(), &candidates, COPIES) {
+        tx.put(&set)?;
+    }
     tx.put(&spec)
+}
+
+/// Where the source of a clone is.
+fn source_of(tx: &mut Tx, id: &str) -> Result<Option<Source>, Abort> {
+    let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(None) };
+    let in_sync = match tx.get::<ReplicaSet>(id)? {
+        Some(set) => set.in_sync().map(str::to_owned).collect(),
+        None => vec![spec.node],
+    };
+    Ok(Some(Source { in_sync, fixed: spec.read_only }))
 }
 
 /// Gives `owner` on `node` the use of the volume; answers the epoch under which it will be served. Whoever had
 /// it before is cut off. Asking again for the same owner and node changes nothing.
 pub fn export(tx: &mut Tx, id: &str, node: &str, owner: &str) -> Result<u64, Abort> {
-    let mut spec = require(tx, id)?;
+    let spec = require(tx, id)?;
     if let Some(now) = &spec.export
         && now.node == node
         && now.owner == owner
     {
         return Ok(now.epoch);
     }
+    take_over(tx, spec, node, owner)
+}
+
+/// Exports the volume to a node under the next epoch.
+fn take_over(tx: &mut Tx, mut spec: VolumeSpec, node: &str, owner: &str) -> Result<u64, Abort> {
+    // Another node writes it from now on: its one replica must be named, so that it can be reached from there.
+    if spec.node != node && tx.get::<ReplicaSet>(&spec.id)?.is_none() {
+        tx.put(&ReplicaSet::new(&spec.id, [spec.node.clone()]))?;
+    }
     // Generations of a spec never repeat, which is all that an epoch has to promise.
     let epoch = spec.generation + 1;
     spec.export = Some(Export { node: node.into(), owner: owner.into(), epoch });
+    spec.moving = None;
     put_next(tx, spec)?;
     Ok(epoch)
+}
+
+/// Lets `node` prepare to serve the volume to the owner it has, who moves there: the volume is reported
+/// [`Prepared`](crate::model::Prepared).
+/// Asking again changes nothing.
+pub fn begin_move(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
+    let spec = require(tx, id)?;
+    if spec.moving.as_deref() == Some(node) || spec.lead() == node {
+        return Ok(());
+    }
+    if spec.node != node && tx.get::<ReplicaSet>(id)?.is_none() {
+        tx.put(&ReplicaSet::new(id, [spec.node.clone()]))?;
+    }
+    put_next(tx, VolumeSpec { moving: Some(node.into()), ..spec })
+}
+
+/// The owner is on the node it was moving to: the volume is written from there, under the epoch answered. Asking again
+/// answers the same.
+pub fn finish_move(tx: &mut Tx, id: &str, node: &str) -> Result<u64, Abort> {
+    let spec = require(tx, id)?;
+    let Some(export) = spec.export.clone() else {
+        let why = "the volume is used by nobody, so nobody moves with it".into();
+        return Err(StoreError::Decode { key: record::key::<VolumeSpec>(id), why }.into());
+    };
+    if export.node == node && spec.moving.is_none() {
+        return Ok(export.epoch);
+    }
+    take_over(tx, spec, node, &export.owner)
+}
+
+/// The owner stays where it is. Without a move nothing changes.
+pub fn abort_move(tx: &mut Tx, id: &str) -> Result<(), Abort> {
+    match tx.get::<VolumeSpec>(id)? {
+        Some(spec) if spec.moving.is_some() => put_next(tx, VolumeSpec { moving: None, ..spec }),
+        _ => Ok(()),
+    }
 }
 
 /// Takes the use of the volume away from whoever has it. A volume that is not there is left alone.
 pub fn unexport(tx: &mut Tx, id: &str) -> Result<(), Abort> {
     match tx.get::<VolumeSpec>(id)? {
-        Some(spec) if spec.export.is_some() => put_next(tx, VolumeSpec { export: None, ..spec }),
+        Some(spec) if spec.export.is_some() => put_next(tx, kept(spec)),
         _ => Ok(()),
     }
+}
+
+/// The volume once nobody uses it: the node where it was used keeps it, if others may.
+fn kept(spec: VolumeSpec) -> VolumeSpec {
+    let (node, keeper_epoch) = (spec.lead().to_owned(), spec.generation + 1);
+    VolumeSpec { export: None, moving: None, node, keeper_epoch, ..spec }
 }
 
 /// Grows the volume to `size` bytes; a smaller size changes nothing, since volumes never shrink.
@@ -59,11 +131,7 @@ pub fn resize(tx: &mut Tx, id: &str, size: u64) -> Result<(), Abort> {
 /// or is ending already, is left alone.
 pub fn delete(tx: &mut Tx, id: &str) -> Result<(), Abort> {
     match tx.get::<VolumeSpec>(id)? {
-        Some(mut spec) if !spec.deleted => {
-            spec.deleted = true;
-            spec.export = None;
-            put_next(tx, spec)
-        }
+        Some(spec) if !spec.deleted => put_next(tx, VolumeSpec { deleted: true, ..kept(spec) }),
         _ => Ok(()),
     }
 }
@@ -83,6 +151,12 @@ pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     let gone = status(tx, id)?.is_some_and(|s| s.phase == Phase::Gone && s.generation >= spec.generation);
     if !spec.deleted || !gone {
         return Ok(false);
+    }
+    if let Some(set) = tx.get::<ReplicaSet>(id)? {
+        for replica in &set.replicas {
+            tx.delete::<ReplicaStatus>(&ReplicaStatus::id_of(id, &replica.node))?;
+        }
+        tx.delete::<ReplicaSet>(id)?;
     }
     tx.delete::<VolumeSpec>(id)?;
     tx.delete::<VolumeStatus>(id)?;

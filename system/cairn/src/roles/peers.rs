@@ -42,7 +42,14 @@ fn role(user: &str, node: &str) -> Option<Role> {
         "cairn-storage" => (
             "storage",
             &["node/", "shards/"][..],
-            vec![prefix::<cairn_shards::model::VolumeStatus>(), prefix::<cairn_shards::model::DiskStatus>()],
+            vec![
+                prefix::<cairn_shards::model::VolumeStatus>(),
+                prefix::<cairn_shards::model::DiskStatus>(),
+                prefix::<cairn_shards::model::ReplicaStatus>(),
+                prefix::<cairn_shards::model::Prepared>(),
+                // Which replicas are in sync: by compare-and-swap, under the epoch of the volume's writer.
+                prefix::<cairn_shards::replication::set::ReplicaSet>(),
+            ],
         ),
         _ => return None,
     };

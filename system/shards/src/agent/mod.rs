@@ -1,26 +1,36 @@
 //! The node side: the storage process. It makes the disks and sockets of this node match the volumes' specs, and
 //! reports what it sees.
 //!
-//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks. Everything that
+//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`shared_plan`] and
+//! [`shared`] do so for volumes that have replicas on several nodes. Everything that
 //! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
 
 mod disks;
 mod plan;
 mod reconcile;
 mod report;
+mod shared;
+mod shared_plan;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_state::{AgentArgs, Mirror, reconcile as driver};
+use cairn_wire::remote::{Endpoint, Services};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::reconcile::Mirrors;
 use crate::blk::ServeOptions;
 use crate::data;
-use crate::model::{VolumeSpec, VolumeStatus};
 use crate::pool::Pool;
+use crate::replication::group::{Means, Renewed};
+use crate::replication::remote::{Everywhere, Net};
+use crate::replication::replica::{Replicas, boot_id};
+use crate::replication::service::{ReplicaService, SERVICE};
 
 /// How often volumes are looked at without any news (a full disk makes none).
 const VOLUMES_RESYNC: Duration = Duration::from_secs(5);
@@ -40,6 +50,27 @@ pub struct Options {
     pub disks_interval: Duration,
     /// How images are checked and converted.
     pub convert: data::ConvertLimits,
+    /// The other nodes, if there may be any.
+    pub cluster: Option<Cluster>,
+    /// How long ago the cloud last knew this node to be alive; `None` if that is not told.
+    pub renewed: Renewed,
+}
+
+/// The way to other nodes, and theirs to this one.
+#[derive(Clone)]
+pub struct Cluster {
+    /// What this node proves itself by, and whom it trusts.
+    pub endpoint: Endpoint,
+    /// Where it listens for writers on other nodes; the port is [`crate::replication::service::PORT`] in earnest.
+    pub listen: SocketAddr,
+    /// The other nodes, by name.
+    pub net: Net,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("listen", &self.listen).finish_non_exhaustive()
+    }
 }
 
 impl Default for Options {
@@ -50,6 +81,8 @@ impl Default for Options {
             data_socket_mode: 0o660,
             disks_interval: Duration::from_secs(10),
             convert: data::ConvertLimits::default(),
+            cluster: None,
+            renewed: Renewed::default(),
         }
     }
 }
@@ -78,19 +111,56 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || scanned.scan()).await {
         tracing::error!(disks_dir = %disks_dir.display(), error = %e, "no data disks");
     }
-    let specs = Mirror::<VolumeSpec>::start(args.store.clone(), Some(&args.state_dir)).await;
-    let statuses = Mirror::<VolumeStatus>::start(args.store.clone(), None).await;
+    let mirrors = mirrors(&args).await;
     let (news, news_seen) = watch::channel(0);
-    let wake = vec![specs.changes(), statuses.changes(), news_seen];
-    let service = data::Service::new(pool.clone(), specs.clone(), options.convert);
+    let Mirrors { specs, statuses, sets, replica_statuses } = &mirrors;
+    let wake =
+        vec![specs.changes(), statuses.changes(), sets.changes(), replica_statuses.changes(), news_seen];
+    let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
+        .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");
-    let volumes = reconcile::Volumes::new(&args, pool.clone(), serve, specs, statuses, news.clone());
+    let replicas = Arc::new(Replicas::new(pool.clone(), boot_id()));
+    let net = options.cluster.as_ref().map(|c| c.net.clone());
+    let opener = Arc::new(Everywhere::new(&args.node, replicas.clone(), net));
+    let (node, store, renewed) = (args.node.clone(), args.store.clone(), options.renewed);
+    let means = Means { node, store, opener, renewed };
+    let volumes =
+        reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let disks = disks::Disks::new(&args, pool, news);
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(disks, vec![], options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),
+        serve_replicas(options.cluster, replicas),
     );
+}
+
+/// Follows what is wanted. What must be known without the controller is kept on this node's disk.
+async fn mirrors(args: &AgentArgs) -> Mirrors {
+    let ledger = Some(args.state_dir.as_path());
+    Mirrors {
+        specs: Mirror::start(args.store.clone(), ledger).await,
+        statuses: Mirror::start(args.store.clone(), None).await,
+        sets: Mirror::start(args.store.clone(), ledger).await,
+        replica_statuses: Mirror::start(args.store.clone(), None).await,
+    }
+}
+
+/// Lets writers on other nodes at the replicas of this one.
+async fn serve_replicas(cluster: Option<Cluster>, replicas: Arc<Replicas>) {
+    let Some(Cluster { endpoint, listen, .. }) = cluster else { return };
+    loop {
+        let service = Arc::new(ReplicaService::new(replicas.clone()));
+        let services = Services::new().with(SERVICE, service);
+        let served = match TcpListener::bind(listen).await {
+            Ok(listener) => cairn_wire::remote::serve(listener, endpoint.clone(), services).await,
+            Err(e) => Err(cairn_wire::remote::Error::Broken(e.to_string())),
+        };
+        if let Err(e) = served {
+            tracing::error!(%listen, error = %e, "replicas are not served to other nodes");
+        }
+        tokio::time::sleep(SOCKET_REST).await;
+    }
 }
 
 async fn serve_data(service: data::Service, socket: PathBuf, mode: u32) {

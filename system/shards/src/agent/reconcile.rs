@@ -16,9 +16,15 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::plan::{Plan, Seen, Step, Stored, plan};
 use super::report;
 use crate::blk::{Export, ServeOptions};
+use crate::format;
 use crate::fsio;
-use crate::model::{Phase, VolumeSpec, VolumeStatus};
+use crate::media::Switch;
+use crate::model::{Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::{NewVolume, Pool};
+use crate::replication::group::{Group, Means};
+use crate::replication::records;
+use crate::replication::replica::Replicas;
+use crate::replication::set::ReplicaSet;
 
 /// How long a pass waits for the requests under way when it takes a volume from its user.
 const UNEXPORT_PATIENCE: Duration = Duration::from_secs(3);
@@ -26,29 +32,57 @@ const UNEXPORT_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the room that volumes take is read again.
 const USAGE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What the reconciler reads: mirrors of the store.
+#[derive(Clone)]
+pub struct Mirrors {
+    /// What is wanted.
+    pub specs: Mirror<VolumeSpec>,
+    /// What was reported of volumes.
+    pub statuses: Mirror<VolumeStatus>,
+    /// Which replicas there are.
+    pub sets: Mirror<ReplicaSet>,
+    /// What was reported of them.
+    pub replica_statuses: Mirror<ReplicaStatus>,
+}
+
 /// The reconciler of volumes.
 pub struct Volumes {
-    node: String,
-    store: SharedStore,
+    pub(super) node: String,
+    pub(super) store: SharedStore,
     reporter: Reporter,
-    pool: Arc<Pool>,
-    serve: ServeOptions,
+    pub(super) pool: Arc<Pool>,
+    pub(super) serve: ServeOptions,
     specs: Mirror<VolumeSpec>,
-    statuses: Mirror<VolumeStatus>,
+    pub(super) statuses: Mirror<VolumeStatus>,
+    pub(super) sets: Mirror<ReplicaSet>,
+    pub(super) replica_statuses: Mirror<ReplicaStatus>,
+    /// What the writers of volumes work with.
+    pub(super) means: Means,
+    /// The replicas of this node.
+    pub(super) replicas: Arc<Replicas>,
     /// Wakes the next pass when work in the background ends.
-    news: watch::Sender<u64>,
-    exports: HashMap<String, Export>,
+    pub(super) news: watch::Sender<u64>,
+    pub(super) exports: HashMap<String, Export>,
+    /// What is behind each export.
+    pub(super) switches: HashMap<String, Arc<Switch>>,
+    /// The writers of volumes with several replicas that run here.
+    pub(super) groups: HashMap<String, Arc<Group>>,
     /// Volumes being made in the background.
-    making: HashMap<String, JoinHandle<io::Result<()>>>,
+    pub(super) making: HashMap<String, JoinHandle<io::Result<()>>>,
     /// Sizes of the volumes on disk, which only this reconciler changes.
-    stored: BTreeMap<String, Stored>,
+    pub(super) stored: BTreeMap<String, Stored>,
     /// A disk that the last survey could not read.
-    unread: Option<String>,
+    pub(super) unread: Option<String>,
     /// Bytes the volumes take on their disks, and when that was last looked at.
-    usage: HashMap<String, u64>,
+    pub(super) usage: HashMap<String, u64>,
     usage_read: Option<Instant>,
     /// What was written to the store; the mirror of it may lag behind.
-    reported: HashMap<String, VolumeStatus>,
+    pub(super) reported: HashMap<String, VolumeStatus>,
+    pub(super) told_replicas: HashMap<String, ReplicaStatus>,
+    /// When a volume whose replicas are not made yet was first looked at.
+    pub(super) first_seen: HashMap<String, Instant>,
+    /// Volumes that were said to be ready to move here, each with the generation.
+    pub(super) told_prepared: BTreeSet<(String, u64)>,
 }
 
 impl Volumes {
@@ -57,10 +91,12 @@ impl Volumes {
         args: &AgentArgs,
         pool: Arc<Pool>,
         serve: ServeOptions,
-        specs: Mirror<VolumeSpec>,
-        statuses: Mirror<VolumeStatus>,
+        mirrors: Mirrors,
+        means: Means,
+        replicas: Arc<Replicas>,
         news: watch::Sender<u64>,
     ) -> Volumes {
+        let Mirrors { specs, statuses, sets, replica_statuses } = mirrors;
         Volumes {
             node: args.node.clone(),
             store: args.store.clone(),
@@ -69,19 +105,40 @@ impl Volumes {
             serve,
             specs,
             statuses,
+            sets,
+            replica_statuses,
+            means,
+            replicas,
             news,
             exports: HashMap::new(),
+            switches: HashMap::new(),
+            groups: HashMap::new(),
             making: HashMap::new(),
             stored: BTreeMap::new(),
             unread: None,
             usage: HashMap::new(),
             usage_read: None,
             reported: HashMap::new(),
+            told_replicas: HashMap::new(),
+            first_seen: HashMap::new(),
+            told_prepared: BTreeSet::new(),
         }
     }
 
-    fn live(&self) -> bool {
-        self.specs.synced() && self.statuses.synced()
+    pub(super) fn live(&self) -> bool {
+        let told = self.statuses.synced() && self.replica_statuses.synced();
+        told && self.specs.synced() && self.sets.synced()
+    }
+
+    /// Whether a volume may be taken for one that has no other replica: its record may be on its way here.
+    async fn is_alone(&self, id: &str) -> bool {
+        if self.live()
+            && let Ok(found) = records::read(&self.store, id).await
+        {
+            return found.is_none();
+        }
+        // Once there were others, this node's replica has made them a promise.
+        !self.pool.find(id).is_some_and(|d| d.volume(id).join(format::REPLICA).exists())
     }
 
     /// Looks which volumes are on the disks.
@@ -112,6 +169,9 @@ impl Volumes {
         let failed = self.finished_making(&spec.id).await;
         let seen = self.seen(spec, clone_waits);
         let Plan { steps, mut phase, mut blocked } = plan(spec, &seen, &self.node);
+        if !steps.is_empty() && !self.is_alone(&spec.id).await {
+            return; // It is one of those with several replicas, and what says so is on its way here.
+        }
         if let Some(e) = failed {
             // The plan is to try again; the driver does so after a while.
             (phase, blocked) = (Phase::Failed, Some(e));
@@ -165,12 +225,7 @@ impl Volumes {
             }
             Step::Grow => self.grow(spec).await?,
             Step::Export(epoch) => self.export(&spec.id, *epoch).await?,
-            Step::Destroy => {
-                let (pool, id) = (self.pool.clone(), spec.id.clone());
-                blocking(move || pool.destroy(&id)).await?;
-                self.stored.remove(&spec.id);
-                self.empty_trash();
-            }
+            Step::Destroy => self.destroy(&spec.id).await?,
         }
         Ok(true)
     }
@@ -192,7 +247,7 @@ impl Volumes {
     }
 
     /// Takes note of a volume whose making has ended; answers why it failed, if it did.
-    async fn finished_making(&mut self, id: &str) -> Option<String> {
+    pub(super) async fn finished_making(&mut self, id: &str) -> Option<String> {
         if !self.making.get(id)?.is_finished() {
             return None;
         }
@@ -200,7 +255,7 @@ impl Volumes {
         if let Some(found) = find(&self.pool, id) {
             self.stored.insert(id.to_owned(), found);
         }
-        made.err().map(|e| if fsio::is_full(&e) { "disk full".into() } else { e.to_string() })
+        made.err().map(|e| Volumes::making_error(&e))
     }
 
     async fn grow(&mut self, spec: &VolumeSpec) -> io::Result<()> {
@@ -213,17 +268,12 @@ impl Volumes {
     }
 
     async fn export(&mut self, id: &str, epoch: u64) -> io::Result<()> {
-        self.unexport(id).await?; // one whose thread died
-        let (pool, serve, volume_id) = (self.pool.clone(), self.serve.clone(), id.to_owned());
-        let export = blocking(move || {
-            serve.prepare()?;
-            Export::start(&volume_id, epoch, pool.open(&volume_id)?, &serve)
-        });
-        self.exports.insert(id.to_owned(), export.await?);
-        Ok(())
+        let (pool, volume) = (self.pool.clone(), id.to_owned());
+        let volume = blocking(move || pool.open(&volume)).await?;
+        self.serve_media(id, epoch, volume).await
     }
 
-    async fn unexport(&mut self, id: &str) -> io::Result<()> {
+    pub(super) async fn unexport(&mut self, id: &str) -> io::Result<()> {
         let Some(mut export) = self.exports.remove(id) else { return Ok(()) };
         let stopped = spawn_blocking(move || (export.stop(UNEXPORT_PATIENCE), export)).await;
         match stopped.map_err(io::Error::other)? {
@@ -236,7 +286,7 @@ impl Volumes {
     }
 
     /// Frees in the background what was destroyed.
-    fn empty_trash(&self) {
+    pub(super) fn empty_trash(&self) {
         for disk in self.pool.disks() {
             spawn_blocking(move || {
                 if let Err(e) = disk.empty_trash() {
@@ -293,11 +343,17 @@ impl Volumes {
                 faults.push(Fault::new(format!("volume {id}"), e));
             }
         }
+        self.groups.retain(|id, _| wanted.contains(id));
+        self.switches.retain(|id, _| self.exports.contains_key(id));
+        self.told_replicas.retain(|id, _| wanted.contains(id));
+        self.first_seen.retain(|id, _| wanted.contains(id));
         self.reported.retain(|id, _| wanted.contains(id));
         if !self.live() {
             return;
         }
-        for status in self.statuses.all().iter().filter(|s| s.node == self.node && !wanted.contains(&s.id)) {
+        // One that another node reports by now is not ours to remove.
+        let ended = |s: &VolumeStatus| s.node == self.node && self.specs.get(&s.id).is_none();
+        for status in self.statuses.all().iter().filter(|s| ended(s)) {
             if let Err(e) = self.store.delete_record::<VolumeStatus>(&status.id).await {
                 faults.push(Fault::new(format!("the status of volume {}", status.id), e));
             }
@@ -316,8 +372,7 @@ impl Reconciler for Volumes {
         if let Err(fault) = self.survey().await {
             return vec![fault];
         }
-        let all: Vec<Arc<VolumeSpec>> =
-            self.specs.all().into_iter().filter(|s| s.node == self.node).collect();
+        let all: Vec<Arc<VolumeSpec>> = self.specs.all().into_iter().filter(|s| self.concerns(s)).collect();
         let wanted: BTreeSet<String> = all.iter().map(|s| s.id.clone()).collect();
         self.forget(&wanted, &mut faults).await;
         let sources: BTreeSet<String> = all
@@ -326,7 +381,12 @@ impl Reconciler for Volumes {
             .filter_map(|s| s.source.clone())
             .collect();
         for spec in &all {
-            self.one(spec, sources.contains(&spec.id), &mut faults).await;
+            let clone_waits = sources.contains(&spec.id);
+            match self.sets.get(&spec.id) {
+                Some(set) => self.shared(spec, &set, clone_waits, &mut faults).await,
+                None if spec.node == self.node => self.one(spec, clone_waits, &mut faults).await,
+                None => {} // The record of its replicas is on its way here.
+            }
         }
         report::clear_sockets(&self.serve.dir, &self.exports);
         let orphans: Vec<&String> = self.stored.keys().filter(|id| !wanted.contains(*id)).collect();
@@ -341,11 +401,23 @@ impl Reconciler for Volumes {
     }
 }
 
+impl Volumes {
+    /// Whether this node has to do with a volume.
+    fn concerns(&self, spec: &VolumeSpec) -> bool {
+        let set = self.sets.get(&spec.id);
+        let holds = set.is_some_and(|set| set.on(&self.node).is_some());
+        let used = spec.lead() == self.node || spec.moving.as_ref() == Some(&self.node);
+        holds || used || spec.node == self.node
+    }
+}
+
 fn seen_phase(seen: &Seen) -> Phase {
     seen.status.as_ref().map_or(Phase::Failed, |s| s.phase)
 }
 
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     spawn_blocking(f).await.map_err(io::Error::other)?
 }
 

@@ -20,21 +20,21 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::request::{Outcome, Request, Room, mark_dirty};
 use super::ring::Ring;
 use super::{Bitmap, GuestMap, GuestMemory, config};
-use crate::volume::Volume;
+use crate::media::Media;
 
 /// Worker threads per connection; the queues are dealt out among them.
 pub const WORKERS: usize = 2;
 /// The event of a worker's timer. Numbers up to the count of queues belong to the library.
 pub const TIMER_EVENT: u16 = config::QUEUES as u16 + 1;
-/// How long a request that met a full disk waits until it is tried again.
-const FULL_RETRY: Duration = Duration::from_millis(500);
+/// How long a request that met a full disk, or is held, waits until it is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
 /// The guest is told of completions at least after so many.
 const COMPLETIONS_UNTOLD_MAX: usize = 16;
 
 /// A volume as a virtio block device.
 pub struct Device {
     id: String,
-    volume: Arc<Volume>,
+    volume: Arc<dyn Media>,
     memory: GuestMemory,
     acked: AtomicU64,
     writeback: AtomicBool,
@@ -59,7 +59,7 @@ enum Drained {
 
 impl Device {
     /// The device of a volume, for one connection.
-    pub fn new(id: &str, volume: Arc<Volume>, memory: GuestMemory) -> io::Result<Device> {
+    pub fn new(id: &str, volume: Arc<dyn Media>, memory: GuestMemory) -> io::Result<Device> {
         let worker = || Ok(Worker { room: Mutex::default(), timer: Mutex::new(TimerFd::new()?) });
         Ok(Device {
             id: id.into(),
@@ -124,7 +124,7 @@ impl Device {
                 if request.is_slow() {
                     tell(&mut state, &mut untold);
                 }
-                match request.run(&self.volume, &self.id, self.is_writeback(), room) {
+                match request.run(&*self.volume, &self.id, self.is_writeback(), room) {
                     Outcome::Done(bytes) => len = bytes,
                     Outcome::Full => {
                         state.get_queue_mut().go_to_previous_position();

@@ -18,8 +18,8 @@ use super::GuestMap;
 use super::config::{ID_BYTES, RANGE_SECTORS_MAX, RANGES_MAX};
 use crate::format::SECTOR;
 use crate::fsio;
+use crate::media::{self, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
-use crate::volume::Volume;
 
 /// A chain of descriptors in a guest's memory.
 pub type Chain<'m> = DescriptorChain<&'m GuestMap>;
@@ -36,7 +36,7 @@ pub struct Room {
 pub enum Outcome {
     /// It is answered; so many bytes of the guest's memory were written.
     Done(u32),
-    /// The disk is full. Nothing was answered; the request must be done again later.
+    /// The disk is full, or the volume is held. Nothing was answered; the request must be done again later.
     Full,
 }
 
@@ -75,10 +75,10 @@ impl<'m> Request<'m> {
     }
 
     /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
-    pub fn run(mut self, volume: &Volume, id: &str, writeback: bool, room: &mut Room) -> Outcome {
+    pub fn run(mut self, volume: &dyn Media, id: &str, writeback: bool, room: &mut Room) -> Outcome {
         let result = self.execute(volume, id, writeback);
         let outcome = match result {
-            Err(Refused::Disk(e)) if fsio::is_full(&e) => Outcome::Full,
+            Err(Refused::Disk(e)) if media::is_held(&e) => Outcome::Full,
             Ok(written) => self.answer(VIRTIO_BLK_S_OK, written),
             Err(Refused::Unsupported) => self.answer(VIRTIO_BLK_S_UNSUPP, 0),
             Err(Refused::Invalid) => self.answer(VIRTIO_BLK_S_IOERR, 0),
@@ -96,7 +96,7 @@ impl<'m> Request<'m> {
         Outcome::Done(written + 1)
     }
 
-    fn execute(&mut self, volume: &Volume, id: &str, writeback: bool) -> Result<u32, Refused> {
+    fn execute(&mut self, volume: &dyn Media, id: &str, writeback: bool) -> Result<u32, Refused> {
         match self.kind {
             VIRTIO_BLK_T_IN => {
                 let (offset, len) = range(volume, self.sector, self.sink.len())?;
@@ -129,7 +129,7 @@ impl<'m> Request<'m> {
         room as u32
     }
 
-    fn clear_ranges(&mut self, volume: &Volume) -> Result<(), Refused> {
+    fn clear_ranges(&mut self, volume: &dyn Media) -> Result<(), Refused> {
         let count = self.source.len() / 16;
         if count == 0 || count > u64::from(RANGES_MAX) || !self.source.len().is_multiple_of(16) {
             return Err(Refused::Invalid);
@@ -141,7 +141,7 @@ impl<'m> Request<'m> {
         Ok(())
     }
 
-    fn clear_range(&self, volume: &Volume, bytes: &[u8; 16]) -> Result<(), Refused> {
+    fn clear_range(&self, volume: &dyn Media, bytes: &[u8; 16]) -> Result<(), Refused> {
         let sectors = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let flags = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
         let zeroes = self.kind == VIRTIO_BLK_T_WRITE_ZEROES;
@@ -204,7 +204,7 @@ fn collect<'m>(
     Some(())
 }
 
-fn range(volume: &Volume, sector: u64, len: u64) -> Result<(u64, u64), Refused> {
+fn range(volume: &dyn Media, sector: u64, len: u64) -> Result<(u64, u64), Refused> {
     let offset = sector.checked_mul(SECTOR).ok_or(Refused::Invalid)?;
     let fits = offset.checked_add(len).is_some_and(|end| end <= volume.size());
     if !len.is_multiple_of(SECTOR) || !fits {
@@ -213,14 +213,17 @@ fn range(volume: &Volume, sector: u64, len: u64) -> Result<(u64, u64), Refused> 
     Ok((offset, len))
 }
 
-fn writable(volume: &Volume) -> Result<(), Refused> {
+fn writable(volume: &dyn Media) -> Result<(), Refused> {
     if volume.read_only() { Err(Refused::Invalid) } else { Ok(()) }
 }
 
-fn sync(volume: &Volume, writeback: bool) -> Result<u32, Refused> {
+fn sync(volume: &dyn Media, writeback: bool) -> Result<u32, Refused> {
     if !writeback {
         // A full disk cannot hold up a flush: room was taken when the data was written.
-        volume.flush().map_err(|e| Refused::Disk(io::Error::other(e)))?;
+        volume.flush().map_err(|e| match fsio::is_full(&e) {
+            true => Refused::Disk(io::Error::other(e)),
+            false => Refused::Disk(e),
+        })?;
     }
     Ok(0)
 }

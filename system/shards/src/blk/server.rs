@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, TIMER_EVENT, WORKERS};
 use super::{GuestMap, GuestMemory};
+use crate::media::Media;
 use crate::model::NBD_EXTENSION;
 use crate::nbd::NbdExport;
-use crate::volume::Volume;
 
 /// How long the thread rests after a connection that could not be set up.
 const SETUP_REST: Duration = Duration::from_millis(200);
@@ -56,11 +56,12 @@ impl ServeOptions {
 /// A volume that is being served. Dropping it ends the service.
 pub struct Export {
     id: String,
-    epoch: u64,
+    epoch: AtomicU64,
     socket: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     nbd: NbdExport,
+    volume: Arc<dyn Media>,
 }
 
 struct Shared {
@@ -72,7 +73,7 @@ struct Shared {
 
 impl Export {
     /// Serves the volume under this epoch. When this returns, the socket is there and is listened on.
-    pub fn start(id: &str, epoch: u64, volume: Arc<Volume>, options: &ServeOptions) -> io::Result<Export> {
+    pub fn start(id: &str, epoch: u64, volume: Arc<dyn Media>, options: &ServeOptions) -> io::Result<Export> {
         let socket = options.socket(id);
         let by_nbd = socket.with_extension(NBD_EXTENSION);
         let nbd = NbdExport::start(id, volume.clone(), bind(&by_nbd, options.gid)?, &by_nbd)?;
@@ -83,15 +84,23 @@ impl Export {
             current: Mutex::default(),
         });
         let (thread_shared, thread_id) = (shared.clone(), id.to_owned());
+        volume.interrupt(false);
+        let served = volume.clone();
         let thread = std::thread::Builder::new()
             .name(format!("blk-{}", id.get(..8).unwrap_or(id)))
-            .spawn(move || serve(&thread_id, listener, &volume, &thread_shared))?;
-        Ok(Export { id: id.into(), epoch, socket, shared, thread: Some(thread), nbd })
+            .spawn(move || serve(&thread_id, listener, &served, &thread_shared))?;
+        let epoch = AtomicU64::new(epoch);
+        Ok(Export { id: id.into(), epoch, socket, shared, thread: Some(thread), nbd, volume })
     }
 
     /// The epoch served.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.load(SeqCst)
+    }
+
+    /// It is served under this epoch from now on, to the same guest.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, SeqCst);
     }
 
     /// The vhost-user socket.
@@ -129,6 +138,7 @@ impl Export {
     fn signal(&self) {
         // Only the first time: later the path may belong to a newer export.
         if !self.shared.stopping.swap(true, SeqCst) {
+            self.volume.interrupt(true);
             let _ = fs::remove_file(&self.socket);
         }
         self.nbd.signal();
@@ -143,7 +153,7 @@ impl Export {
 impl Drop for Export {
     fn drop(&mut self) {
         self.signal();
-        tracing::debug!(volume = self.id, epoch = self.epoch, "an export ends");
+        tracing::debug!(volume = self.id, epoch = self.epoch(), "an export ends");
     }
 }
 
@@ -167,7 +177,7 @@ fn own(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-fn serve(id: &str, listener: UnixListener, volume: &Arc<Volume>, shared: &Shared) {
+fn serve(id: &str, listener: UnixListener, volume: &Arc<dyn Media>, shared: &Shared) {
     let mut listener = Listener::from(listener);
     while !shared.stopping.load(SeqCst) {
         let served = wait(&listener, &shared.wake).and_then(|ready| match ready {
@@ -197,7 +207,7 @@ fn wait(listener: &Listener, wake: &EventFd) -> io::Result<bool> {
     }
 }
 
-fn connection(id: &str, listener: &mut Listener, volume: &Arc<Volume>, shared: &Shared) -> io::Result<()> {
+fn connection(id: &str, listener: &mut Listener, volume: &Arc<dyn Media>, shared: &Shared) -> io::Result<()> {
     let memory: GuestMemory = GuestMemoryAtomic::new(GuestMap::new());
     let device = Arc::new(Device::new(id, volume.clone(), memory.clone())?);
     let ended = converse(id, listener, &device, memory, shared);

@@ -33,6 +33,7 @@ pub use convert::ConvertLimits;
 use crate::fsio;
 use crate::model::VolumeSpec;
 use crate::pool::{self, Claim, Pool};
+use crate::replication::set::ReplicaSet;
 
 /// The largest virtual size accepted where the request names no cap, in bytes: 2 TiB.
 const CAP_DEFAULT: u64 = 2 << 40;
@@ -104,6 +105,8 @@ pub struct Service {
 struct Inner {
     pool: Arc<Pool>,
     specs: Mirror<VolumeSpec>,
+    /// This node, and which replicas of volumes are in sync.
+    sets: Option<(String, Mirror<ReplicaSet>)>,
     limits: ConvertLimits,
     /// Bounds how many images are checked and converted at once.
     converting: Semaphore,
@@ -113,7 +116,16 @@ impl Service {
     /// Serves the images of this pool. `specs` tells which ids are spoken for.
     pub fn new(pool: Arc<Pool>, specs: Mirror<VolumeSpec>, limits: ConvertLimits) -> Service {
         let converting = Semaphore::new(limits.concurrency.max(1));
-        Service { inner: Arc::new(Inner { pool, specs, limits, converting }) }
+        Service { inner: Arc::new(Inner { pool, specs, sets: None, limits, converting }) }
+    }
+
+    /// Gives nothing of replicas that `sets` does not say are in sync on `node`.
+    pub fn with_replicas(self, node: &str, sets: Mirror<ReplicaSet>) -> Service {
+        let Inner { pool, specs, limits, .. } = &*self.inner;
+        let converting = Semaphore::new(limits.concurrency.max(1));
+        let sets = Some((node.to_owned(), sets));
+        let (pool, specs, limits) = (pool.clone(), specs.clone(), limits.clone());
+        Service { inner: Arc::new(Inner { pool, specs, sets, limits, converting }) }
     }
 
     /// Its routes.
@@ -127,6 +139,13 @@ impl Service {
 }
 
 impl Inner {
+    /// Refuses what is here and may lack something.
+    fn whole(&self, id: &str) -> Result<(), DataError> {
+        let behind =
+            self.sets.as_ref().and_then(|(node, sets)| sets.get(id).map(|set| !set.is_in_sync(node)));
+        if behind == Some(true) { Err(DataError::not_found(id)) } else { Ok(()) }
+    }
+
     fn claim(&self, id: &str) -> Result<Claim, DataError> {
         pool::check_id(id)?;
         // Claimed first: a tombstone that comes from here on waits for the import's end, one that was there is seen.
@@ -158,6 +177,7 @@ async fn put_from_volume(
     State(service): State<Service>,
     Path((id, volume)): Path<(String, String)>,
 ) -> Result<axum::Json<ImageImported>, DataError> {
+    service.inner.whole(&volume)?;
     import::from_volume(&service.inner, &id, &volume).await.map(axum::Json)
 }
 
@@ -166,5 +186,6 @@ async fn get_image(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, DataError> {
+    service.inner.whole(&id)?;
     read::image(&service.inner.pool, &id, headers.get(http::header::RANGE)).await
 }

@@ -14,8 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::protocol::{self, Command, Request};
-use crate::fsio;
-use crate::volume::Volume;
+use crate::media::{self, Media};
 
 /// How long a write that met a full disk waits until it is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
@@ -31,7 +30,7 @@ pub struct NbdExport {
 
 struct Shared {
     id: String,
-    volume: Arc<Volume>,
+    volume: Arc<dyn Media>,
     stopping: AtomicBool,
     current: Mutex<Option<UnixStream>>,
 }
@@ -40,7 +39,7 @@ impl NbdExport {
     /// Serves the volume on a listener that is bound to `socket`.
     pub fn start(
         id: &str,
-        volume: Arc<Volume>,
+        volume: Arc<dyn Media>,
         listener: UnixListener,
         socket: &Path,
     ) -> io::Result<NbdExport> {
@@ -146,8 +145,8 @@ fn converse(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
 /// Does a request, waiting for room as long as it takes. The outer error: the export ends.
 fn perform(shared: &Shared, request: &Request, buffer: &mut [u8]) -> io::Result<io::Result<()>> {
     loop {
-        match execute(&shared.volume, request, buffer) {
-            Err(e) if fsio::is_full(&e) => std::thread::sleep(FULL_RETRY),
+        match execute(&*shared.volume, request, buffer) {
+            Err(e) if media::is_held(&e) => std::thread::sleep(FULL_RETRY),
             done => return Ok(done),
         }
         if shared.stopping.load(SeqCst) {
@@ -156,7 +155,7 @@ fn perform(shared: &Shared, request: &Request, buffer: &mut [u8]) -> io::Result<
     }
 }
 
-fn execute(volume: &Volume, request: &Request, buffer: &mut [u8]) -> io::Result<()> {
+fn execute(volume: &dyn Media, request: &Request, buffer: &mut [u8]) -> io::Result<()> {
     let (offset, len) = (request.offset, u64::from(request.len));
     match request.command {
         Command::Read => return volume.read_slice(offset, buffer),

@@ -1,0 +1,364 @@
+//! Acts on volumes that have several replicas: makes and destroys this node's, runs the writer of those that are used
+//! or kept here, serves them, and reports.
+//!
+//! It writes [`ReplicaStatus`] and [`Prepared`] records of this node, and [`VolumeStatus`] ones of volumes that this
+//! node leads. The record of a volume's replicas is changed by its writer alone.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_state::{Fault, StoreError, StoreExt};
+use tokio::task::spawn_blocking;
+
+use super::reconcile::{Volumes, blocking};
+use super::report;
+use super::shared_plan::{Origin, Plan, Seen, Step, plan};
+use crate::blk::Export;
+use crate::fsio;
+use crate::media::{self, Media, Switch};
+use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::pool::NewVolume;
+use crate::replication::group::Group;
+use crate::replication::set::ReplicaSet;
+use crate::replication::{records, writer};
+
+/// How long the replicas of a new volume are waited for, once one is there.
+const MAKING_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Volumes {
+    /// One volume, on one of its nodes or where it is used.
+    pub(super) async fn shared(
+        &mut self,
+        spec: &VolumeSpec,
+        set: &ReplicaSet,
+        clone_waits: bool,
+        faults: &mut Vec<Fault>,
+    ) {
+        let failed = self.finished_making(&spec.id).await;
+        if let Some(group) = self.groups.get(&spec.id).filter(|g| g.set() != *set) {
+            group.look().await;
+        }
+        let seen = self.shared_seen(spec, set, clone_waits);
+        let Plan { steps, mut replica, mut blocked } = plan(spec, set, &seen, &self.node);
+        if let Some(e) = failed {
+            (replica, blocked) = (replica.map(|_| Phase::Failed), Some(e));
+        }
+        for step in steps {
+            match self.shared_act(spec, set, &step).await {
+                Ok(true) => {}
+                Ok(false) => replica = Some(Phase::Creating),
+                Err(e) => {
+                    blocked = Some(e.to_string());
+                    if matches!(step, Step::Create { .. } | Step::Destroy) {
+                        replica = replica.map(|_| Phase::Failed);
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(why) = &blocked {
+            faults.push(Fault::new(format!("volume {}", spec.id), why));
+        }
+        if let Err(e) = self.shared_tell(spec, set, replica, blocked).await {
+            faults.push(Fault::new(format!("the status of volume {}", spec.id), e));
+        }
+    }
+
+    fn shared_seen(&mut self, spec: &VolumeSpec, set: &ReplicaSet, clone_waits: bool) -> Seen {
+        let made = self.is_made(set);
+        let id = &spec.id;
+        let told = self.replica_status(id);
+        let group = self.groups.get(id).filter(|g| g.phase() != writer::Phase::Fenced);
+        Seen {
+            stored: self.stored.get(id).cloned(),
+            had_disk: told.filter(|s| s.phase != Phase::Gone).and_then(|s| s.disk),
+            unread: self.unread.clone(),
+            in_the_making: self.making.contains_key(id) || self.pool.is_claimed(id),
+            clone_waits,
+            served: self.exports.get(id).filter(|e| e.is_serving()).map(Export::epoch),
+            led: group.map(|g| g.epoch()),
+            led_size: group.map_or(0, |g| g.size()),
+            settled: group.is_some_and(|g| g.is_settled()),
+            source: spec.source.as_ref().map_or(Origin::Absent, |s| self.origin(s)),
+            live: self.live(),
+            made,
+        }
+    }
+
+    /// Whether a volume that was never written can be: its replicas in sync are made, or one is and the others take
+    /// too long.
+    fn is_made(&mut self, set: &ReplicaSet) -> bool {
+        if set.epoch > 0 {
+            return true;
+        }
+        let first = *self.first_seen.entry(set.id.clone()).or_insert_with(Instant::now);
+        let ready = |node: &str| match node == self.node {
+            true => self.stored.contains_key(&set.id) && !self.making.contains_key(&set.id),
+            false => {
+                let status = self.replica_statuses.get(&ReplicaStatus::id_of(&set.id, node));
+                status.is_some_and(|s| s.phase == Phase::Ready)
+            }
+        };
+        let late = first.elapsed() >= MAKING_PATIENCE;
+        set.in_sync().all(ready) || (late && set.in_sync().any(ready))
+    }
+
+    fn replica_status(&self, id: &str) -> Option<ReplicaStatus> {
+        let told = self.told_replicas.get(id).cloned();
+        let key = ReplicaStatus::id_of(id, &self.node);
+        told.or_else(|| self.replica_statuses.get(&key).map(|s| ReplicaStatus::clone(&s)))
+    }
+
+    fn origin(&self, source: &str) -> Origin {
+        if !self.stored.contains_key(source) || self.making.contains_key(source) {
+            return Origin::Absent;
+        }
+        match self.sets.get(source).is_none_or(|set| set.is_in_sync(&self.node)) {
+            true => Origin::InSync,
+            false => Origin::Behind,
+        }
+    }
+
+    /// Does a step; false if it goes on in the background.
+    async fn shared_act(&mut self, spec: &VolumeSpec, set: &ReplicaSet, step: &Step) -> io::Result<bool> {
+        tracing::info!(volume = spec.id, ?step, "acting");
+        match step {
+            Step::Unexport => self.unexport(&spec.id).await?,
+            Step::Unlead => drop(self.groups.remove(&spec.id)),
+            Step::Create { source, exact } => {
+                self.create_replica(spec, source.clone(), *exact);
+                return Ok(false);
+            }
+            Step::Destroy => {
+                self.replicas.forget(&spec.id);
+                self.destroy(&spec.id).await?;
+            }
+            Step::Lead(epoch) => self.lead(spec, *epoch).await?,
+            Step::Grow => {
+                let (group, size) = (self.groups.get(&spec.id).cloned(), spec.size);
+                if let Some(group) = group {
+                    // It may be held for as long as a node is away, which must hold up nothing else.
+                    drop(spawn_blocking(move || group.grow(size)));
+                }
+            }
+            Step::Export(epoch) => self.export_shared(&spec.id, *epoch).await?,
+            Step::Prepare => {
+                let size = spec.size;
+                let read_only = spec.read_only;
+                tracing::debug!(volume = spec.id, replicas = set.replicas.len(), "a volume will move here");
+                self.serve_media(&spec.id, 0, Arc::new(media::Prepared { size, read_only })).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn create_replica(&mut self, spec: &VolumeSpec, source: Option<String>, exact: bool) {
+        let new = NewVolume { id: spec.id.clone(), size: spec.size, read_only: spec.read_only, source };
+        let (pool, news, means) = (self.pool.clone(), self.news.clone(), self.means.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let task = spawn_blocking(move || {
+            let source = new.source.clone().filter(|_| exact);
+            let read = |source: &String| runtime.block_on(records::read_at(&means.store, source));
+            let before = source.as_ref().map(&read).transpose().map_err(io::Error::other)?.flatten();
+            let made = pool.create_checked(&new, || {
+                let Some(source) = &source else { return Ok(()) };
+                let after = read(source).map_err(io::Error::other)?;
+                let in_sync = after.as_ref().is_none_or(|(set, _)| set.is_in_sync(&means.node));
+                // One that changes may have missed a write while it was copied, and have caught up since.
+                let still = before == after || pool.open(source)?.read_only();
+                if in_sync && still { Ok(()) } else { Err(media::held("its source is behind here")) }
+            });
+            news.send_modify(|n| *n += 1);
+            made.map(drop)
+        });
+        self.making.insert(spec.id.clone(), task);
+    }
+
+    /// Starts the writer of a volume.
+    async fn lead(&mut self, spec: &VolumeSpec, epoch: u64) -> io::Result<()> {
+        let read = records::read(&self.means.store, &spec.id).await.map_err(io::Error::other)?;
+        let Some(set) = read else { return Err(io::Error::other("its replicas are not known")) };
+        let group = Arc::new(Group::start(self.means.clone(), set, epoch, spec.size, spec.read_only));
+        if let Some(switch) =
+            self.switches.get(&spec.id).cloned().filter(|_| self.exports.contains_key(&spec.id))
+        {
+            let media = group.clone();
+            // Waits for requests under way, which may take as long as the disk does.
+            spawn_blocking(move || switch.set(media)).await.map_err(io::Error::other)?;
+        }
+        self.groups.insert(spec.id.clone(), group);
+        Ok(())
+    }
+
+    async fn export_shared(&mut self, id: &str, epoch: u64) -> io::Result<()> {
+        let Some(group) = self.groups.get(id).cloned() else {
+            return Err(io::Error::other("its writer does not run"));
+        };
+        match self.exports.get(id).filter(|e| e.is_serving()) {
+            // It serves the group since that was started.
+            Some(export) => export.set_epoch(epoch),
+            None => self.serve_media(id, epoch, group).await?,
+        }
+        Ok(())
+    }
+
+    /// Serves whatever it is; it may become something else.
+    pub(super) async fn serve_media(
+        &mut self,
+        id: &str,
+        epoch: u64,
+        media: Arc<dyn Media>,
+    ) -> io::Result<()> {
+        self.unexport(id).await?; // one whose thread died
+        let (serve, volume, switch) = (self.serve.clone(), id.to_owned(), Arc::new(Switch::new(media)));
+        let served = switch.clone();
+        let export = blocking(move || {
+            serve.prepare()?;
+            Export::start(&volume, epoch, served, &serve)
+        });
+        self.exports.insert(id.to_owned(), export.await?);
+        self.switches.insert(id.to_owned(), switch);
+        Ok(())
+    }
+
+    async fn shared_tell(
+        &mut self,
+        spec: &VolumeSpec,
+        set: &ReplicaSet,
+        replica: Option<Phase>,
+        blocked: Option<String>,
+    ) -> Result<(), StoreError> {
+        if !self.live() {
+            return Ok(());
+        }
+        if let Some(phase) = replica {
+            self.tell_replica(spec, phase, blocked.clone()).await?;
+        }
+        self.tell_prepared(spec).await?;
+        if spec.lead() == self.node {
+            self.tell_volume(spec, set, replica, blocked).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_replica(
+        &mut self,
+        spec: &VolumeSpec,
+        phase: Phase,
+        error: Option<String>,
+    ) -> Result<(), StoreError> {
+        let known = self.replica_status(&spec.id);
+        let stored = self.stored.get(&spec.id);
+        let usage = stored.map(|_| self.usage.get(&spec.id).copied().unwrap_or(0));
+        let before = known.as_ref().filter(|_| phase != Phase::Gone);
+        let status = ReplicaStatus {
+            volume: spec.id.clone(),
+            node: self.node.clone(),
+            phase,
+            error,
+            disk: stored.map(|s| s.disk.clone()).or_else(|| before.and_then(|s| s.disk.clone())),
+            allocated: report::allocated(before.map_or(0, |s| s.allocated), usage),
+        };
+        if known.as_ref() != Some(&status) {
+            self.store.put_record(&status).await?;
+        }
+        self.told_replicas.insert(spec.id.clone(), status);
+        Ok(())
+    }
+
+    async fn tell_prepared(&mut self, spec: &VolumeSpec) -> Result<(), StoreError> {
+        let key = (spec.id.clone(), spec.generation);
+        let export = self.exports.get(&spec.id).filter(|e| e.is_serving());
+        let moves_here = spec.moving.as_ref() == Some(&self.node);
+        match export.filter(|_| moves_here) {
+            Some(export) if !self.told_prepared.contains(&key) => {
+                let (volume, node) = (spec.id.clone(), self.node.clone());
+                let socket = export.socket().display().to_string();
+                let prepared = Prepared { volume, node, generation: spec.generation, socket };
+                self.store.put_record(&prepared).await?;
+                self.told_prepared.insert(key);
+            }
+            None if self.told_prepared.iter().any(|(id, _)| *id == spec.id) => {
+                let id = format!("{}/{}", spec.id, self.node);
+                self.store.delete_record::<Prepared>(&id).await?;
+                self.told_prepared.retain(|(id, _)| *id != spec.id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn tell_volume(
+        &mut self,
+        spec: &VolumeSpec,
+        set: &ReplicaSet,
+        own: Option<Phase>,
+        blocked: Option<String>,
+    ) -> Result<(), StoreError> {
+        let of = |node: &str| -> Option<ReplicaStatus> {
+            let key = ReplicaStatus::id_of(&spec.id, node);
+            self.replica_statuses.get(&key).map(|s| ReplicaStatus::clone(&s))
+        };
+        let phase_of = |node: &str| match own.filter(|_| node == self.node) {
+            Some(phase) => phase,
+            None => of(node).map_or(Phase::Creating, |s| s.phase),
+        };
+        let phase = volume_phase(spec, set, phase_of);
+        let export = self.exports.get(&spec.id).filter(|e| e.is_serving() && e.epoch() > 0);
+        let group = self.groups.get(&spec.id);
+        let told = self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s));
+        // The node that led it before may have had the last word.
+        let overwritten = told.as_ref().is_some_and(|s| s.node != self.node);
+        let known = self.reported.get(&spec.id).cloned().filter(|_| !overwritten).or(told);
+        let replicas: Vec<ReplicaStatus> = set.in_sync().filter_map(of).collect();
+        let status = VolumeStatus {
+            id: spec.id.clone(),
+            node: self.node.clone(),
+            generation: spec.generation,
+            phase,
+            error: blocked.or_else(|| group.filter(|g| g.is_full()).map(|_| "disk full".to_owned())),
+            socket: export.map(|e| e.socket().display().to_string()),
+            epoch: export.map_or(0, Export::epoch),
+            size: match phase {
+                Phase::Ready => group.map_or(spec.size, |g| g.size()),
+                _ => 0,
+            },
+            allocated: replicas.iter().map(|s| s.allocated).max().unwrap_or(0),
+            disk: replicas.iter().find_map(|s| s.disk.clone()),
+        };
+        if known.as_ref() != Some(&status) {
+            self.store.put_record(&status).await?;
+        }
+        self.reported.insert(spec.id.clone(), status);
+        Ok(())
+    }
+
+    /// Destroys what is on a disk here.
+    pub(super) async fn destroy(&mut self, id: &str) -> io::Result<()> {
+        let (pool, doomed) = (self.pool.clone(), id.to_owned());
+        blocking(move || pool.destroy(&doomed)).await?;
+        self.stored.remove(id);
+        self.empty_trash();
+        Ok(())
+    }
+
+    /// Why making a volume failed, for people.
+    pub(super) fn making_error(e: &io::Error) -> String {
+        if fsio::is_full(e) { "disk full".into() } else { e.to_string() }
+    }
+}
+
+/// How far a volume is, given how far its replicas are: there when one in sync is, gone when all are.
+fn volume_phase(spec: &VolumeSpec, set: &ReplicaSet, of: impl Fn(&str) -> Phase) -> Phase {
+    if spec.deleted {
+        let gone = set.replicas.iter().all(|r| of(&r.node) == Phase::Gone);
+        return if gone { Phase::Gone } else { Phase::Ready };
+    }
+    let phases: Vec<Phase> = set.in_sync().map(of).collect();
+    match phases.contains(&Phase::Ready) {
+        true => Phase::Ready,
+        false if phases.iter().all(|p| *p == Phase::Failed) => Phase::Failed,
+        false => Phase::Creating,
+    }
+}

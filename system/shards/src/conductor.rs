@@ -1,0 +1,221 @@
+//! The controller's care for replicas: more of them when nodes come, others when nodes are lost, and a new keeper for a
+//! volume whose keeper is lost. One runs on each controller; what two do at once, one of them finds done.
+//!
+//! It changes records of replicas only as [`placement::repair`] says, never which of them are in sync, and a spec only
+//! to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_state::{Abort, LocalStore, Tx};
+
+use crate::model::{DiskStatus, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::replication::placement::{self, COPIES, Candidate, Lost};
+use crate::replication::set::ReplicaSet;
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// How long a node may be silent until its replicas are made elsewhere.
+const SILENT_MAX: Duration = Duration::from_secs(600);
+/// How long the keeper of a volume may be silent until another keeps it.
+const KEEPER_SILENT_MAX: Duration = Duration::from_secs(30);
+
+/// What the cloud knows of its nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// Those that are alive.
+    pub alive: BTreeSet<String>,
+    /// Those that were removed.
+    pub removed: BTreeSet<String>,
+}
+
+/// Asks what the cloud knows of its nodes; `None` while that cannot be said, and nothing is done then.
+pub type Census = Arc<dyn Fn() -> Option<Nodes> + Send + Sync>;
+
+/// Runs for ever.
+pub async fn conductor(store: LocalStore, census: Census) {
+    let mut absences = Absences::default();
+    loop {
+        if let Some(nodes) = census() {
+            let absent = absences.note(&store, &nodes);
+            if let Err(e) = pass(&store, &nodes, &absent).await {
+                tracing::warn!(error = %e, "replicas could not be looked after");
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Since when nodes are silent, as this controller saw it.
+#[derive(Debug, Default)]
+struct Absences(HashMap<String, Instant>);
+
+/// Nodes that are silent now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// For a while.
+    pub briefly: BTreeSet<String>,
+    /// For long.
+    pub long: BTreeSet<String>,
+}
+
+impl Absences {
+    fn note(&mut self, store: &LocalStore, nodes: &Nodes) -> Absent {
+        let disks: Vec<DiskStatus> =
+            store.read(|tx| tx.list_unfenced()).unwrap_or_else(|_: Abort| Vec::new());
+        let silent: BTreeSet<String> =
+            disks.into_iter().map(|d| d.node).filter(|n| !nodes.alive.contains(n)).collect();
+        self.0.retain(|node, _| silent.contains(node));
+        let mut absent = Absent::default();
+        for node in silent {
+            let since = self.0.entry(node.clone()).or_insert_with(Instant::now).elapsed();
+            if since >= KEEPER_SILENT_MAX {
+                absent.briefly.insert(node.clone());
+            }
+            if since >= SILENT_MAX {
+                absent.long.insert(node);
+            }
+        }
+        absent
+    }
+}
+
+/// Takes one step for each volume that needs one.
+pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<(), Abort> {
+    let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced())?;
+    let mut candidates = placement::candidates(&disks);
+    candidates.retain(|c| nodes.alive.contains(&c.node));
+    let lost = Lost { silent: absent.long.clone(), removed: nodes.removed.clone() };
+    let specs: Vec<VolumeSpec> = store.read(|tx| tx.list_unfenced())?;
+    for spec in specs {
+        store.transact(|tx| one(tx, &spec.id, &candidates, &lost, absent)).await?;
+    }
+    Ok(())
+}
+
+fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
+    let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
+    let kept = tx.get::<ReplicaSet>(id)?;
+    let set = match &kept {
+        Some(set) => set.clone(),
+        // Only what is there can have a second replica: until then it has one place to be made in.
+        None if is_made(tx, id)? && !spec.deleted => ReplicaSet::new(id, [spec.node.clone()]),
+        None => return Ok(()),
+    };
+    let next = match gone(tx, &set)? {
+        Some(next) => Some(next),
+        None if spec.deleted => without_removed(&set, lost),
+        None => placement::repair(&set, spec.lead(), candidates, lost, COPIES),
+    };
+    if let Some(next) = &next {
+        tx.put(next)?;
+    }
+    give_keeper(tx, spec, next.as_ref().or(kept.as_ref()), absent, lost)
+}
+
+fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
+    Ok(tx.get::<VolumeStatus>(id)?.is_some_and(|s| s.phase == Phase::Ready))
+}
+
+/// The set without a replica that has left.
+fn gone(tx: &mut Tx, set: &ReplicaSet) -> Result<Option<ReplicaSet>, Abort> {
+    for replica in set.replicas.iter().filter(|r| r.leaving) {
+        let id = ReplicaStatus::id_of(&set.id, &replica.node);
+        if tx.get::<ReplicaStatus>(&id)?.is_some_and(|s| s.phase == Phase::Gone) {
+            tx.delete::<ReplicaStatus>(&id)?;
+            return Ok(Some(set.left(&replica.node)));
+        }
+    }
+    Ok(None)
+}
+
+/// The set of a volume that ends, without what nobody will say that it is gone.
+fn without_removed(set: &ReplicaSet, lost: &Lost) -> Option<ReplicaSet> {
+    let mut next = set.clone();
+    next.replicas.retain(|r| !lost.removed.contains(&r.node));
+    (next != *set).then_some(next)
+}
+
+/// A volume that nobody uses is kept by a node that lives and has all of it.
+fn give_keeper(
+    tx: &mut Tx,
+    spec: VolumeSpec,
+    set: Option<&ReplicaSet>,
+    absent: &Absent,
+    lost: &Lost,
+) -> Result<(), Abort> {
+    let away = |node: &str| absent.briefly.contains(node) || lost.removed.contains(node);
+    let keeper = set.and_then(|set| set.in_sync().find(|n| !away(n)).map(str::to_owned));
+    match keeper.filter(|_| spec.export.is_none() && away(&spec.node)) {
+        Some(node) => {
+            let (generation, keeper_epoch) = (spec.generation + 1, spec.generation + 1);
+            tx.put(&VolumeSpec { node, generation, keeper_epoch, ..spec })
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(node: &str) -> DiskStatus {
+        DiskStatus {
+            node: node.into(),
+            disk: format!("disk-{node}"),
+            path: "/d".into(),
+            size: 1000,
+            free: 500,
+            healthy: true,
+            error: None,
+        }
+    }
+
+    fn alive(nodes: &[&str]) -> Nodes {
+        Nodes { alive: nodes.iter().map(|n| (*n).to_owned()).collect(), ..Nodes::default() }
+    }
+
+    async fn store() -> LocalStore {
+        let store = LocalStore::in_memory().unwrap();
+        let spec = VolumeSpec::new("v", "a", 1024);
+        let put = |tx: &mut Tx| -> Result<(), Abort> {
+            ["a", "b", "c"].iter().try_for_each(|n| tx.put(&disk(n)))?;
+            tx.put(&spec)?;
+            tx.put(&VolumeStatus::new(&spec, Phase::Ready))
+        };
+        store.transact(put).await.unwrap();
+        store
+    }
+
+    fn set(store: &LocalStore) -> Option<ReplicaSet> {
+        store.read(|tx| tx.get::<ReplicaSet>("v")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_volume_of_one_node_gets_replicas_when_others_are_there() {
+        let store = store().await;
+        pass(&store, &alive(&["a"]), &Absent::default()).await.unwrap();
+        assert_eq!(set(&store), None, "one node: all is as it was");
+        for _ in 0..4 {
+            pass(&store, &alive(&["a", "b", "c"]), &Absent::default()).await.unwrap();
+        }
+        let set = set(&store).unwrap();
+        assert_eq!((set.replicas.len(), set.in_sync().collect::<Vec<_>>()), (3, vec!["a"]));
+    }
+
+    #[tokio::test]
+    async fn a_volume_whose_keeper_is_silent_gets_another_and_one_that_ends_waits_for_no_removed_node() {
+        let store = store().await;
+        let three = ReplicaSet::new("v", ["a", "b", "c"].map(String::from));
+        store.transact(|tx| tx.put(&three)).await.unwrap();
+        let absent = Absent { briefly: ["a".to_owned()].into(), ..Absent::default() };
+        pass(&store, &alive(&["b", "c"]), &absent).await.unwrap();
+        let spec = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
+        assert_eq!((spec.node.as_str(), spec.epoch()), ("b", 2));
+        store.transact(|tx| tx.put(&VolumeSpec { deleted: true, ..spec.clone() })).await.unwrap();
+        let nodes = Nodes { removed: ["a".to_owned()].into(), ..alive(&["b", "c"]) };
+        pass(&store, &nodes, &Absent::default()).await.unwrap();
+        assert_eq!(set(&store).unwrap().replicas.len(), 2);
+    }
+}

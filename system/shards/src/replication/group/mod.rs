@@ -1,0 +1,429 @@
+//! A volume's writer at work: does what the state machine says, and serves guests with what comes of it.
+//!
+//! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
+//! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
+
+mod media;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use cairn_state::SharedStore;
+use tokio::runtime::Handle;
+
+use super::link::{Answer, Ear, Link, Opener, Target};
+use super::op::{Failure, Op};
+use super::records;
+use super::regions::REGION;
+use super::set::ReplicaSet;
+use super::writer::{Action, CopyFailure, Phase, RequestId, Seq, Writer};
+use crate::media::{Media, held};
+
+/// How often the writer is told the time.
+const TICK: Duration = Duration::from_millis(100);
+/// How long the requests under way may take when the volume is taken from its user.
+const LAST_MAX: Duration = Duration::from_secs(2);
+/// How long one region may take to be stored.
+const COPY_MAX: Duration = Duration::from_secs(30);
+
+/// After so long without the cloud's word that this node is alive, another may be about to take its volumes over.
+const SILENT_MAX: Duration = Duration::from_secs(15);
+
+/// Tells how long ago the cloud last knew this node to be alive; `None` if that is not known. It must be cheap.
+#[derive(Clone, Default)]
+pub struct Renewed(pub Option<Arc<dyn Fn() -> Option<Duration> + Send + Sync>>);
+
+impl std::fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Renewed(told)" } else { "Renewed(untold)" })
+    }
+}
+
+impl Renewed {
+    /// Whether others may take over what this node does.
+    fn is_fenced(&self) -> bool {
+        self.0.as_ref().and_then(|ago| ago()).is_some_and(|ago| ago > SILENT_MAX)
+    }
+}
+
+/// What a group works with.
+#[derive(Clone)]
+pub struct Means {
+    /// The node this is.
+    pub node: String,
+    /// The store.
+    pub store: SharedStore,
+    /// The way to replicas.
+    pub opener: Arc<dyn Opener>,
+    /// This node's standing.
+    pub renewed: Renewed,
+}
+
+/// The writer of a volume and its connections. Dropping it ends them; nothing is completed any more.
+pub struct Group {
+    inner: Arc<Inner>,
+    ticker: tokio::task::AbortHandle,
+}
+
+struct Inner {
+    means: Means,
+    volume: String,
+    epoch: u64,
+    read_only: bool,
+    runtime: Handle,
+    begun: Instant,
+    state: Mutex<State>,
+    /// Told of completions and of each change of phase.
+    news: Condvar,
+    links: Mutex<HashMap<String, Numbered>>,
+    links_made: AtomicU64,
+    copies: Mutex<HashMap<Seq, Copier>>,
+    interrupted: AtomicBool,
+    /// Nothing is done for the guest: this node may not be the one to do it.
+    silenced: AtomicBool,
+    full: AtomicBool,
+}
+
+/// A connection and its number, by which a late word of an earlier one is known.
+type Numbered = (u64, Arc<dyn Link>);
+/// The node that stores a region, and whom to tell.
+type Copier = (String, Sender<Result<(), Failure>>);
+
+struct State {
+    writer: Writer,
+    awaited: HashSet<RequestId>,
+    ended: HashMap<RequestId, Result<(), Failure>>,
+}
+
+impl Group {
+    /// Starts the writer of a volume of `size` bytes under this epoch; `set` is its record, as it was just read from
+    /// the store. Must be called on a runtime.
+    pub fn start(means: Means, set: ReplicaSet, epoch: u64, size: u64, read_only: bool) -> Group {
+        let volume = set.id.clone();
+        let writer = Writer::new(&means.node, epoch, size, set);
+        let state = State { writer, awaited: HashSet::new(), ended: HashMap::new() };
+        let inner = Arc::new(Inner {
+            means,
+            volume,
+            epoch,
+            read_only,
+            runtime: Handle::current(),
+            begun: Instant::now(),
+            state: Mutex::new(state),
+            news: Condvar::new(),
+            links: Mutex::default(),
+            links_made: AtomicU64::new(0),
+            copies: Mutex::default(),
+            interrupted: AtomicBool::new(false),
+            silenced: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+        });
+        let ticker = tokio::spawn(tick(Arc::downgrade(&inner))).abort_handle();
+        Group { inner, ticker }
+    }
+
+    /// The epoch it writes under.
+    pub fn epoch(&self) -> u64 {
+        self.inner.epoch
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        guard(&self.inner.state).writer.phase()
+    }
+
+    /// The record of its replicas, as it knows it.
+    pub fn set(&self) -> ReplicaSet {
+        guard(&self.inner.state).writer.set().clone()
+    }
+
+    /// Regions that replicas lack, in all.
+    pub fn behind(&self) -> u64 {
+        guard(&self.inner.state).writer.behind()
+    }
+
+    /// Whether all replicas are whole and nothing is under way.
+    pub fn is_settled(&self) -> bool {
+        guard(&self.inner.state).writer.is_settled()
+    }
+
+    /// The record may have changed: reads it anew.
+    pub async fn look(&self) {
+        self.inner.look().await;
+    }
+
+    /// Makes the volume grow on all replicas. Blocks.
+    pub fn grow(&self, size: u64) -> io::Result<()> {
+        if size <= self.size() { Ok(()) } else { self.inner.request(Op::Grow(size)) }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.ticker.abort();
+        self.inner.interrupted.store(true, SeqCst);
+        self.inner.handle(false, Writer::fence);
+    }
+}
+
+async fn tick(group: Weak<Inner>) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        let Some(group) = group.upgrade() else { return };
+        group.heed_standing().await;
+        let now = group.begun.elapsed();
+        group.handle(false, |writer| writer.tick(now));
+    }
+}
+
+impl Inner {
+    /// Tells the writer of something, and does what it says. `inline`: this thread may do I/O.
+    fn handle(self: &Arc<Inner>, inline: bool, event: impl FnOnce(&mut Writer) -> Vec<Action>) {
+        let actions = event(&mut guard(&self.state).writer);
+        self.perform(inline, actions);
+    }
+
+    /// Reads the record; false if the store cannot be reached.
+    async fn look(self: &Arc<Inner>) -> bool {
+        let version = guard(&self.state).writer.version();
+        let Ok(found) = records::read(&self.means.store, &self.volume).await else { return false };
+        self.handle(false, |writer| match found {
+            Some(set) => writer.seen(set, version),
+            None => writer.fence(),
+        });
+        true
+    }
+
+    /// Stops while this node is not heard of, and goes on only when it is known that nobody has taken over.
+    async fn heed_standing(self: &Arc<Inner>) {
+        let fenced = self.means.renewed.is_fenced();
+        let before = self.silenced.load(SeqCst);
+        if fenced != before && (fenced || self.look().await) {
+            tracing::warn!(volume = self.volume, held = fenced, "this node's standing has changed");
+            self.silenced.store(fenced, SeqCst);
+        }
+    }
+
+    fn perform(self: &Arc<Inner>, inline: bool, actions: Vec<Action>) {
+        let mut queue: VecDeque<Action> = actions.into();
+        while let Some(action) = queue.pop_front() {
+            match action {
+                Action::Send { node, seq, op } => queue.extend(self.send(inline, &node, seq, op)),
+                Action::Complete { request, result } => self.complete(request, result),
+                Action::Open(node) => self.in_background(move |this| this.open(node)),
+                Action::Close(node) => self.close(&node),
+                Action::Copy { from, to, region, seq } => self.in_background(move |this| {
+                    let result = this.copy(&from, &to, region, seq);
+                    this.handle(true, |writer| writer.copied(result));
+                }),
+                Action::Swap { expect, new } => self.swap(expect, new),
+            }
+        }
+        self.news.notify_all();
+    }
+
+    fn in_background(self: &Arc<Inner>, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
+        let this = self.clone();
+        drop(self.runtime.spawn_blocking(move || f(&this)));
+    }
+
+    fn link(&self, node: &str) -> Option<Arc<dyn Link>> {
+        guard(&self.links).get(node).map(|(_, link)| link.clone())
+    }
+
+    fn send(self: &Arc<Inner>, inline: bool, node: &str, seq: Seq, op: Op) -> Vec<Action> {
+        let Some(link) = self.link(node) else { return Vec::new() };
+        let Some(local) = link.local() else {
+            link.send(seq, op);
+            return Vec::new();
+        };
+        if !inline {
+            let node = node.to_owned();
+            self.in_background(move |this| {
+                let actions = this.send(true, &node, seq, op);
+                this.perform(true, actions);
+            });
+            return Vec::new();
+        }
+        let result = local.apply(seq, &op);
+        guard(&self.state).writer.done(node, seq, result)
+    }
+
+    fn complete(&self, request: RequestId, result: Result<(), Failure>) {
+        self.full.store(result == Err(Failure::Full), SeqCst);
+        let mut state = guard(&self.state);
+        if state.awaited.remove(&request) {
+            state.ended.insert(request, result);
+        }
+    }
+
+    fn open(self: &Arc<Inner>, node: String) {
+        let made = self.links_made.fetch_add(1, SeqCst);
+        let size = guard(&self.state).writer.size();
+        let target = Target { node: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
+        match self.means.opener.open(&target, self.ear(&node, made)) {
+            Ok((link, opened)) => {
+                tracing::debug!(volume = self.volume, node, "a replica is connected");
+                guard(&self.links).insert(node.clone(), (made, link));
+                self.handle(true, |writer| writer.opened(&node, opened));
+            }
+            Err(why) => {
+                tracing::debug!(volume = self.volume, node, %why, "a replica cannot be connected");
+                self.handle(true, |writer| writer.lost(&node, &why));
+            }
+        }
+    }
+
+    /// What hears the replica of this connection; an older one is not listened to.
+    fn ear(self: &Arc<Inner>, node: &str, made: u64) -> Ear {
+        let (group, node) = (Arc::downgrade(self), node.to_owned());
+        Arc::new(move |answer| {
+            let Some(group) = group.upgrade() else { return };
+            match answer {
+                Answer::Done(seq, result) => group.heard(&node, seq, result),
+                Answer::Lost(why) => {
+                    let current = guard(&group.links).get(&node).is_none_or(|(link, _)| *link == made);
+                    if current {
+                        tracing::info!(volume = group.volume, node, %why, "a replica is lost");
+                        group.close(&node);
+                        group.handle(false, |writer| writer.lost(&node, &why));
+                    }
+                }
+            }
+        })
+    }
+
+    fn heard(self: &Arc<Inner>, node: &str, seq: Seq, result: Result<(), Failure>) {
+        let copy = guard(&self.copies).remove(&seq);
+        match copy {
+            Some((_, copier)) => drop(copier.send(result)),
+            None => self.handle(false, |writer| writer.done(node, seq, result)),
+        }
+    }
+
+    fn close(&self, node: &str) {
+        if let Some((_, link)) = guard(&self.links).remove(node) {
+            link.close();
+        }
+        guard(&self.copies).retain(|_, (of, _)| of != node);
+    }
+
+    fn swap(self: &Arc<Inner>, expect: ReplicaSet, new: ReplicaSet) {
+        let this = self.clone();
+        drop(self.runtime.spawn(async move {
+            let swapped = records::swap(&this.means.store, &expect, &new).await;
+            tracing::info!(volume = this.volume, ?swapped, in_sync = ?new.in_sync().collect::<Vec<_>>(), "replicas");
+            this.handle(false, |writer| writer.swapped(swapped));
+        }));
+    }
+
+    /// Makes a region of one replica like that of another.
+    fn copy(&self, from: &str, to: &str, region: u64, seq: Seq) -> Result<(), CopyFailure> {
+        let size = guard(&self.state).writer.size();
+        let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
+        let source = self.link(from).ok_or(CopyFailure::Source)?;
+        let target = self.link(to).ok_or(CopyFailure::Target)?;
+        let wanted = source.digest(region).map_err(|_| CopyFailure::Source)?;
+        if target.digest(region).map_err(|_| CopyFailure::Target)? == wanted {
+            return Ok(());
+        }
+        let op = match wanted {
+            [0, ..] if wanted == [0; 32] => Op::Zero { offset, len, unmap: true },
+            _ => Op::Write { offset, data: source.read(offset, len).map_err(|_| CopyFailure::Source)? },
+        };
+        let stored = match target.local() {
+            Some(local) => local.apply(seq, &op),
+            None => self.await_copy(to, seq).map_or_else(Err, |answer| {
+                target.send(seq, op);
+                answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
+            }),
+        };
+        stored.map_err(|_| CopyFailure::Target)
+    }
+
+    fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {
+        let (answer, awaited) = channel();
+        guard(&self.copies).insert(seq, (to.to_owned(), answer));
+        Ok(awaited)
+    }
+
+    /// Waits while nothing may be done for the guest.
+    fn wait_heard(&self) -> io::Result<()> {
+        while self.silenced.load(SeqCst) {
+            if self.interrupted.load(SeqCst) {
+                return Err(held("the cloud does not hear this node"));
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Does a request and waits for its end.
+    fn request(self: &Arc<Inner>, op: Op) -> io::Result<()> {
+        self.wait_heard()?;
+        let (id, actions) = {
+            let mut state = guard(&self.state);
+            let (id, actions) = state.writer.request(op);
+            state.awaited.insert(id);
+            (id, actions)
+        };
+        self.perform(true, actions);
+        let (begun, mut state) = (Instant::now(), guard(&self.state));
+        loop {
+            if let Some(result) = state.ended.remove(&id) {
+                return result.map_err(|e| error(&e));
+            }
+            let serves = state.writer.phase() == Phase::Serving && begun.elapsed() < LAST_MAX;
+            if self.interrupted.load(SeqCst) && !serves {
+                state.awaited.remove(&id);
+                return Err(held("the volume is taken from its user"));
+            }
+            state = self.news.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The connection to read from; waits until there is one.
+    fn reader(&self) -> io::Result<(String, Arc<dyn Link>)> {
+        let mut state = guard(&self.state);
+        loop {
+            let node = state.writer.read_from().map(str::to_owned);
+            if let Some(found) = node.and_then(|node| self.link(&node).map(|link| (node, link))) {
+                return Ok(found);
+            }
+            if self.interrupted.load(SeqCst) || state.writer.phase() == Phase::Fenced {
+                return Err(held("no replica in sync can be reached"));
+            }
+            state = self.news.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+        let size = guard(&self.state).writer.size();
+        match offset.checked_add(len).is_some_and(|end| end <= size) {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the volume")),
+        }
+    }
+}
+
+fn error(failure: &Failure) -> io::Error {
+    match failure {
+        Failure::Fenced => held("another writer has the volume"),
+        Failure::Full => io::Error::from_raw_os_error(libc::ENOSPC),
+        Failure::Broken(why) => io::Error::other(why.clone()),
+    }
+}
+
+// The state machine is whole between events, and no event panics.
+fn guard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

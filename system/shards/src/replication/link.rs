@@ -1,0 +1,107 @@
+//! A writer's connection to a replica, be it on a disk of this node or on another node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::op::{Failure, Op, Opened};
+use super::replica::{Digest, Replica, Replicas};
+use super::writer::Seq;
+use crate::sys::{Pieces, Sink};
+
+/// What a replica says on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A step has ended so.
+    Done(Seq, Result<(), Failure>),
+    /// The connection has ended; nothing more is heard on it.
+    Lost(Failure),
+}
+
+/// Takes what replicas say. It must return soon.
+pub type Ear = Arc<dyn Fn(Answer) + Send + Sync>;
+
+/// A connection to a replica. All calls may block but `close`, and are made on threads that may.
+pub trait Link: Send + Sync {
+    /// Sends a step; its end is told to the ear.
+    fn send(&self, seq: Seq, op: Op);
+
+    /// Reads bytes.
+    fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure>;
+
+    /// What a region holds.
+    fn digest(&self, region: u64) -> Result<Digest, Failure>;
+
+    /// The replica, if it is of this node.
+    fn local(&self) -> Option<&LocalLink> {
+        None
+    }
+
+    /// Ends the connection; no answer is told any more.
+    fn close(&self);
+}
+
+/// What is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The node of the replica.
+    pub node: String,
+    /// The volume.
+    pub volume: String,
+    /// The writer's epoch.
+    pub epoch: u64,
+    /// The volume's size in bytes, to which the replica grows.
+    pub size: u64,
+}
+
+/// Opens replicas. Calls block.
+pub trait Opener: Send + Sync {
+    /// Connects to a replica.
+    fn open(&self, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure>;
+}
+
+/// A connection to a replica of this node: steps are done where they are sent.
+pub struct LocalLink {
+    replica: Arc<Replica>,
+    session: u64,
+    ear: Ear,
+}
+
+impl LocalLink {
+    /// Connects to a replica of this node.
+    pub fn open(replicas: &Replicas, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure> {
+        let replica = replicas.get(&target.volume).map_err(|e| Failure::Broken(e.to_string()))?;
+        let (session, opened) = replica.begin(target.epoch, target.size)?;
+        Ok((Arc::new(LocalLink { replica, session, ear }), opened))
+    }
+
+    /// Does a step.
+    pub fn apply(&self, seq: Seq, op: &Op) -> Result<(), Failure> {
+        self.replica.apply(self.session, seq, op)
+    }
+
+    /// Reads into pieces.
+    pub fn read_into(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> Result<(), Failure> {
+        self.replica.read_into(self.session, offset, len, to)
+    }
+}
+
+impl Link for LocalLink {
+    fn send(&self, seq: Seq, op: Op) {
+        (self.ear)(Answer::Done(seq, self.apply(seq, &op)));
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
+        self.replica.read(self.session, offset, len)
+    }
+
+    fn digest(&self, region: u64) -> Result<Digest, Failure> {
+        self.replica.digest(self.session, region)
+    }
+
+    fn local(&self) -> Option<&LocalLink> {
+        Some(self)
+    }
+
+    fn close(&self) {}
+}

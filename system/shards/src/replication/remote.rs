@@ -1,0 +1,158 @@
+//! Replicas on other nodes, as a writer reaches them: one stream per volume and replica.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_wire::remote::{Connection, Messages, Outgoing, PeerId, Peers, Refusal};
+use futures_util::stream;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::link::{Answer, Ear, Link, LocalLink, Opener, Target};
+use super::op::{Failure, Op, Opened};
+use super::replica::{Digest, Replicas};
+use super::service::{Ask, Look, Open, SERVICE, Told};
+use super::writer::Seq;
+
+/// How long a connection may take to be opened, and a read to be answered.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Which key the node of this name has; `None` if it is no member.
+pub type WhoIs = Arc<dyn Fn(&str) -> Option<PeerId> + Send + Sync>;
+
+/// The way to other nodes.
+#[derive(Clone)]
+pub struct Net {
+    /// The other nodes; whoever makes it keeps their addresses fresh.
+    pub peers: Peers,
+    /// Nodes by name.
+    pub who_is: WhoIs,
+}
+
+/// Opens replicas, of this node and of others.
+pub struct Everywhere {
+    node: String,
+    replicas: Arc<Replicas>,
+    net: Option<Net>,
+    runtime: Handle,
+}
+
+impl Everywhere {
+    /// For writers on `node`. Must be called on the runtime that connections shall live on.
+    pub fn new(node: &str, replicas: Arc<Replicas>, net: Option<Net>) -> Everywhere {
+        Everywhere { node: node.into(), replicas, net, runtime: Handle::current() }
+    }
+}
+
+impl Opener for Everywhere {
+    fn open(&self, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure> {
+        if target.node == self.node {
+            return LocalLink::open(&self.replicas, target, ear);
+        }
+        let unknown = || Failure::Broken(format!("{} is not known to be a node of this cloud", target.node));
+        let net = self.net.as_ref().ok_or_else(unknown)?;
+        let peer = (net.who_is)(&target.node).ok_or_else(unknown)?;
+        self.runtime.block_on(RemoteLink::open(net.peers.clone(), peer, target.clone(), ear))
+    }
+}
+
+/// A connection to a replica of another node.
+pub struct RemoteLink {
+    volume: String,
+    session: u64,
+    connection: Connection,
+    asks: UnboundedSender<Ask>,
+    closed: Arc<AtomicBool>,
+    listener: tokio::task::AbortHandle,
+    runtime: Handle,
+}
+
+impl RemoteLink {
+    async fn open(
+        peers: Peers,
+        peer: PeerId,
+        target: Target,
+        ear: Ear,
+    ) -> Result<(Arc<dyn Link>, Opened), Failure> {
+        let broken = |e: &dyn std::fmt::Display| Failure::Broken(e.to_string());
+        let connection = tokio::time::timeout(WITHIN, peers.connection(peer)).await;
+        let connection = connection.map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
+        // What is on its way is bounded by the requests that the writer takes on.
+        let (asks, queue) = unbounded_channel();
+        let Target { volume, epoch, size, .. } = target;
+        let _ = asks.send(Ask::Open(Open { volume: volume.clone(), epoch, size }));
+        let method = format!("{SERVICE}/write");
+        let mut told = connection.stream(&method, outgoing(queue), WITHIN).await.map_err(|e| broken(&e))?;
+        let first = tokio::time::timeout(WITHIN, told.only()).await;
+        let (session, opened) = match first.map_err(|e| broken(&e))?.map_err(|e| broken(&e))? {
+            Told::Opened(session, opened) => (session, opened),
+            Told::Refused(why) => return Err(why),
+            Told::Done(..) => return Err(Failure::Broken("it answers what was not asked".into())),
+        };
+        let closed = Arc::new(AtomicBool::new(false));
+        let listener = tokio::spawn(listen(told, ear, closed.clone())).abort_handle();
+        let runtime = Handle::current();
+        let link = RemoteLink { volume, session, connection, asks, closed, listener, runtime };
+        Ok((Arc::new(link), opened))
+    }
+
+    fn look<T: DeserializeOwned>(&self, method: &str, at: u64, len: u64) -> Result<T, Failure> {
+        let look = Look { volume: self.volume.clone(), session: self.session, at, len };
+        let method = format!("{SERVICE}/{method}");
+        let answer = self.runtime.block_on(self.connection.call(&method, &look, WITHIN));
+        answer.unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
+    }
+}
+
+fn outgoing(queue: UnboundedReceiver<Ask>) -> Outgoing {
+    Outgoing::stream(stream::unfold(queue, |mut queue| async move {
+        queue.recv().await.map(|ask| (Ok::<Ask, Refusal>(ask), queue))
+    }))
+}
+
+async fn listen(mut told: Messages, ear: Ear, closed: Arc<AtomicBool>) {
+    let why = loop {
+        match told.next().await {
+            Ok(Some(Told::Done(seq, result))) => {
+                if !closed.load(SeqCst) {
+                    ear(Answer::Done(seq, result));
+                }
+            }
+            Ok(Some(_)) => break "it answers what was not asked".to_owned(),
+            Ok(None) => break "it has closed the connection".to_owned(),
+            Err(e) => break e.to_string(),
+        }
+    };
+    if !closed.load(SeqCst) {
+        ear(Answer::Lost(Failure::Broken(why)));
+    }
+}
+
+impl Link for RemoteLink {
+    fn send(&self, seq: Seq, op: Op) {
+        // A closed queue is a connection that has ended, which the listener tells.
+        let _ = self.asks.send(Ask::Step(seq, op));
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
+        self.look("read", offset, len)
+    }
+
+    fn digest(&self, region: u64) -> Result<Digest, Failure> {
+        self.look("digest", region, 0)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.listener.abort();
+    }
+}
+
+impl Drop for RemoteLink {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}

@@ -1,0 +1,158 @@
+//! Where a volume's replicas are and which of them may be read: the record, and each change that may be made to it.
+//! Pure.
+//!
+//! The record decides what is true of a volume. It is only ever changed by compare-and-swap: by the controller, which
+//! adds and removes replicas, and by the volume's writer under its epoch, which says which are in sync. It must never
+//! lose its last replica in sync, but by the volume's end.
+
+use cairn_state::Record;
+use serde::{Deserialize, Serialize};
+
+/// The replicas of a volume. A volume without this record has one, on the node of its spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaSet {
+    /// The volume's id.
+    pub id: String,
+    /// The epoch of the last writer that took the volume over; 0 for none yet: it was never written.
+    pub epoch: u64,
+    /// The replicas, at most one per node.
+    pub replicas: Vec<Replica>,
+}
+
+/// One replica of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The node that holds it.
+    pub node: String,
+    /// Whether it has all that was acknowledged. Only such a replica is ever read or taken as a source.
+    pub in_sync: bool,
+    /// The epoch under which it came to be so.
+    pub since: u64,
+    /// Whether it is to be destroyed; the entry goes when its node says that it is.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+impl Record for ReplicaSet {
+    const KIND: &'static str = "shards/replicas";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl ReplicaSet {
+    /// The set of a volume that was never written, with all replicas in sync, as nothing is like nothing.
+    pub fn new(id: &str, nodes: impl IntoIterator<Item = String>) -> ReplicaSet {
+        let fresh = |node| Replica { node, in_sync: true, since: 0, leaving: false };
+        ReplicaSet { id: id.into(), epoch: 0, replicas: nodes.into_iter().map(fresh).collect() }
+    }
+
+    /// The replica on a node.
+    pub fn on(&self, node: &str) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.node == node)
+    }
+
+    /// Whether the replica on a node is in sync.
+    pub fn is_in_sync(&self, node: &str) -> bool {
+        self.on(node).is_some_and(|r| r.in_sync)
+    }
+
+    /// The nodes whose replicas are in sync.
+    pub fn in_sync(&self) -> impl Iterator<Item = &str> {
+        self.replicas.iter().filter(|r| r.in_sync).map(|r| r.node.as_str())
+    }
+
+    /// The set once a writer of this epoch has taken over; `None` if a newer one has.
+    pub fn claimed(&self, epoch: u64) -> Option<ReplicaSet> {
+        (epoch >= self.epoch).then(|| ReplicaSet { epoch, ..self.clone() })
+    }
+
+    /// The set without the in-sync replicas that `out` names; `None` if none would be left, or nothing changed.
+    pub fn without(&self, out: impl Fn(&str) -> bool) -> Option<ReplicaSet> {
+        let changed = self.replicas.iter().any(|r| r.in_sync && out(&r.node));
+        let left = self.replicas.iter().any(|r| r.in_sync && !out(&r.node));
+        (changed && left).then(|| self.with_sync(|r| r.in_sync && !out(&r.node)))
+    }
+
+    /// The set with this replica in sync; `None` if it is already, is leaving or is not in the set.
+    pub fn with(&self, node: &str) -> Option<ReplicaSet> {
+        let may = self.on(node).is_some_and(|r| !r.in_sync && !r.leaving);
+        may.then(|| self.with_sync(|r| r.in_sync || r.node == node))
+    }
+
+    /// The set with one more replica, which has nothing yet.
+    pub fn added(&self, node: &str) -> ReplicaSet {
+        let mut set = self.clone();
+        if set.on(node).is_none() {
+            let new = Replica { node: node.into(), in_sync: false, since: set.epoch, leaving: false };
+            set.replicas.push(new);
+        }
+        set
+    }
+
+    /// The set with this replica on its way out; `None` if it is the last in sync, or is not in the set.
+    pub fn leaving(&self, node: &str) -> Option<ReplicaSet> {
+        let others = self.replicas.iter().any(|r| r.in_sync && r.node != node);
+        if !others || self.on(node).is_none_or(|r| r.leaving) {
+            return None;
+        }
+        let mut set = self.with_sync(|r| r.in_sync && r.node != node);
+        set.replicas.iter_mut().filter(|r| r.node == node).for_each(|r| r.leaving = true);
+        Some(set)
+    }
+
+    /// The set without a replica that has left.
+    pub fn left(&self, node: &str) -> ReplicaSet {
+        let mut set = self.clone();
+        set.replicas.retain(|r| r.node != node || !r.leaving);
+        set
+    }
+
+    fn with_sync(&self, in_sync: impl Fn(&Replica) -> bool) -> ReplicaSet {
+        let each = |r: &Replica| {
+            let now = in_sync(r);
+            let since = if now == r.in_sync { r.since } else { self.epoch };
+            Replica { in_sync: now, since, ..r.clone() }
+        };
+        ReplicaSet { replicas: self.replicas.iter().map(each).collect(), ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> ReplicaSet {
+        ReplicaSet::new("v", ["a", "b", "c"].map(String::from))
+    }
+
+    #[test]
+    fn the_last_replica_in_sync_is_never_taken_out() {
+        let one = set().without(|n| n != "b").unwrap();
+        assert_eq!(one.in_sync().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(one.without(|n| n == "b"), None);
+        assert_eq!(one.without(|n| n == "a"), None, "it is out already");
+        assert_eq!(one.leaving("b"), None);
+        assert!(one.leaving("a").unwrap().on("a").unwrap().leaving);
+    }
+
+    #[test]
+    fn an_older_writer_takes_nothing_over() {
+        let claimed = set().claimed(4).unwrap();
+        assert_eq!(claimed.claimed(3), None);
+        assert_eq!(claimed.claimed(4).as_ref(), Some(&claimed));
+    }
+
+    #[test]
+    fn a_new_replica_has_nothing_until_it_is_taken_in() {
+        let added = set().claimed(7).unwrap().added("d");
+        assert!(!added.is_in_sync("d"));
+        let whole = added.with("d").unwrap();
+        assert_eq!((whole.is_in_sync("d"), whole.on("d").unwrap().since), (true, 7));
+        assert_eq!(whole.with("d"), None);
+        assert_eq!(added.leaving("d").unwrap().with("d"), None);
+        assert_eq!(added.leaving("d").unwrap().left("d").replicas.len(), 3);
+        assert_eq!(added.left("d").replicas.len(), 4, "it has not been asked to go");
+    }
+}

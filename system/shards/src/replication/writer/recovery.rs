@@ -1,0 +1,158 @@
+//! How a writer comes to serve: it takes the volume over, gathers the replicas in sync, and makes them alike where a
+//! crash may have left them different. Also how it falls back to that, when no replica is left that lacks nothing.
+
+use super::member::{Link, Settling};
+use super::{Action, PATIENCE, PATIENCE_AFTER_LOSS, Phase, Writer};
+use crate::replication::op::Op;
+use crate::replication::regions::{Marks, regions_of};
+
+impl Writer {
+    /// Does all that can be done now.
+    pub(super) fn advance(&mut self) -> Vec<Action> {
+        loop {
+            let (before, phase) = (self.actions.len(), self.phase);
+            self.rules();
+            if self.phase == Phase::Fenced || (self.actions.len() == before && self.phase == phase) {
+                return std::mem::take(&mut self.actions);
+            }
+        }
+    }
+
+    fn rules(&mut self) {
+        match self.phase {
+            Phase::Fenced => return,
+            Phase::Claiming => return self.claim(),
+            Phase::Opening(since) => self.gather(since),
+            Phase::Recovering => self.recover(),
+            Phase::Serving => self.serve(),
+        }
+        self.connect();
+        self.copy();
+        self.settle();
+    }
+
+    fn claim(&mut self) {
+        if self.set.epoch == self.epoch {
+            self.phase = Phase::Opening(self.now);
+        } else if self.swap.is_none() {
+            match self.set.claimed(self.epoch) {
+                Some(claimed) => self.propose(claimed),
+                None => self.phase = Phase::Fenced,
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        for (node, member) in &mut self.members {
+            if matches!(member.link, Link::Down { retry_at } if retry_at <= self.now) {
+                member.link = Link::Opening;
+                self.actions.push(Action::Open(node.clone()));
+            }
+        }
+    }
+
+    /// Waits for the replicas in sync; those that do not come in time are called out of sync, if one is there.
+    fn gather(&mut self, since: std::time::Duration) {
+        if self.swap.is_some() {
+            return;
+        }
+        let mut in_sync = self.members.values().filter(|m| m.in_sync);
+        let all = in_sync.clone().all(|m| m.is_up());
+        if all && in_sync.next().is_some() {
+            self.begin_recovery();
+            return;
+        }
+        let intact = self.members.values().any(|m| m.in_sync && m.is_up() && m.intact);
+        if self.now >= since + if intact { PATIENCE } else { PATIENCE_AFTER_LOSS } {
+            self.take_out(|_, up| !up);
+        }
+    }
+
+    /// Chooses the source: what was never flushed may be lost, but it must be the same everywhere.
+    fn begin_recovery(&mut self) {
+        let regions = regions_of(self.size);
+        let mut differ = Marks::default();
+        let lost_writes = !self.touched.is_empty();
+        for member in self.members.values().filter(|m| m.in_sync) {
+            member.marked.iter().for_each(|area| self.touched.mark(*area));
+        }
+        self.touched.areas().for_each(|area| differ.insert_area(area, regions));
+        let in_sync = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up());
+        let source =
+            in_sync.max_by_key(|(node, m)| (m.intact, **node == self.node)).map(|(node, _)| node.clone());
+        let Some(source) = source else { return };
+        for (node, member) in &mut self.members {
+            member.settling = Settling::Unasked;
+            if *node == source {
+                self.damaged |= self.served && lost_writes && !member.intact;
+                member.missed = Marks::default();
+            } else {
+                member.missed.extend(differ.iter());
+            }
+        }
+        self.phase = Phase::Recovering;
+    }
+
+    /// Waits until all in sync are alike and have flushed.
+    fn recover(&mut self) {
+        if self.source(|_| true).is_none() {
+            return self.fall_back();
+        }
+        if self.swap.is_some() {
+            return;
+        }
+        self.take_out(|_, up| !up);
+        let mut in_sync = self.members.values().filter(|m| m.in_sync);
+        if self.swap.is_none() && in_sync.all(|m| m.is_full() && m.settling == Settling::Done) {
+            self.touched.clear();
+            self.served = true;
+            self.phase = Phase::Serving;
+        }
+    }
+
+    /// No replica is left that lacks nothing: all that was not completed is done again once there is.
+    pub(super) fn fall_back(&mut self) {
+        self.phase = Phase::Opening(self.now);
+        let undone = std::mem::take(&mut self.requests);
+        for (id, request) in undone.into_iter().rev() {
+            self.waiting.push_front((id, request.op));
+        }
+        for member in self.members.values_mut() {
+            member.settling = Settling::Unasked;
+            member.pending.values_mut().for_each(|p| p.request = None);
+        }
+    }
+
+    /// Tells a replica that lacks nothing that it is like the others.
+    fn settle(&mut self) {
+        let recovering = self.phase == Phase::Recovering;
+        if !recovering && self.phase != Phase::Serving {
+            return;
+        }
+        let alike = self.members.values().filter(|m| m.in_sync).all(super::member::Member::is_full);
+        if recovering && !alike {
+            return;
+        }
+        let keep: Vec<u64> = if recovering { Vec::new() } else { self.touched.areas().collect() };
+        let due = self.members.iter().filter(|(_, m)| m.settling == Settling::Unasked && m.missed.is_empty());
+        // In recovery marks are cleared: nothing older may still be under way.
+        let due = due.filter(|(_, m)| m.is_up() && (!recovering || m.pending.is_empty()));
+        let due: Vec<String> = due.map(|(node, _)| node.clone()).collect();
+        for node in due {
+            let seq = self.send(&node, Op::Settle { keep: keep.clone() }, None, 0..0);
+            if let Some(member) = self.members.get_mut(&node) {
+                member.settling = Settling::Asked(seq);
+            }
+        }
+    }
+
+    /// Calls those in sync that `out` names (by node and whether they are connected) out of sync.
+    pub(super) fn take_out(&mut self, out: impl Fn(&str, bool) -> bool) {
+        let up = |node: &str| self.members.get(node).is_some_and(super::member::Member::is_up);
+        if self.swap.is_none()
+            && let Some(new) = self.set.without(|node| out(node, up(node)))
+        {
+            self.propose(new);
+        }
+    }
+}

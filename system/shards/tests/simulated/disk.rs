@@ -1,0 +1,138 @@
+//! A replica in memory: what is on stable media, what is only in the cache, and what it has promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_shards::replication::op::{Failure, Op, Opened};
+use cairn_shards::replication::regions::{AREA, REGION, units};
+
+use crate::Random;
+
+/// Versions of blocks, by where they begin.
+pub type Content = BTreeMap<u64, u64>;
+
+#[derive(Default)]
+pub struct Disk {
+    stable: Content,
+    /// Writes that were not flushed, in order.
+    cache: Vec<(u64, u64)>,
+    /// Marks on stable media, each with the step that set it last.
+    marks: BTreeMap<u64, u64>,
+    /// Marks that were cleared and may come back.
+    cleared: BTreeSet<u64>,
+    epoch: u64,
+    settled_boot: u64,
+    pub boot: u64,
+    pub session: u64,
+    pub alive: bool,
+}
+
+impl Disk {
+    pub fn new() -> Disk {
+        Disk { alive: true, boot: 1, ..Disk::default() }
+    }
+
+    pub fn view(&self) -> Content {
+        let mut view = self.stable.clone();
+        view.extend(self.cache.iter().copied());
+        view
+    }
+
+    pub fn begin(&mut self, epoch: u64) -> Result<(u64, Opened), Failure> {
+        if epoch < self.epoch {
+            return Err(Failure::Fenced);
+        }
+        self.epoch = epoch;
+        self.session += 1;
+        let areas: Vec<u64> = self.marks.keys().copied().collect();
+        let intact = areas.is_empty() || self.settled_boot == self.boot;
+        Ok((self.session, Opened { areas, intact }))
+    }
+
+    pub fn apply(&mut self, session: u64, seq: u64, op: &Op) -> Result<(), Failure> {
+        if self.session != session {
+            return Err(Failure::Fenced);
+        }
+        match op {
+            Op::Write { offset, data } => {
+                self.mark(op, seq);
+                let version = u64::from_le_bytes(data[..8].try_into().unwrap());
+                self.cache.push((*offset, version));
+            }
+            Op::Flush => self.flush(),
+            Op::Clean(areas) => self.clear(areas.clone(), seq),
+            Op::Settle { keep } => {
+                self.flush();
+                let areas = self.marks.keys().filter(|a| !keep.contains(a)).copied().collect();
+                self.clear(areas, seq);
+                self.settled_boot = self.boot;
+            }
+            Op::Zero { .. } | Op::Grow(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the content of a region from another replica.
+    pub fn store_region(
+        &mut self,
+        session: u64,
+        seq: u64,
+        region: u64,
+        content: &Content,
+    ) -> Result<(), Failure> {
+        if self.session != session {
+            return Err(Failure::Fenced);
+        }
+        for area in units(&(region * REGION..(region + 1) * REGION), AREA) {
+            let last = self.marks.entry(area).or_default();
+            *last = seq.max(*last);
+        }
+        let view = self.view();
+        let here = view.range(region * REGION..(region + 1) * REGION);
+        let gone: Vec<u64> = here.map(|(at, _)| *at).filter(|at| !content.contains_key(at)).collect();
+        self.cache.extend(gone.into_iter().map(|at| (at, 0)));
+        self.cache.extend(content.iter().map(|(at, version)| (*at, *version)));
+        Ok(())
+    }
+
+    pub fn region(&self, region: u64) -> Content {
+        let view = self.view();
+        view.range(region * REGION..(region + 1) * REGION).map(|(at, v)| (*at, *v)).collect()
+    }
+
+    /// The power fails: each write that was not flushed is on stable media or not.
+    pub fn power_cut(&mut self, random: &mut Random) {
+        for (at, version) in std::mem::take(&mut self.cache) {
+            if random.chance(50) {
+                self.stable.insert(at, version);
+            }
+        }
+        for area in std::mem::take(&mut self.cleared) {
+            if random.chance(50) {
+                self.marks.entry(area).or_default();
+            }
+        }
+        self.boot += 1;
+        self.alive = false;
+        self.session += 1;
+    }
+
+    fn mark(&mut self, op: &Op, seq: u64) {
+        for area in units(&op.range(), AREA) {
+            let last = self.marks.entry(area).or_default();
+            *last = seq.max(*last);
+        }
+    }
+
+    fn clear(&mut self, areas: Vec<u64>, seq: u64) {
+        for area in areas {
+            if self.marks.get(&area).is_some_and(|last| *last < seq) {
+                self.marks.remove(&area);
+                self.cleared.insert(area);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.stable.extend(std::mem::take(&mut self.cache));
+    }
+}

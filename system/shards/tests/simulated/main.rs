@@ -1,0 +1,257 @@
+//! Histories of a replicated volume: crashes, power cuts that lose what was not flushed, partitions, a store that
+//! cannot be reached, replicas that come and go. After each, every flushed write is read back from every replica that
+//! the store calls in sync. Seeds are printed; `SEED=n` runs one, `SEEDS=n` so many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says where, and seeds are told"
+)]
+
+mod disk;
+mod guest;
+mod world;
+
+use cairn_shards::replication::op::Op;
+use cairn_shards::replication::writer::Phase;
+use world::{Event, SIZE, World};
+
+/// Histories in the default run.
+const HISTORIES: u64 = 2000;
+/// Bytes from one block to the next: several in a region.
+const BLOCK: u64 = 256 << 10;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// A history under way: the writer that counts, and its epoch.
+struct History {
+    world: World,
+    writer: usize,
+    epoch: u64,
+}
+
+impl History {
+    fn new(seed: u64) -> History {
+        let mut world = World::new(seed);
+        let node = any_node(&mut world);
+        let writer = world.start(&node, 1);
+        History { world, writer, epoch: 1 }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let what = self.world.random.below(100);
+        if self.world.traced {
+            println!("{} step {what}, {:?}", self.world.now, self.world.set);
+        }
+        match what {
+            0..45 => self.write(),
+            45..60 => self.world.request(self.writer, Op::Flush),
+            60..70 => self.read()?,
+            70..74 => self.kill_replica(),
+            74..78 => self.power_cut(),
+            78..82 => self.restart_writer(),
+            82..85 => self.move_writer(),
+            85..90 => self.partition(),
+            90..93 => self.world.cut.clear(),
+            93..95 => self.world.store_up = !self.world.store_up,
+            95..97 => self.change_members(),
+            _ => self.world.run(3000),
+        }
+        let ms = self.world.random.below(120);
+        self.world.run(ms);
+        Ok(())
+    }
+
+    fn write(&mut self) {
+        let at = self.world.random.below(SIZE / BLOCK) * BLOCK;
+        let op = self.world.guest.next_write(at);
+        self.world.request(self.writer, op);
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        let at = self.world.random.below(SIZE / BLOCK) * BLOCK;
+        match self.world.read(self.writer, at) {
+            Some(read) => self.world.guest.check(at, read, true),
+            None => Ok(()),
+        }
+    }
+
+    /// The storage process of a node is killed; its kernel keeps what it has.
+    fn kill_replica(&mut self) {
+        let node = any_node(&mut self.world);
+        let disk = self.world.disks.get_mut(&node).unwrap();
+        disk.alive = false;
+        disk.session += 1;
+        self.world.drop_links(&node, None);
+        let ms = 100 + self.world.random.below(5000);
+        self.world.after(ms, Event::Back(node.clone()));
+        if self.world.writers[self.writer].node == node {
+            self.restart_writer();
+        }
+    }
+
+    fn power_cut(&mut self) {
+        let nodes: Vec<String> = match self.world.random.chance(20) {
+            true => self.world.disks.keys().cloned().collect(),
+            false => vec![any_node(&mut self.world)],
+        };
+        for node in nodes {
+            let mut random = Random(self.world.random.next());
+            self.world.disks.get_mut(&node).unwrap().power_cut(&mut random);
+            self.world.kill_writers_on(&node);
+            self.world.drop_links(&node, None);
+            let ms = 500 + self.world.random.below(8000);
+            self.world.after(ms, Event::Back(node.clone()));
+        }
+        self.world.guest.power_failed = true;
+        if self.world.writers[self.writer].core.phase() != Phase::Serving {
+            // A writer that has lost its memory cannot know what a replica has lost besides: the guest ends.
+            self.world.guest.end();
+        }
+        if !self.world.writers[self.writer].alive {
+            self.world.guest.forget();
+            self.move_writer();
+        }
+    }
+
+    /// The writer's process is killed, and comes back to the same guest with the same requests.
+    fn restart_writer(&mut self) {
+        let node = self.world.writers[self.writer].node.clone();
+        self.world.kill_writers_on(&node);
+        if self.world.guest.power_failed {
+            // Two faults at once: the guest does not outlive them.
+            self.world.guest.forget();
+        }
+        let old = self.writer;
+        self.writer = self.world.start(&node, self.epoch);
+        self.hand_over(old);
+    }
+
+    fn move_writer(&mut self) {
+        self.world.guest.forget();
+        self.epoch += 1;
+        let node = any_node(&mut self.world);
+        self.writer = self.world.start(&node, self.epoch);
+    }
+
+    /// What had not ended is asked for again, in its order.
+    fn hand_over(&mut self, from: usize) {
+        let open = std::mem::take(&mut self.world.guest.open);
+        let (again, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|((writer, _), _)| *writer == from);
+        self.world.guest.open.extend(rest);
+        for (_, (op, _)) in again {
+            self.world.request(self.writer, op);
+        }
+    }
+
+    fn partition(&mut self) {
+        let (from, to) = (any_node(&mut self.world), any_node(&mut self.world));
+        if from != to {
+            self.world.cut.insert((from.clone(), to.clone()));
+            self.world.drop_links(&to, Some(&from));
+        }
+    }
+
+    fn change_members(&mut self) {
+        let node = any_node(&mut self.world);
+        let set = &self.world.set;
+        let next = match set.on(&node) {
+            None => Some(set.added(&node)),
+            Some(replica) if replica.leaving => Some(set.left(&node)),
+            Some(_) => set.leaving(&node).filter(|s| s.replicas.len() > 2),
+        };
+        if let Some(next) = next {
+            self.world.set = next;
+            self.world.publish();
+        }
+    }
+
+    /// All is well again: everything becomes whole, and what was flushed is there.
+    fn end(&mut self) -> Result<(), String> {
+        self.world.cut.clear();
+        self.world.store_up = true;
+        self.world.run(20_000);
+        self.world.guest.forget();
+        self.epoch += 1;
+        let node = any_node(&mut self.world);
+        self.writer = self.world.start(&node, self.epoch);
+        for _ in 0..600 {
+            if self.world.writers[self.writer].core.is_settled() {
+                return self.compare();
+            }
+            self.world.run(1000);
+        }
+        let core = &self.world.writers[self.writer].core;
+        Err(format!("it does not settle: {:?}, {:?}", core.phase(), core.set()))
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
+        let in_sync: Vec<String> = self.world.set.in_sync().map(str::to_owned).collect();
+        for at in (0..SIZE).step_by(BLOCK as usize) {
+            let versions: Vec<u64> =
+                in_sync.iter().map(|n| self.world.disks[n].view().get(&at).copied().unwrap_or(0)).collect();
+            if versions.windows(2).any(|w| w[0] != w[1]) {
+                return Err(format!("block {at} differs on {in_sync:?}: {versions:?}"));
+            }
+            self.world.guest.check(at, versions[0], false)?;
+        }
+        match self.world.writers[self.writer].core.phase() {
+            Phase::Serving => Ok(()),
+            phase => Err(format!("{phase:?}")),
+        }
+    }
+}
+
+fn any_node(world: &mut World) -> String {
+    let at = world.random.below(4) as usize;
+    world.disks.keys().nth(at).unwrap().clone()
+}
+
+fn history(seed: u64) -> Result<(u64, u64), String> {
+    let mut history = History::new(seed);
+    let steps = 20 + history.world.random.below(120);
+    for _ in 0..steps {
+        history.step()?;
+    }
+    history.end()?;
+    Ok((history.world.guest.writes, history.world.guest.flushes))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn no_flushed_write_is_lost() {
+    let (first, count) = number("SEED").map_or((1, number("SEEDS").unwrap_or(HISTORIES)), |seed| (seed, 1));
+    let (mut writes, mut flushes) = (0, 0);
+    let mut failed = Vec::new();
+    for seed in first..first + count {
+        match history(seed) {
+            Ok((w, f)) => (writes, flushes) = (writes + w, flushes + f),
+            Err(why) => failed.push(format!("seed {seed}: {why}")),
+        }
+    }
+    println!("seeds {first} to {}: {writes} writes and {flushes} flushes acknowledged", first + count - 1);
+    failed.truncate(20);
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(count == 1 || flushes > count, "the histories do nothing");
+}
