@@ -86,7 +86,9 @@ pub async fn run_with(args: AgentArgs, options: Options) {
         servers: Mirror::start(args.store.clone(), ledger).await,
         specs: Mirror::start(args.store.clone(), ledger).await,
         volumes: Mirror::start(args.store.clone(), ledger).await,
+        volumes_prepared: Mirror::start(args.store.clone(), None).await,
         ports: Mirror::start(args.store.clone(), ledger).await,
+        ports_prepared: Mirror::start(args.store.clone(), None).await,
         past: Mirror::start(args.store.clone(), ledger).await,
         moves: Mirror::start(args.store.clone(), ledger).await,
     };
@@ -128,6 +130,8 @@ pub async fn run_with(args: AgentArgs, options: Options) {
         mirrors.servers.changes(),
         mirrors.volumes.changes(),
         mirrors.ports.changes(),
+        mirrors.volumes_prepared.changes(),
+        mirrors.ports_prepared.changes(),
         mirrors.moves.changes(),
         finishes,
     ];

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use cairn_network::model::{Phase as PortPhase, PortStatus};
-use cairn_shards::model::{NBD_EXTENSION, Phase, VolumeSpec, VolumeStatus};
+use cairn_network::model::{Phase as PortPhase, PortPrepared, PortStatus};
+use cairn_shards::model::{NBD_EXTENSION, Phase, Prepared, VolumeSpec, VolumeStatus};
 use cairn_state::Mirror;
 
 use crate::model::{InstanceStatus, MoveStatus, Server};
@@ -16,8 +16,12 @@ pub struct Mirrors {
     pub specs: Mirror<VolumeSpec>,
     /// Volumes as they are: where they are served.
     pub volumes: Mirror<VolumeStatus>,
+    /// Volumes made ready on a node that their guest moves to.
+    pub volumes_prepared: Mirror<Prepared>,
     /// Ports as they are.
     pub ports: Mirror<PortStatus>,
+    /// Ports made ready on a node that their guest moves to.
+    pub ports_prepared: Mirror<PortPrepared>,
     /// What was last said of guests.
     pub past: Mirror<InstanceStatus>,
     /// What was last said of migrations.
@@ -67,7 +71,26 @@ impl Mirrors {
 
     /// What a running guest that comes to this node still lacks here.
     pub fn move_lacks(&self, node: &str, server: &Server) -> Option<String> {
-        let volumes = server.volumes.iter().find_map(|v| self.volume_lacks(node, server, &v.volume_id));
-        volumes.or_else(|| server.ports.iter().find_map(|p| self.port_lacks(node, &p.port_id)))
+        let volumes = server.volumes.iter().find_map(|v| self.volume_unprepared(node, &v.volume_id));
+        volumes.or_else(|| server.ports.iter().find_map(|p| self.port_unprepared(node, &p.port_id)))
+    }
+
+    fn volume_unprepared(&self, node: &str, id: &str) -> Option<String> {
+        let Some(spec) = self.specs.get(id).filter(|spec| spec.moving.as_deref() == Some(node)) else {
+            return Some(format!("volume {id} is not asked for here"));
+        };
+        let prepared = self.volumes_prepared.get(&format!("{id}/{node}"));
+        let ready = prepared.is_some_and(|p| p.generation == spec.generation);
+        (!ready).then(|| format!("volume {id} is not ready here yet"))
+    }
+
+    fn port_unprepared(&self, node: &str, id: &str) -> Option<String> {
+        match self.ports_prepared.get(id).filter(|port| port.host == node) {
+            Some(port) if port.phase == PortPhase::Ready => None,
+            Some(port) if port.phase == PortPhase::Failed => {
+                Some(format!("port {id} failed: {}", port.error.as_deref().unwrap_or("no reason given")))
+            }
+            _ => Some(format!("port {id} is not ready here yet")),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod controller;
+mod neighbours;
 pub mod node;
 pub mod peers;
 

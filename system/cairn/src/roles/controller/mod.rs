@@ -18,6 +18,7 @@ mod hello;
 mod in_use;
 mod kept;
 mod leading;
+mod liveness;
 mod members;
 mod names;
 mod opening;
@@ -90,6 +91,7 @@ async fn prepare(
 
     let shown = certificate::first(cluster).await?;
     let services = Services::new(cluster);
+    duties.spawn(services.clone().reach_others(paths.clone(), node.clone()));
     let (leader, conducted) = (cluster.clone(), services.clone());
     duties.spawn(while_leading(move || leader.leads(), move || conducted.conductors()));
     let appliance = Arc::new(Appliance::new(store.clone(), paths.handover().join("ca.pem")));

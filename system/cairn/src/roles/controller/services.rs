@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use cairn_cluster::Alive;
 use cairn_gateway::Mount;
+use cairn_node::Paths;
 use cairn_state::LocalStore;
 use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
+use super::liveness;
 use super::opening::REGION;
 use crate::appliance::{self, Appliance};
+use crate::roles::neighbours::{COMPUTE_PORT, Names, neighbours};
 
 /// Every service of the cloud. Cheap to clone.
 #[derive(Clone)]
@@ -41,9 +44,20 @@ impl Services {
             placement: cairn_placement::Service::new(store.clone()),
             network: cairn_network::Service::new(store.clone()),
             block: cairn_block::Service::new(store.clone()),
-            compute: cairn_compute::Service::new(store.clone(), paths.run.join("compute.sock")),
+            compute: cairn_compute::Service::with_leases(
+                store.clone(),
+                paths.run.join("compute.sock"),
+                Arc::new(|tx, node| Ok(tx.get::<Alive>(node)?.is_some())),
+            ),
             store: store.clone(),
         }
+    }
+
+    /// Finds the compute agents of other nodes, for console logs and diagnostics of guests there. Once.
+    pub async fn reach_others(self, paths: Paths, node: String) {
+        let others = neighbours(&paths, "controller", COMPUTE_PORT).await;
+        let (peers, book) = (others.peers.clone(), Arc::new(Names(others)));
+        self.compute.reach(cairn_compute::Others { node, peers, book });
     }
 
     /// Their places under the endpoint.
@@ -65,7 +79,11 @@ impl Services {
         work.spawn(complete(self.store.clone()));
         work.spawn(cairn_identity::conductor(self.identity.clone()));
         work.spawn(cairn_image::conductor(self.image.clone()));
-        work.spawn(cairn_network::conductor(self.network.clone()));
+        work.spawn(cairn_network::conductor_with(self.network.clone(), liveness::fallen()));
+        work.spawn(cairn_shards::conductor::conductor(
+            self.store.clone(),
+            liveness::census(self.store.clone()),
+        ));
         work.spawn(cairn_block::conductor(self.block.clone()));
         work.spawn(cairn_compute::conductor(self.compute.clone()));
         work
