@@ -21,7 +21,8 @@ const SILENT_S: i64 = 30;
 /// What users make: the first element of the keys that an inventory counts.
 const COUNTED: [&str; 6] = ["block/", "compute/", "image/", "network/", "placement/", "shards/"];
 /// Kinds that are the services' own book-keeping and outlive what they count.
-const BOOKKEEPING: [&str; 10] = [
+const BOOKKEEPING: [&str; 11] = [
+    "network/router-load",
     "network/usage",
     "network/address-search",
     "network/address-block",
