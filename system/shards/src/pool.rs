@@ -105,15 +105,11 @@ impl Pool {
         guard(&self.refused).iter().map(|(path, why)| (path.clone(), why.to_string())).collect()
     }
 
-    /// A disk that may hold volumes of ours and cannot be read, with the reason; `None` if all can be.
+    /// A disk that may hold volumes of ours and is not used, with the reason; `None` if all are.
     pub fn unread(&self) -> Option<String> {
         let refused = guard(&self.refused);
         let mut ours = refused.iter().filter(|(_, why)| matches!(why, Refusal::Unusable(_)));
-        let refused = ours.next().map(|(path, why)| format!("disk at {path}: {why}"));
-        refused.or_else(|| {
-            let unread = |d: Arc<Disk>| d.volumes().err().map(|e| format!("disk {}: {e}", d.id()));
-            self.disks().into_iter().find_map(unread)
-        })
+        ours.next().map(|(path, why)| format!("disk at {path}: {why}"))
     }
 
     /// The disk that holds a volume.

@@ -144,10 +144,8 @@ impl Volumes {
     /// Looks which volumes are on the disks.
     async fn survey(&mut self) -> Result<(), Fault> {
         let (pool, known) = (self.pool.clone(), std::mem::take(&mut self.stored));
-        // Asked before and after: a disk that comes or goes in between is not missed.
-        let surveyed = spawn_blocking(move || (pool.unread(), survey(&pool, known), pool.unread())).await;
-        let (before, stored, after) = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
-        (self.stored, self.unread) = (stored, before.or(after));
+        let surveyed = spawn_blocking(move || survey(&pool, known)).await;
+        (self.stored, self.unread) = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
         let due = self.usage_read.is_none_or(|at| at.elapsed() >= USAGE_INTERVAL);
         let all: Vec<(String, String)> = self
             .stored
@@ -421,18 +419,23 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(f).await.map_err(io::Error::other)?
 }
 
-/// The volumes on the disks; sizes are read only of those not known.
-fn survey(pool: &Pool, mut known: BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
-    let mut found = BTreeMap::new();
+/// The volumes on the disks (sizes are read only of those not known), and a disk of ours that could not be read.
+fn survey(pool: &Pool, mut known: BTreeMap<String, Stored>) -> (BTreeMap<String, Stored>, Option<String>) {
+    let (mut found, mut unread) = (BTreeMap::new(), pool.unread());
     for disk in pool.disks() {
-        for id in disk.volumes().unwrap_or_default() {
+        let volumes = disk.volumes().unwrap_or_else(|e| {
+            unread = Some(format!("disk {}: {e}", disk.id()));
+            Vec::new()
+        });
+        for id in volumes {
             let stored = known.remove(&id).filter(|s| s.disk == disk.id());
             if let Some(stored) = stored.or_else(|| read(pool, disk.id(), &id)) {
                 found.insert(id, stored);
             }
         }
     }
-    found
+    // Asked again: a disk that came or went meanwhile is not missed.
+    (found, unread.or_else(|| pool.unread()))
 }
 
 /// Bytes that volumes (each with its disk) take.
