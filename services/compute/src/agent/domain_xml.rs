@@ -26,6 +26,8 @@ pub struct Disk {
     pub device: String,
     /// Whether the guest boots from it.
     pub boot: bool,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// A network interface on a tap of this node's network role.
@@ -166,10 +168,11 @@ pub fn disk(disk: &Disk) -> String {
     let (socket, device) = (escape(&disk.socket), escape(&disk.device));
     let target = format!("<target dev='{device}' bus='virtio'/>{boot}\n    </disk>\n");
     if disk.socket.ends_with(".nbd") {
+        let geometry = geometry(disk.size);
         return format!(
             "    <disk type='network' device='disk'>\n      <driver name='qemu' type='raw' cache='none' discard='unmap'/>\n      \
              <source protocol='nbd'><host transport='unix' socket='{socket}'/>\
-             <reconnect delay='{NBD_RECONNECT_S}'/></source>\n      {target}"
+             <reconnect delay='{NBD_RECONNECT_S}'/></source>\n      {geometry}      {target}"
         );
     }
     format!(
@@ -177,6 +180,16 @@ pub fn disk(disk: &Disk) -> String {
          <source type='unix' path='{socket}'><reconnect enabled='yes' timeout='1'/></source>\n      {target}"
     )
 }
+
+/// Cylinders, heads and sectors as QEMU guesses them by the size alone. Untold, it reads the disk's first sector when the
+/// device is made, which waits for ever in an emulator that a running guest moves to: the volume is not there yet.
+fn geometry(size: u64) -> String {
+    let cylinders = (size / 512 / (HEADS * SECTORS)).clamp(2, 16_383);
+    format!("<geometry cyls='{cylinders}' heads='{HEADS}' secs='{SECTORS}'/>\n")
+}
+
+const HEADS: u64 = 16;
+const SECTORS: u64 = 63;
 
 /// How long requests wait for the storage role to come back before the guest sees an error, in seconds.
 const NBD_RECONNECT_S: u32 = 86_400;
@@ -211,8 +224,18 @@ mod tests {
             memory_mb: 512,
             uefi: false,
             disks: vec![
-                Disk { socket: "/run/cairn/storage/v1.sock".into(), device: "vda".into(), boot: true },
-                Disk { socket: "/run/cairn/storage/v2.sock".into(), device: "vdb".into(), boot: false },
+                Disk {
+                    socket: "/run/cairn/storage/v1.sock".into(),
+                    device: "vda".into(),
+                    boot: true,
+                    size: 1 << 30,
+                },
+                Disk {
+                    socket: "/run/cairn/storage/v2.sock".into(),
+                    device: "vdb".into(),
+                    boot: false,
+                    size: 20 << 30,
+                },
             ],
             nics: vec![Nic { tap: "tap0123456789a".into(), mac: "fa:16:3e:00:00:01".into(), mtu: 1450 }],
             console_log: "/var/log/cairn/console/6a1c5e0e-0000-4000-8000-000000000001.log".into(),
@@ -244,7 +267,7 @@ mod tests {
 
     #[test]
     fn text_cannot_break_out_of_an_attribute() {
-        let evil = Disk { socket: "/x'/><evil a='".into(), device: "vda".into(), boot: false };
+        let evil = Disk { socket: "/x'/><evil a='".into(), device: "vda".into(), boot: false, size: 0 };
         assert!(disk(&evil).contains("path='/x&apos;/&gt;&lt;evil a=&apos;'"));
     }
 
@@ -255,10 +278,19 @@ mod tests {
 
     #[test]
     fn an_emulated_guest_has_its_disks_by_nbd() {
-        let xml = disk(&Disk { socket: "/s/v.nbd".into(), device: "vdb".into(), boot: false });
+        let xml =
+            disk(&Disk { socket: "/s/v.nbd".into(), device: "vdb".into(), boot: false, size: 20 << 30 });
         assert!(
             xml.contains("protocol='nbd'") && xml.contains("socket='/s/v.nbd'") && xml.contains("dev='vdb'")
         );
+    }
+
+    #[test]
+    fn a_disks_geometry_is_told_within_what_it_can_be() {
+        let cylinders = |size| geometry(size).split('\'').nth(1).map(str::to_owned);
+        assert_eq!(cylinders(0).as_deref(), Some("2"));
+        assert_eq!(cylinders(1 << 30).as_deref(), Some("2080"));
+        assert_eq!(cylinders(1 << 40).as_deref(), Some("16383"));
     }
 
     #[test]

@@ -277,6 +277,7 @@ impl Guests {
             socket: self.socket_of(volume_id),
             device: volume.device.trim_start_matches("/dev/").to_owned(),
             boot: volume.boot,
+            size: self.mirrors.specs.get(volume_id).map_or(0, |spec| spec.size),
         })
     }
 
