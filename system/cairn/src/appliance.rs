@@ -1,6 +1,6 @@
 //! The appliance's own API at `/appliance/v1`, and what the status page at `/` says.
 //!
-//! It only reads: what the roles report of themselves, and how many records of each kind the store holds. For
+//! This much of it only reads: what the roles report of themselves, and how many records of each kind the store holds. For
 //! administrators, but for the page.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use cairn_gateway::mount::BODY_MAX;
 use cairn_gateway::server::{Status, StatusPage};
 use cairn_gateway::{ApiError, ApiResult, Caller, ErrorStyle, Mount};
+use cairn_shards::redundancy::redundancy;
 use cairn_state::{LocalStore, RoleStatus, Store};
 use serde_json::{Value, json};
 
@@ -52,19 +53,21 @@ impl Appliance {
     }
 }
 
-/// Its place under the endpoint.
-pub fn mount(appliance: &Arc<Appliance>) -> Mount {
+/// Its place under the endpoint, with more routes of its own.
+pub fn mount(appliance: &Arc<Appliance>, more: Router) -> Mount {
     let router = Router::new()
         .route("/status", get(status))
         .route("/inventory", get(inventory))
-        .with_state(appliance.clone());
+        .with_state(appliance.clone())
+        .merge(more);
     Mount { prefix: "/appliance/v1", style: ErrorStyle::Keystone, router, body_max: BODY_MAX }
 }
 
-/// `GET /appliance/v1/status`: every role's report.
+/// `GET /appliance/v1/status`: every role's report, and how many copies volumes have.
 async fn status(State(appliance): State<Arc<Appliance>>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    Ok(Json(json!({"roles": appliance.roles()?})))
+    let redundancy = appliance.store.read(redundancy)?;
+    Ok(Json(json!({"roles": appliance.roles()?, "redundancy": redundancy})))
 }
 
 /// `GET /appliance/v1/inventory`: how many records of each kind there are, and what the agents found on their nodes.

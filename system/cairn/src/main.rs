@@ -7,6 +7,7 @@ mod appliance;
 mod cli;
 mod lifecycle;
 mod logging;
+mod maintenance;
 mod operator;
 mod roles;
 

@@ -25,6 +25,7 @@ pub mod media;
 pub mod model;
 pub mod nbd;
 pub mod pool;
+pub mod redundancy;
 pub mod replication;
 mod sys;
 pub mod volume;

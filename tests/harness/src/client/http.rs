@@ -56,6 +56,11 @@ impl Request {
         self.header("X-Auth-Token", token)
     }
 
+    /// Given up after so many seconds.
+    pub fn within(self, seconds: u32) -> Request {
+        self.set("max-time", &seconds.to_string())
+    }
+
     /// With a JSON body.
     pub fn json(self, body: &Value) -> Request {
         self.header("Content-Type", "application/json").set("data-binary", &body.to_string())

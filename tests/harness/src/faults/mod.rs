@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::cloud::Access;
 use crate::dev::Node;
 use crate::tour::{Guest, Inventory, Scene, names, step};
-use load::Load;
+pub use load::Load;
 pub use target::Target;
 
 /// The longest gap between two answered pings while one process is killed.
@@ -57,7 +57,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos().into())
     });
     eprintln!("faults: seed {seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let target = Target::new(paths, options);
     let client = Client::new(paths, Access::load(target.access_dir())?)?;
     let before = Inventory::before(&client)?;
@@ -123,7 +123,7 @@ fn power_cut(target: &Target, scene: &Scene, random: &mut Random, from: u64) -> 
 }
 
 /// Reads back the blocks of this range, which the guest was told are flushed; looks for I/O errors in its kernel's log.
-fn verify(scene: &Scene, from: u64, to: u64) -> Result<()> {
+pub fn verify(scene: &Scene, from: u64, to: u64) -> Result<()> {
     let login = scene.login_to(names::SERVER_A)?;
     login.no_io_errors()?;
     let read = login.run(&load::read_script(from, to))?;
@@ -135,7 +135,13 @@ fn verify(scene: &Scene, from: u64, to: u64) -> Result<()> {
 pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// One that gives the same numbers for the same seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
+    /// The next number below this limit.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image_builder::{Paths, exec};
 
 use super::guest::{Guest, Login};
@@ -39,6 +39,8 @@ pub mod names {
 }
 use names::{FLAVOR, GROUP, IMAGE, KEY, NETWORK, PUBLIC, ROUTER, SERVER_A, SERVER_B, SUBNET, VOLUME};
 
+/// What the addresses of the tenant network, a /24, begin with.
+const SUBNET_PREFIX: &str = "10.77.0.";
 /// How long an attach or detach may take.
 const ATTACH_MAX: Duration = Duration::from_secs(90);
 
@@ -106,7 +108,15 @@ impl<'a> Scene<'a> {
             self.public()?;
         }
         self.make(&["network", "create", NETWORK], &["network", "delete", NETWORK])?;
-        let subnet = ["subnet", "create", "--network", NETWORK, "--subnet-range", "10.77.0.0/24", SUBNET];
+        let subnet = [
+            "subnet",
+            "create",
+            "--network",
+            NETWORK,
+            "--subnet-range",
+            &format!("{SUBNET_PREFIX}0/24"),
+            SUBNET,
+        ];
         self.make(&subnet, &["subnet", "delete", SUBNET])?;
         self.make(&["router", "create", ROUTER], &["router", "delete", ROUTER])?;
         let gateway = ["router", "set", "--external-gateway", PUBLIC, ROUTER];
@@ -211,6 +221,15 @@ impl<'a> Scene<'a> {
     /// The floating IP of a server.
     pub fn address(&self, server: &str) -> &str {
         self.addresses.get(server).map_or("", String::as_str)
+    }
+
+    /// A server's address on the tenant network.
+    pub fn fixed_address(&self, server: &str) -> Result<String> {
+        let shown = self.client.json(&["server", "show", server])?;
+        let addresses = shown["addresses"][NETWORK].as_array();
+        let own = |a: &&str| a.starts_with(SUBNET_PREFIX);
+        let found = addresses.into_iter().flatten().filter_map(|a| a.as_str()).find(own);
+        found.map(str::to_owned).with_context(|| format!("{server} has no address on {NETWORK}: {shown}"))
     }
 
     /// Logs in from outside; the guest must know its own name.

@@ -12,6 +12,7 @@ use super::cluster::Cluster;
 use super::liveness;
 use super::opening::REGION;
 use crate::appliance::{self, Appliance};
+use crate::maintenance;
 use crate::roles::neighbours::{COMPUTE_PORT, Names, neighbours};
 
 /// Every service of the cloud. Cheap to clone.
@@ -69,7 +70,7 @@ impl Services {
             cairn_network::mount(&self.network),
             cairn_block::mount(&self.block),
             cairn_compute::mount(&self.compute),
-            appliance::mount(appliance),
+            appliance::mount(appliance, maintenance::router(&self.compute)),
         ]
     }
 

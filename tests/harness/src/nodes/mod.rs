@@ -1,0 +1,120 @@
+//! What only several nodes can show: guests that move, nodes that are lost or cut off, all of them without power at
+//! once. Guests write and answer pings meanwhile, and at the end the cloud is as empty as before.
+//!
+//! It says how long things took, and fails by what must never be: a flushed block or an acknowledged API write that is
+//! lost, an I/O error, one guest running twice.
+
+mod cloud;
+mod losses;
+mod moves;
+mod twice;
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use image_builder::Paths;
+
+use crate::faults::Random;
+use crate::tour::{Guest, Inventory, Scene, names, step};
+use cloud::Cloud;
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Act {
+    /// Servers on different nodes reach each other on their network.
+    Spread,
+    /// A guest moves while it runs.
+    Migrate,
+    /// A node is emptied for maintenance.
+    Drain,
+    /// A node loses its power; its guests run elsewhere.
+    Kill,
+    /// A node is cut off from the others; it stops its guests before they run elsewhere.
+    CutOff,
+    /// All nodes lose their power at once.
+    PowerCut,
+}
+
+/// Options of the tests of several nodes.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
+    pub nodes: u8,
+    /// What to show.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["spread", "migrate", "drain", "kill", "cut-off", "power-cut"])]
+    pub acts: Vec<Act>,
+    /// How often each loss is repeated.
+    #[arg(long, default_value_t = 1)]
+    pub rounds: u32,
+    /// The seed of the random choices; a new one is drawn and printed if none is given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The binary that the nodes run.
+    #[arg(long)]
+    pub binary: Option<PathBuf>,
+    /// Leave the nodes running at the end.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Starts the nodes (those that run go on) and shows all that is asked for.
+pub fn run(paths: &Paths, options: &Options) -> Result<()> {
+    let seed = options.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos().into())
+    });
+    eprintln!("nodes: seed {seed}");
+    let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
+    let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
+    let cloud = step("the nodes are one cloud", || Cloud::start(paths, options.nodes, binary))?;
+    let outcome =
+        show(paths, options, &cloud, &mut Random::new(seed)).with_context(|| format!("seed {seed}"));
+    if !options.keep {
+        cloud.stop()?;
+    }
+    outcome
+}
+
+fn show(paths: &Paths, options: &Options, cloud: &Cloud, random: &mut Random) -> Result<()> {
+    let client = cloud.client(1)?;
+    let before = Inventory::before(client)?;
+    let mut scene = Scene::new(paths, client, Guest::Tiny)?;
+    let outcome = acts(options, cloud, &mut scene, random);
+    let undone = step("everything deleted", || scene.tear_down());
+    outcome?;
+    undone?;
+    step("nothing is left", || before.wait_same(client))
+}
+
+fn acts(options: &Options, cloud: &Cloud, scene: &mut Scene, random: &mut Random) -> Result<()> {
+    step("a guest with a volume", || {
+        scene.image()?;
+        scene.server_with_volume()
+    })?;
+    let mut next = 0;
+    for act in &options.acts {
+        match act {
+            Act::Spread => moves::spread(cloud, scene)?,
+            Act::Migrate => next = moves::migrate(cloud, scene, next)?,
+            Act::Drain => next = moves::drain(cloud, scene, next)?,
+            Act::Kill => {
+                next = repeat(options.rounds, next, |from| losses::kill(cloud, scene, random, from))?
+            }
+            Act::CutOff => next = repeat(options.rounds, next, |from| losses::cut_off(cloud, scene, from))?,
+            Act::PowerCut => {
+                next = repeat(options.rounds, next, |from| losses::power_cut(cloud, scene, random, from))?;
+            }
+        }
+    }
+    step("every flushed block of the whole run", || crate::faults::verify(scene, 0, next))
+}
+
+/// Repeats a loss; each takes the number of the next block to write and gives the one after its last.
+fn repeat(rounds: u32, from: u64, mut once: impl FnMut(u64) -> Result<u64>) -> Result<u64> {
+    (0..rounds).try_fold(from, |next, round| once(next).with_context(|| format!("round {}", round + 1)))
+}
+
+/// The server that all of it is done to.
+const SERVER: &str = names::SERVER_A;
