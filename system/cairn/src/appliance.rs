@@ -22,7 +22,7 @@ const SILENT_S: i64 = 30;
 /// What users make: the first element of the keys that an inventory counts.
 const COUNTED: [&str; 6] = ["block/", "compute/", "image/", "network/", "placement/", "shards/"];
 /// Kinds that are the services' own book-keeping and outlive what they count.
-const BOOKKEEPING: [&str; 11] = [
+const BOOKKEEPING: [&str; 14] = [
     "network/router-load",
     "network/usage",
     "network/address-search",
@@ -30,7 +30,10 @@ const BOOKKEEPING: [&str; 11] = [
     "network/host",
     "compute/usage",
     "compute/host",
+    "compute/host-policy",
     "compute/action-log",
+    "compute/counter",
+    "compute/migration",
     "block/usage",
     "block/provisioned",
     "placement/provider",

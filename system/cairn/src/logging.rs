@@ -4,9 +4,10 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging. `CAIRN_LOG` sets the level, in the form of `tracing`'s filters (`info` if unset).
+/// Starts logging. `CAIRN_LOG` sets the level, in the form of `tracing`'s filters (if unset, `info`, and less of the consensus engine, which tells each tick).
 pub fn init() {
-    let filter = EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     let registry = tracing_subscriber::registry().with(filter);
     match tracing_journald::layer() {
         Ok(journal) => registry.with(journal).init(),

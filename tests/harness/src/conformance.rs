@@ -130,14 +130,20 @@ impl Prepared {
             ("admin_domain_name", text("Default")),
             ("tempest_roles", text("member")),
         ];
-        let compute = vec![
+        let nodes = client.json(&["hypervisor", "list"])?.as_array().map_or(1, Vec::len);
+        let mut compute = vec![
             ("image_ref", image.clone()),
             ("image_ref_alt", image),
             ("flavor_ref", nano),
             ("flavor_ref_alt", micro),
             ("build_timeout", text("300")),
             ("hypervisor_type", text("QEMU")),
+            ("min_compute_nodes", nodes.to_string()),
         ];
+        if nodes > 1 {
+            // Without it the suite leaves out what came with a later version.
+            compute.push(("max_microversion", text("latest")));
+        }
         let network = vec![
             ("public_network_id", public),
             ("floating_network_name", text("conf-public")),
@@ -164,7 +170,7 @@ impl Prepared {
             ),
             ("service_available", available.chain(absent).collect()),
             ("compute", compute),
-            ("compute-feature-enabled", vec![("resize", text("false")), ("vnc_console", text("false"))]),
+            ("compute-feature-enabled", features(nodes)),
             ("image", vec![("build_timeout", text("300"))]),
             ("network", network),
             (
@@ -172,7 +178,7 @@ impl Prepared {
                 vec![("api_extensions", extensions.join(",")), ("ipv6", text("true"))],
             ),
             ("volume", vec![("catalog_type", text("block-storage")), ("volume_size", text("1"))]),
-            ("validation", vec![("run_validation", text("false"))]),
+            ("validation", validation(nodes)),
         ]))
     }
 
@@ -225,6 +231,33 @@ impl Prepared {
         command.env("OS_TEST_TIMEOUT", TEST_MAX).env("PATH", format!("{}:{path}", bin.display()));
         command
     }
+}
+
+/// What of compute is there, with so many nodes. (What is not named is on by the suite's own default.)
+fn features(nodes: usize) -> Vec<(&'static str, String)> {
+    let many = ["cold_migration", "live_migration", "resize", "volume_backed_live_migration"];
+    let off = ["vnc_console", "shelve", "shelve_migrate", "swap_volume", "volume_multiattach"];
+    let moving = many.into_iter().map(|feature| (feature, (nodes > 1).to_string()));
+    // Root disks are volumes: there is nothing to copy with a guest.
+    let block = ("block_migration_for_live_migration", "false".to_owned());
+    moving.chain(off.into_iter().map(|feature| (feature, "false".to_owned()))).chain([block]).collect()
+}
+
+/// Whether the suite logs in to guests, and how: only where guests move, since it takes long.
+fn validation(nodes: usize) -> Vec<(&'static str, String)> {
+    let login = [
+        ("run_validation", "true"),
+        ("image_ssh_user", "root"),
+        ("image_alt_ssh_user", "root"),
+        ("ssh_timeout", "300"),
+        ("connect_timeout", "60"),
+        ("ping_timeout", "120"),
+        // The guest's shell is busybox's.
+        ("ssh_shell_prologue", "set -eu; PATH=$$PATH:/sbin:/usr/sbin;"),
+    ];
+    let none = [("run_validation", "false")];
+    let chosen: &[_] = if nodes > 1 { &login } else { &none };
+    chosen.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
 fn render(settings: &BTreeMap<&'static str, Vec<(&'static str, String)>>) -> String {

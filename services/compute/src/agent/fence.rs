@@ -84,13 +84,13 @@ pub fn belongs_elsewhere(server: &Server, node: &str) -> bool {
 
 /// Stops guests in time, apart from everything else the agent does; never returns.
 pub async fn watch(guard: Arc<Guard>, libvirt: Arc<Libvirt>, reporter: Reporter) {
-    let mut before = Standing::Clear;
+    let mut before = None;
     loop {
         let now = guard.standing();
-        if now != before {
-            tracing::warn!(from = ?before, to = ?now, "what this node may do with guests has changed");
+        if before != Some(now) {
+            tracing::info!(from = ?before, to = ?now, "what this node may do with guests has changed");
             reporter.set_fact("standing", serde_json::json!(format!("{now:?}")));
-            before = now;
+            before = Some(now);
         }
         if now == Standing::Cut {
             stop_all(&libvirt).await;

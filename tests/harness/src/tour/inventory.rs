@@ -56,7 +56,12 @@ impl Inventory {
 
 /// Whether a node's roles have said all that is compared later.
 fn complete(node: &Value) -> bool {
-    let facts =
-        [("storage", "orphans"), ("storage", "volumes_on_disk"), ("network", "taps"), ("compute", "guests")];
+    let facts = [
+        ("storage", "orphans"),
+        ("storage", "volumes_on_disk"),
+        ("network", "taps"),
+        ("compute", "guests"),
+        ("compute", "standing"),
+    ];
     facts.iter().all(|(role, fact)| !node[role][fact].is_null())
 }
