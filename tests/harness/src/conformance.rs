@@ -179,6 +179,14 @@ impl Prepared {
             ),
             ("volume", vec![("catalog_type", text("block-storage")), ("volume_size", text("1"))]),
             ("validation", validation(nodes)),
+            (
+                "scenario",
+                vec![
+                    ("img_file", Paths::find()?.guests().join("tiny.qcow2").display().to_string()),
+                    ("img_disk_format", text("qcow2")),
+                    ("dhcp_client", text("udhcpc")),
+                ],
+            ),
         ]))
     }
 

@@ -1,6 +1,6 @@
 //! `cargo verify`: every test, in stages that say how long each took.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::cloud::Access;
 use crate::dev::{self, Node};
 use crate::tour::Guest;
-use crate::{conformance, faults, machine, refusals, tour};
+use crate::{conformance, faults, machine, nodes, refusals, tour};
 
 /// Options of `cargo verify`.
 #[derive(Args, Clone, Debug)]
@@ -45,12 +45,19 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     dev::prepare(stages)?;
     let binary = iso::compile(stages)?;
     let node = Node::new(paths, dev::INSTANCE);
-    let outcome = on_node(paths, options, stages, &node, binary);
+    let outcome = on_node(paths, options, stages, &node, binary.clone());
     node.stop()?;
     outcome?;
+    on_nodes(paths, stages, &binary)?;
     let outcome = on_machine(paths, options, stages);
     machine::clean(paths)?;
     outcome
+}
+
+fn on_nodes(paths: &Paths, stages: &mut Stages, binary: &Path) -> Result<()> {
+    nodes::clean(paths)?;
+    stages.run("three nodes", |_| nodes::run(paths, &nodes::Options::all(binary)))?;
+    nodes::clean(paths)
 }
 
 fn on_machine(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {

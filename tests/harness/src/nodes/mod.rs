@@ -9,13 +9,14 @@ mod losses;
 mod moves;
 mod twice;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use image_builder::Paths;
 
+use crate::dev::{self, Cluster};
 use crate::faults::Random;
 use crate::tour::{Guest, Inventory, Scene, names, step};
 use cloud::Cloud;
@@ -58,6 +59,21 @@ pub struct Options {
     /// Leave the nodes running at the end.
     #[arg(long)]
     pub keep: bool,
+}
+
+impl Options {
+    /// All that can be shown, once, on three nodes.
+    pub fn all(binary: &Path) -> Options {
+        let acts = Act::value_variants().to_vec();
+        Options { nodes: 3, acts, rounds: 1, seed: None, binary: Some(binary.to_owned()), keep: false }
+    }
+}
+
+/// Stops the nodes and removes all they had.
+pub fn clean(paths: &Paths) -> Result<()> {
+    let there = Cluster::there(paths, dev::INSTANCE);
+    there.stop()?;
+    there.clean()
 }
 
 /// Starts the nodes (those that run go on) and shows all that is asked for.
