@@ -98,6 +98,7 @@ fn guests_on_different_nodes_are_on_one_network() {
 }
 
 fn crossing(a: &Inside<'_>, b: &Inside<'_>, c: &Inside<'_>) {
+    eventually("a guest is reached on another node", || a.pings("10.0.0.11"));
     let pings = a.background_pings("10.0.0.11", 20);
     assert_eq!(lost(pings), 0, "from node to node");
     assert!(b.pings("10.0.0.10"), "and back");
