@@ -27,6 +27,9 @@ pub struct VolumeSpec {
     /// The fencing number of the node that writes it while nobody uses it; [`VolumeSpec::epoch`] is what counts.
     #[serde(default)]
     pub keeper_epoch: u64,
+    /// The epoch under which its user began; one that moves while it runs gets another, and goes on.
+    #[serde(default)]
+    pub user_since: u64,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -53,6 +56,7 @@ impl VolumeSpec {
             export: None,
             moving: None,
             keeper_epoch: 0,
+            user_since: 0,
             deleted: false,
             generation: 1,
         }

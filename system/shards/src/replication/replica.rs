@@ -158,6 +158,7 @@ impl Replica {
         self.volume.flush()?;
         let keep: BTreeSet<u64> = keep.iter().copied().collect();
         let mut areas = guard(&self.areas);
+        areas.mark(keep.iter().copied(), seq)?;
         let cleared: Vec<u64> = areas.marked().into_iter().filter(|area| !keep.contains(area)).collect();
         areas.clear(&cleared, seq)?;
         let mut promise = guard(&self.promise);
@@ -204,7 +205,7 @@ impl Areas {
         self.marks.keys().copied().collect()
     }
 
-    fn mark(&mut self, areas: std::ops::Range<u64>, seq: Seq) -> io::Result<()> {
+    fn mark(&mut self, areas: impl Iterator<Item = u64> + Clone, seq: Seq) -> io::Result<()> {
         let new: Vec<u64> = areas.clone().filter(|area| !self.marks.contains_key(area)).collect();
         if !new.is_empty() {
             self.bits.extend(new.iter().copied());

@@ -9,6 +9,7 @@ use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
 use crate::replication::service::BYTES_MAX;
+use crate::replication::writer::Writer;
 use crate::sys::{Pieces, Sink, Source};
 
 impl Media for Group {
@@ -28,7 +29,7 @@ impl Media for Group {
         self.inner.check(offset, len)?;
         loop {
             self.inner.wait_heard()?;
-            let (node, link) = self.inner.reader()?;
+            let (node, link) = self.inner.reader(&(offset..offset + len))?;
             let mut pieces = to.again();
             let read = match link.local() {
                 Some(local) => local.read_into(offset, len, &mut pieces),
@@ -72,6 +73,10 @@ impl Media for Group {
 
     fn flush(&self) -> io::Result<()> {
         if self.inner.read_only { Ok(()) } else { self.inner.request(Op::Flush) }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        if self.inner.read_only { Ok(()) } else { self.inner.ask(Writer::flush_unheard) }
     }
 
     fn interrupt(&self, on: bool) {

@@ -7,6 +7,7 @@ mod media;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,8 +21,9 @@ use super::op::{Failure, Op};
 use super::records;
 use super::regions::REGION;
 use super::set::ReplicaSet;
-use super::writer::{Action, CopyFailure, Phase, RequestId, Seq, Writer};
+use super::writer::{Action, CopyFailure, Phase, Reading, RequestId, Seq, Term, Writer};
 use crate::media::{Media, held};
+use crate::model::VolumeSpec;
 
 /// How often the writer is told the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -55,6 +57,8 @@ impl Renewed {
 pub struct Means {
     /// The node this is.
     pub node: String,
+    /// This boot of it.
+    pub boot: String,
     /// The store.
     pub store: SharedStore,
     /// The way to replicas.
@@ -100,11 +104,13 @@ struct State {
 }
 
 impl Group {
-    /// Starts the writer of a volume of `size` bytes under this epoch; `set` is its record, as it was just read from
-    /// the store. Must be called on a runtime.
-    pub fn start(means: Means, set: ReplicaSet, epoch: u64, size: u64, read_only: bool) -> Group {
-        let volume = set.id.clone();
-        let writer = Writer::new(&means.node, epoch, size, set);
+    /// Starts the writer of a volume as this node shall write it now; `set` is its record, as it was just read from the
+    /// store. Must be called on a runtime.
+    pub fn start(means: Means, set: ReplicaSet, spec: &VolumeSpec) -> Group {
+        let (volume, read_only, epoch) = (spec.id.clone(), spec.read_only, spec.epoch());
+        let (node, boot) = (means.node.clone(), means.boot.clone());
+        let term = Term { node, boot, epoch, user_since: spec.user_since };
+        let writer = Writer::new(term, spec.size, set);
         let state = State { writer, awaited: HashSet::new(), ended: HashMap::new() };
         let inner = Arc::new(Inner {
             means,
@@ -365,10 +371,17 @@ impl Inner {
 
     /// Does a request and waits for its end.
     fn request(self: &Arc<Inner>, op: Op) -> io::Result<()> {
+        self.ask(|writer| writer.request(op))
+    }
+
+    fn ask(
+        self: &Arc<Inner>,
+        request: impl FnOnce(&mut Writer) -> (RequestId, Vec<Action>),
+    ) -> io::Result<()> {
         self.wait_heard()?;
         let (id, actions) = {
             let mut state = guard(&self.state);
-            let (id, actions) = state.writer.request(op);
+            let (id, actions) = request(&mut state.writer);
             state.awaited.insert(id);
             (id, actions)
         };
@@ -387,11 +400,17 @@ impl Inner {
         }
     }
 
-    /// The connection to read from; waits until there is one.
-    fn reader(&self) -> io::Result<(String, Arc<dyn Link>)> {
+    /// The connection to read this range from; waits until there is one.
+    fn reader(&self, range: &Range<u64>) -> io::Result<(String, Arc<dyn Link>)> {
         let mut state = guard(&self.state);
         loop {
-            let node = state.writer.read_from().map(str::to_owned);
+            let node = match state.writer.read_from(range) {
+                Reading::From(node) => Some(node.to_owned()),
+                Reading::Nowhere => None,
+                Reading::Lost => {
+                    return Err(io::Error::other("what was written there was lost with its nodes' power"));
+                }
+            };
             if let Some(found) = node.and_then(|node| self.link(&node).map(|link| (node, link))) {
                 return Ok(found);
             }

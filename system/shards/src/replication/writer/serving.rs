@@ -17,6 +17,7 @@ impl Writer {
         self.complete();
         self.take_out_awaited();
         self.take_in();
+        self.forget_loss();
         while self.admit() {}
     }
 
@@ -40,9 +41,7 @@ impl Writer {
             let Some(Request { op, flush, full, .. }) = self.requests.remove(&request) else { continue };
             let result = match (full, &op) {
                 (true, _) => Err(Failure::Full),
-                (false, Op::Flush) if std::mem::take(&mut self.damaged) => {
-                    Err(Failure::Broken("writes that were not flushed were lost with a node".into()))
-                }
+                (false, Op::Flush) => self.end_flush(request),
                 _ => Ok(()),
             };
             self.touched.touch(&op.range());
@@ -54,6 +53,21 @@ impl Writer {
                 self.size = self.size.max(*size);
             }
             self.actions.push(Action::Complete { request, result });
+        }
+    }
+
+    /// A flush has been done by all; it fails if what it was to make safe is lost.
+    fn end_flush(&mut self, request: RequestId) -> Result<(), Failure> {
+        let (result, told) = self.loss.end_flush(request, self.next_request, self.now);
+        told.into_iter().for_each(|area| self.touched.mark(area));
+        result
+    }
+
+    /// The record need not keep a loss that the user has heard of.
+    fn forget_loss(&mut self) {
+        if self.set.lost && self.swap.is_none() && self.loss.is_heard(self.now) {
+            let forgotten = self.set.with_loss(false);
+            self.propose(forgotten);
         }
     }
 
