@@ -122,6 +122,10 @@ pub struct VolumeStatus {
     /// The disk that holds it, once it is on stable media there. A volume that has a disk is never made anew.
     #[serde(default)]
     pub disk: Option<String>,
+    /// About how many bytes replicas still have to be compared or copied, in all: 0 when they are whole. Rounded up, so
+    /// that a rebuild is told in few steps.
+    #[serde(default)]
+    pub behind: u64,
 }
 
 impl Record for VolumeStatus {
@@ -146,6 +150,7 @@ impl VolumeStatus {
             size: spec.size,
             allocated: 0,
             disk: None,
+            behind: 0,
         }
     }
 }

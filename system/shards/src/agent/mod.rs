@@ -124,7 +124,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let net = options.cluster.as_ref().map(|c| c.net.clone());
     let opener = Arc::new(Everywhere::new(&args.node, replicas.clone(), net));
     let (node, store, renewed) = (args.node.clone(), args.store.clone(), options.renewed);
-    let means = Means { node, boot, store, opener, renewed };
+    let means = Means { node, boot, store, opener, renewed, pace: Arc::default() };
     let volumes =
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let disks = disks::Disks::new(&args, pool, news);

@@ -20,6 +20,7 @@ use crate::media::{self, Media, Switch};
 use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::NewVolume;
 use crate::replication::group::Group;
+use crate::replication::regions::REGION;
 use crate::replication::set::ReplicaSet;
 use crate::replication::{records, writer};
 
@@ -326,6 +327,7 @@ impl Volumes {
             },
             allocated: replicas.iter().map(|s| s.allocated).max().unwrap_or(0),
             disk: replicas.iter().find_map(|s| s.disk.clone()),
+            behind: group.map_or(0, |g| report::rounded(g.behind() * REGION)),
         };
         if known.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;

@@ -24,8 +24,11 @@ use crate::pool::Pool;
 use crate::sys::{Pieces, Sink};
 use crate::volume::Volume;
 
-/// What a region holds: all zeroes is `[0; 32]`, anything else its SHA-256.
+/// What a region holds: all zeroes is [`ZEROES`], anything else its SHA-256.
 pub type Digest = [u8; 32];
+
+/// The digest of what is all zeroes.
+pub const ZEROES: Digest = [0; 32];
 
 /// What a replica has promised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +148,7 @@ impl Replica {
         let start = region * REGION;
         let len = REGION.min(self.volume.size().saturating_sub(start));
         if self.volume.is_hole(start, len).map_err(broken)? {
-            return Ok([0; 32]);
+            return Ok(ZEROES);
         }
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
@@ -177,7 +180,7 @@ impl Replica {
 
 /// What bytes hold, see [`Digest`].
 pub fn digest_of(bytes: &[u8]) -> Digest {
-    if bytes.iter().all(|b| *b == 0) { [0; 32] } else { Sha256::digest(bytes).into() }
+    if bytes.iter().all(|b| *b == 0) { ZEROES } else { Sha256::digest(bytes).into() }
 }
 
 /// The marks, one bit per area in a file.

@@ -218,6 +218,11 @@ impl World {
                 if self.writers[writer].alive && self.writers[writer].core.phase() != Phase::Fenced {
                     let now = Duration::from_millis(self.now);
                     self.tell(writer, |w| w.tick(now));
+                    let wanted = self.writers[writer].core.wants();
+                    if wanted > 0 {
+                        let allowed = self.random.below(wanted.min(8));
+                        self.tell(writer, |w| w.allow(allowed));
+                    }
                     self.after(100, Event::Tick(writer));
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
 
 use super::{Group, guard};
 use crate::media::Media;
@@ -27,6 +28,7 @@ impl Media for Group {
 
     fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
         self.inner.check(offset, len)?;
+        let begun = Instant::now();
         loop {
             self.inner.wait_heard()?;
             let (node, link) = self.inner.reader(&(offset..offset + len))?;
@@ -36,7 +38,10 @@ impl Media for Group {
                 None => read_remote(&*link, offset, len, &mut pieces),
             };
             match read {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.inner.means.pace.served(begun.elapsed());
+                    return Ok(());
+                }
                 Err(why) => {
                     tracing::warn!(volume = self.inner.volume, node, %why, "a replica could not be read");
                     self.inner.close(&node);

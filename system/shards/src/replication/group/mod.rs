@@ -3,13 +3,14 @@
 //! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
 //! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
 
+mod copying;
 mod media;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,10 @@ use tokio::runtime::Handle;
 
 use super::link::{Answer, Ear, Link, Opener, Target};
 use super::op::{Failure, Op};
+use super::pace::Pace;
 use super::records;
-use super::regions::REGION;
 use super::set::ReplicaSet;
-use super::writer::{Action, CopyFailure, Phase, Reading, RequestId, Seq, Term, Writer};
+use super::writer::{Action, Phase, Reading, RequestId, Seq, Term, Writer};
 use crate::media::{Media, held};
 use crate::model::VolumeSpec;
 
@@ -29,8 +30,6 @@ use crate::model::VolumeSpec;
 const TICK: Duration = Duration::from_millis(100);
 /// How long the requests under way may take when the volume is taken from its user.
 const LAST_MAX: Duration = Duration::from_secs(2);
-/// How long one region may take to be stored.
-const COPY_MAX: Duration = Duration::from_secs(30);
 
 /// After so long without the cloud's word that this node is alive, another may be about to take its volumes over.
 const SILENT_MAX: Duration = Duration::from_secs(15);
@@ -65,6 +64,8 @@ pub struct Means {
     pub opener: Arc<dyn Opener>,
     /// This node's standing.
     pub renewed: Renewed,
+    /// How fast this node rebuilds replicas.
+    pub pace: Arc<Pace>,
 }
 
 /// The writer of a volume and its connections. Dropping it ends them; nothing is completed any more.
@@ -184,6 +185,7 @@ async fn tick(group: Weak<Inner>) {
         group.heed_standing().await;
         let now = group.begun.elapsed();
         group.handle(false, |writer| writer.tick(now));
+        group.pace();
     }
 }
 
@@ -223,10 +225,9 @@ impl Inner {
                 Action::Complete { request, result } => self.complete(request, result),
                 Action::Open(node) => self.in_background(move |this| this.open(node)),
                 Action::Close(node) => self.close(&node),
-                Action::Copy { from, to, region, seq } => self.in_background(move |this| {
-                    let result = this.copy(&from, &to, region, seq);
-                    this.handle(true, |writer| writer.copied(result));
-                }),
+                Action::Copy { from, to, region, seq } => {
+                    self.in_background(move |this| this.make_alike(&from, &to, region, seq));
+                }
                 Action::Swap { expect, new } => self.swap(expect, new),
             }
         }
@@ -328,36 +329,6 @@ impl Inner {
         }));
     }
 
-    /// Makes a region of one replica like that of another.
-    fn copy(&self, from: &str, to: &str, region: u64, seq: Seq) -> Result<(), CopyFailure> {
-        let size = guard(&self.state).writer.size();
-        let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
-        let source = self.link(from).ok_or(CopyFailure::Source)?;
-        let target = self.link(to).ok_or(CopyFailure::Target)?;
-        let wanted = source.digest(region).map_err(|_| CopyFailure::Source)?;
-        if target.digest(region).map_err(|_| CopyFailure::Target)? == wanted {
-            return Ok(());
-        }
-        let op = match wanted {
-            [0, ..] if wanted == [0; 32] => Op::Zero { offset, len, unmap: true },
-            _ => Op::Write { offset, data: source.read(offset, len).map_err(|_| CopyFailure::Source)? },
-        };
-        let stored = match target.local() {
-            Some(local) => local.apply(seq, &op),
-            None => self.await_copy(to, seq).map_or_else(Err, |answer| {
-                target.send(seq, op);
-                answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
-            }),
-        };
-        stored.map_err(|_| CopyFailure::Target)
-    }
-
-    fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {
-        let (answer, awaited) = channel();
-        guard(&self.copies).insert(seq, (to.to_owned(), answer));
-        Ok(awaited)
-    }
-
     /// Waits while nothing may be done for the guest.
     fn wait_heard(&self) -> io::Result<()> {
         while self.silenced.load(SeqCst) {
@@ -389,6 +360,7 @@ impl Inner {
         let (begun, mut state) = (Instant::now(), guard(&self.state));
         loop {
             if let Some(result) = state.ended.remove(&id) {
+                self.means.pace.served(begun.elapsed());
                 return result.map_err(|e| error(&e));
             }
             let serves = state.writer.phase() == Phase::Serving && begun.elapsed() < LAST_MAX;

@@ -42,6 +42,8 @@ pub const PATIENCE_AFTER_LOSS: Duration = Duration::from_secs(15);
 pub const SLOW: Duration = Duration::from_secs(8);
 /// How long a replica that could not be connected is left alone.
 const RETRY: Duration = Duration::from_secs(1);
+/// The most regions that may be rebuilt between two looks at what guests do.
+const CREDIT_MAX: u64 = 32;
 /// How long marks stay beyond their time, so that what is written often is not marked often.
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 
@@ -96,6 +98,8 @@ pub struct Writer {
     next_request: RequestId,
     swap: Option<Swap>,
     copy: Option<Copying>,
+    /// How many regions may be copied to replicas that nobody waits for.
+    credit: u64,
     touched: Touched,
     loss: Loss,
     cleaned_at: Duration,
@@ -120,6 +124,7 @@ impl Writer {
             next_request: 1,
             swap: None,
             copy: None,
+            credit: 0,
             touched: Touched::default(),
             loss,
             cleaned_at: Duration::ZERO,
@@ -164,6 +169,21 @@ impl Writer {
     pub fn is_settled(&self) -> bool {
         let whole = self.members.values().all(|m| m.is_full() && m.settling == Settling::Done);
         self.phase == Phase::Serving && whole && self.requests.is_empty() && self.swap.is_none()
+    }
+
+    /// How many more regions it could be allowed to rebuild, see [`Writer::allow`].
+    pub fn wants(&self) -> u64 {
+        let behind = |m: &Member| !m.in_sync && m.is_up() && !m.missed.is_empty();
+        match self.phase == Phase::Serving && self.members.values().any(behind) {
+            true => CREDIT_MAX.saturating_sub(self.credit),
+            false => 0,
+        }
+    }
+
+    /// So many more regions may be copied to replicas out of sync; those in sync are made whole without leave.
+    pub fn allow(&mut self, regions: u64) -> Vec<Action> {
+        self.credit += regions;
+        self.advance()
     }
 
     /// Where a range is read now.

@@ -140,7 +140,8 @@ impl Writer {
         waits
     }
 
-    /// Brings one region of one replica up, those in sync first: flushes wait for them.
+    /// Brings one region of one replica up, those in sync first: flushes wait for them. Others are rebuilt at the pace
+    /// that is allowed.
     pub(super) fn copy(&mut self) {
         if !matches!(self.phase, Phase::Recovering | Phase::Serving) {
             self.copy.take_if(|c| !c.begun);
@@ -158,6 +159,9 @@ impl Writer {
             [&copy.from, &copy.to].iter().any(|n| self.members.get(*n).is_some_and(|m| m.is_busy(&bytes)));
         if !busy && let Some(copy) = &mut self.copy {
             copy.begun = true;
+            if self.members.get(&copy.to).is_some_and(|m| !m.in_sync) {
+                self.credit = self.credit.saturating_sub(1);
+            }
             let (from, to, region) = (copy.from.clone(), copy.to.clone(), copy.region);
             let seq = self.next_seq;
             self.next_seq += 1;
@@ -173,6 +177,9 @@ impl Writer {
     fn next_copy(&self) -> Option<Copying> {
         let behind = self.members.iter().filter(|(_, m)| m.is_up() && !m.missed.is_empty());
         let (to, member) = behind.max_by_key(|(_, m)| m.in_sync)?;
+        if !member.in_sync && self.credit == 0 {
+            return None;
+        }
         let region = member.missed.iter().next()?;
         let from = self.source(|node| node != to)?.to_owned();
         Some(Copying { from, to: to.clone(), session: member.session, region, begun: false })
