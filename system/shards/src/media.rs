@@ -34,6 +34,11 @@ pub trait Media: Send + Sync {
     /// Waits until all that was written before this call is on stable media, of every replica that counts.
     fn flush(&self) -> io::Result<()>;
 
+    /// Like [`Media::flush`], when its user is gone: what that user should hear is kept for the next flush.
+    fn settle(&self) -> io::Result<()> {
+        self.flush()
+    }
+
     /// Makes calls that wait for something else than a disk give up, as held; or no more.
     fn interrupt(&self, on: bool) {
         let _ = on;
@@ -151,6 +156,10 @@ impl Media for Switch {
 
     fn flush(&self) -> io::Result<()> {
         self.now().flush()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.now().settle()
     }
 
     fn interrupt(&self, on: bool) {

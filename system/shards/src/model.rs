@@ -27,6 +27,9 @@ pub struct VolumeSpec {
     /// The fencing number of the node that writes it while nobody uses it; [`VolumeSpec::epoch`] is what counts.
     #[serde(default)]
     pub keeper_epoch: u64,
+    /// The epoch under which its user began; one that moves while it runs gets another, and goes on.
+    #[serde(default)]
+    pub user_since: u64,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -53,6 +56,7 @@ impl VolumeSpec {
             export: None,
             moving: None,
             keeper_epoch: 0,
+            user_since: 0,
             deleted: false,
             generation: 1,
         }
@@ -118,6 +122,10 @@ pub struct VolumeStatus {
     /// The disk that holds it, once it is on stable media there. A volume that has a disk is never made anew.
     #[serde(default)]
     pub disk: Option<String>,
+    /// About how many bytes replicas still have to be compared or copied, in all: 0 when they are whole. Rounded up, so
+    /// that a rebuild is told in few steps.
+    #[serde(default)]
+    pub behind: u64,
 }
 
 impl Record for VolumeStatus {
@@ -142,6 +150,7 @@ impl VolumeStatus {
             size: spec.size,
             allocated: 0,
             disk: None,
+            behind: 0,
         }
     }
 }

@@ -41,7 +41,8 @@ fn source_of(tx: &mut Tx, id: &str) -> Result<Option<Source>, Abort> {
 }
 
 /// Gives `owner` on `node` the use of the volume; answers the epoch under which it will be served. Whoever had
-/// it before is cut off. Asking again for the same owner and node changes nothing.
+/// it before is cut off. Asking again for the same owner and node changes nothing. An owner for whom that node prepared
+/// runs on, see [`begin_move`].
 pub fn export(tx: &mut Tx, id: &str, node: &str, owner: &str) -> Result<u64, Abort> {
     let spec = require(tx, id)?;
     if let Some(now) = &spec.export
@@ -50,17 +51,28 @@ pub fn export(tx: &mut Tx, id: &str, node: &str, owner: &str) -> Result<u64, Abo
     {
         return Ok(now.epoch);
     }
-    take_over(tx, spec, node, owner)
+    let moves = spec.moving.as_deref() == Some(node);
+    let runs_on = moves && spec.export.as_ref().is_some_and(|now| now.owner == owner);
+    take_over(tx, spec, node, owner, runs_on)
 }
 
-/// Exports the volume to a node under the next epoch.
-fn take_over(tx: &mut Tx, mut spec: VolumeSpec, node: &str, owner: &str) -> Result<u64, Abort> {
+/// Exports the volume to a node under the next epoch; `runs_on`: to the user it has.
+fn take_over(
+    tx: &mut Tx,
+    mut spec: VolumeSpec,
+    node: &str,
+    owner: &str,
+    runs_on: bool,
+) -> Result<u64, Abort> {
     // Another node writes it from now on: its one replica must be named, so that it can be reached from there.
     if spec.node != node && tx.get::<ReplicaSet>(&spec.id)?.is_none() {
         tx.put(&ReplicaSet::new(&spec.id, [spec.node.clone()]))?;
     }
     // Generations of a spec never repeat, which is all that an epoch has to promise.
     let epoch = spec.generation + 1;
+    if !runs_on {
+        spec.user_since = epoch;
+    }
     spec.export = Some(Export { node: node.into(), owner: owner.into(), epoch });
     spec.moving = None;
     put_next(tx, spec)?;
@@ -92,7 +104,7 @@ pub fn finish_move(tx: &mut Tx, id: &str, node: &str) -> Result<u64, Abort> {
     if export.node == node && spec.moving.is_none() {
         return Ok(export.epoch);
     }
-    take_over(tx, spec, node, &export.owner)
+    take_over(tx, spec, node, &export.owner, true)
 }
 
 /// The owner stays where it is. Without a move nothing changes.
@@ -114,7 +126,7 @@ pub fn unexport(tx: &mut Tx, id: &str) -> Result<(), Abort> {
 /// The volume once nobody uses it: the node where it was used keeps it, if others may.
 fn kept(spec: VolumeSpec) -> VolumeSpec {
     let (node, keeper_epoch) = (spec.lead().to_owned(), spec.generation + 1);
-    VolumeSpec { export: None, moving: None, node, keeper_epoch, ..spec }
+    VolumeSpec { export: None, moving: None, node, keeper_epoch, user_since: keeper_epoch, ..spec }
 }
 
 /// Grows the volume to `size` bytes; a smaller size changes nothing, since volumes never shrink.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cairn_state::kv::{Compare, Op};
 use cairn_state::{LocalStore, Revision, Store, StoreError, Txn, TxnOutcome};
-use cairn_wire::{RemoteStore, local_socket, store_server};
-use common::{put, serve, serve_to, stop, within};
+use cairn_wire::{RemoteStore, Role, local_socket, store_server};
+use common::{put, serve, serve_role, serve_to, stop, within};
 use futures_util::{FutureExt, StreamExt};
 
 #[tokio::test]
@@ -76,6 +76,42 @@ async fn a_role_writes_only_its_own_keys() {
     let revoked = remote.lease_revoke(lease).await;
     assert_eq!(revoked, Err(StoreError::Forbidden { role: "compute".into(), key: "leader/a".into() }));
     assert!(remote.get("leader/a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn some_keys_are_changed_by_compare_and_swap_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("state.sock");
+    let local = LocalStore::in_memory().unwrap();
+    let role = Role {
+        name: "storage".into(),
+        may_write: vec![],
+        may_swap: vec!["s/".into()],
+        may_read: vec![String::new()],
+    };
+    let _server = serve_role(&socket, local.clone(), role);
+    let remote = RemoteStore::new(&socket);
+    local.commit(put("s/a", "1")).await.unwrap();
+    local.commit(put("s/b", "1")).await.unwrap();
+    let forbidden = |key: &str| Err(StoreError::Forbidden { role: "storage".into(), key: key.into() });
+
+    assert_eq!(remote.txn(put("s/a", "2")).await, forbidden("s/a"));
+    let with = |key: &str, at: u64, txn: Txn| Txn {
+        compares: vec![Compare::Modified(key.into(), Revision(at))],
+        ..txn
+    };
+    let other = with("s/b", 2, put("s/a", "2"));
+    assert_eq!(remote.txn(other).await, forbidden("s/a"), "another key's revision says nothing");
+    let made = with("s/c", 0, put("s/c", "2"));
+    assert_eq!(remote.txn(made).await, forbidden("s/c"), "it is not made");
+    let delete = Txn { ops: vec![Op::Delete { key: "s/a".into() }], compares: vec![] };
+    assert_eq!(remote.txn(with("s/a", 1, delete)).await, forbidden("s/a"), "nor ended");
+    let lease = remote.lease_grant(60_000).await.unwrap();
+    let leased = Op::Put { key: "s/a".into(), value: "2".into(), lease: Some(lease) };
+    let leased = Txn { ops: vec![leased], compares: vec![] };
+    assert_eq!(remote.txn(with("s/a", 1, leased)).await, forbidden("s/a"), "nor later, by itself");
+    assert_eq!(remote.txn(with("s/a", 9, put("s/a", "2"))).await, Ok(TxnOutcome::Conflict));
+    assert!(matches!(remote.txn(with("s/a", 1, put("s/a", "2"))).await, Ok(TxnOutcome::Committed(_))));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub fn policy(node: &str) -> Policy {
 }
 
 fn role(user: &str, node: &str) -> Option<Role> {
+    let mut may_swap = Vec::new();
     let (name, may_read, mut may_write) = match user {
         "root" => ("node", &["node/"][..], vec![]),
         "cairn-compute" => (
@@ -39,23 +40,25 @@ fn role(user: &str, node: &str) -> Option<Role> {
                 prefix::<cairn_network::model::HostStatus>(),
             ],
         ),
-        "cairn-storage" => (
-            "storage",
-            &["node/", "shards/"][..],
-            vec![
-                prefix::<cairn_shards::model::VolumeStatus>(),
-                prefix::<cairn_shards::model::DiskStatus>(),
-                prefix::<cairn_shards::model::ReplicaStatus>(),
-                prefix::<cairn_shards::model::Prepared>(),
-                // Which replicas are in sync: by compare-and-swap, under the epoch of the volume's writer.
-                prefix::<cairn_shards::replication::set::ReplicaSet>(),
-            ],
-        ),
+        "cairn-storage" => {
+            // Which replicas are in sync: under the epoch of the volume's writer, and the controller changes it too.
+            may_swap.push(prefix::<cairn_shards::replication::set::ReplicaSet>());
+            (
+                "storage",
+                &["node/", "shards/"][..],
+                vec![
+                    prefix::<cairn_shards::model::VolumeStatus>(),
+                    prefix::<cairn_shards::model::DiskStatus>(),
+                    prefix::<cairn_shards::model::ReplicaStatus>(),
+                    prefix::<cairn_shards::model::Prepared>(),
+                ],
+            )
+        }
         _ => return None,
     };
     may_write.push(format!("node/status/{node}/{name}"));
     let may_read = may_read.iter().map(|p| (*p).to_owned()).collect();
-    Some(Role { name: name.into(), may_write, may_read })
+    Some(Role { name: name.into(), may_write, may_swap, may_read })
 }
 
 #[cfg(test)]
@@ -72,6 +75,9 @@ mod tests {
         assert!(!network.may_read("identity/keys/") && !network.may_read(""));
         assert!(!role("root", "n1").unwrap().may_write("identity/user/x"));
         assert_eq!(role("nobody", "n1"), None);
+        let storage = role("cairn-storage", "n1").unwrap();
+        assert!(!storage.may_write("shards/replicas/v") && !storage.may_write("shards/volume/v"));
+        assert_eq!(storage.may_swap, ["shards/replicas/"]);
         for agent in ["root", "cairn-compute", "cairn-network", "cairn-storage"] {
             let role = role(agent, "n1").unwrap();
             // The authorities' keys are among what is there.

@@ -119,11 +119,12 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
         .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");
-    let replicas = Arc::new(Replicas::new(pool.clone(), boot_id()));
+    let boot = boot_id();
+    let replicas = Arc::new(Replicas::new(pool.clone(), boot.clone()));
     let net = options.cluster.as_ref().map(|c| c.net.clone());
     let opener = Arc::new(Everywhere::new(&args.node, replicas.clone(), net));
     let (node, store, renewed) = (args.node.clone(), args.store.clone(), options.renewed);
-    let means = Means { node, store, opener, renewed };
+    let means = Means { node, boot, store, opener, renewed, pace: Arc::default() };
     let volumes =
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let disks = disks::Disks::new(&args, pool, news);

@@ -325,6 +325,7 @@ impl Volumes {
                 stored.map(|_| self.usage.get(&spec.id).copied().unwrap_or(0)),
             ),
             disk: stored.map(|s| s.disk.clone()).or_else(|| known.and_then(|s| s.disk.clone())),
+            behind: 0,
         };
         if seen.status.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;

@@ -25,6 +25,12 @@ pub fn allocated(before: u64, now: Option<u64>) -> u64 {
     }
 }
 
+/// Rounds up to a number of three binary digits and zeroes, so that what shrinks steadily is told in few steps.
+pub fn rounded(bytes: u64) -> u64 {
+    let dropped = bytes.checked_ilog2().unwrap_or(0).saturating_sub(2);
+    bytes.checked_next_multiple_of(1 << dropped).unwrap_or(u64::MAX)
+}
+
 /// Removes sockets that nobody serves.
 pub fn clear_sockets(dir: &Path, exports: &HashMap<String, Export>) {
     for path in sockets(dir) {
@@ -79,4 +85,16 @@ fn sockets(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| is_socket(p)).collect();
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shrinks_is_told_in_few_steps() {
+        assert_eq!([0, 1, 7, 8, 9, 1000, u64::MAX].map(rounded), [0, 1, 7, 8, 10, 1024, u64::MAX]);
+        let told: std::collections::BTreeSet<u64> = (0..100_000).map(rounded).collect();
+        assert!(told.len() < 70, "{}", told.len());
+    }
 }

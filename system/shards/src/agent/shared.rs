@@ -20,6 +20,7 @@ use crate::media::{self, Media, Switch};
 use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::NewVolume;
 use crate::replication::group::Group;
+use crate::replication::regions::REGION;
 use crate::replication::set::ReplicaSet;
 use crate::replication::{records, writer};
 
@@ -134,7 +135,7 @@ impl Volumes {
                 self.replicas.forget(&spec.id);
                 self.destroy(&spec.id).await?;
             }
-            Step::Lead(epoch) => self.lead(spec, *epoch).await?,
+            Step::Lead(_) => self.lead(spec).await?,
             Step::Grow => {
                 let (group, size) = (self.groups.get(&spec.id).cloned(), spec.size);
                 if let Some(group) = group {
@@ -176,10 +177,10 @@ impl Volumes {
     }
 
     /// Starts the writer of a volume.
-    async fn lead(&mut self, spec: &VolumeSpec, epoch: u64) -> io::Result<()> {
+    async fn lead(&mut self, spec: &VolumeSpec) -> io::Result<()> {
         let read = records::read(&self.means.store, &spec.id).await.map_err(io::Error::other)?;
         let Some(set) = read else { return Err(io::Error::other("its replicas are not known")) };
-        let group = Arc::new(Group::start(self.means.clone(), set, epoch, spec.size, spec.read_only));
+        let group = Arc::new(Group::start(self.means.clone(), set, spec));
         if let Some(switch) =
             self.switches.get(&spec.id).cloned().filter(|_| self.exports.contains_key(&spec.id))
         {
@@ -326,6 +327,7 @@ impl Volumes {
             },
             allocated: replicas.iter().map(|s| s.allocated).max().unwrap_or(0),
             disk: replicas.iter().find_map(|s| s.disk.clone()),
+            behind: group.map_or(0, |g| report::rounded(g.behind() * REGION)),
         };
         if known.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;

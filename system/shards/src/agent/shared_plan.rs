@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_replica_in_sync_that_had_data_is_never_made_anew_and_one_out_of_sync_is() {
-        let written = set().claimed(3).unwrap();
+        let written = set().claimed(3, None).unwrap();
         assert_eq!(plan(&spec(), &written, &live(), "b").replica, Some(Phase::Failed));
         let lost = Seen { had_disk: Some("d".into()), ..live() };
         assert_eq!(plan(&spec(), &set(), &lost, "b").replica, Some(Phase::Failed));
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_unused_volume_has_a_writer_while_a_replica_is_behind() {
-        let out = set().claimed(1).unwrap().without(|n| n == "b").unwrap();
+        let out = set().claimed(1, None).unwrap().without(|n| n == "b").unwrap();
         assert_eq!(steps(&spec(), &out, &stored(), "a"), [Step::Lead(1)]);
         let led = Seen { led: Some(1), led_size: 1024, ..stored() };
         assert_eq!(steps(&spec(), &out, &led, "a"), []);

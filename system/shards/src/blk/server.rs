@@ -218,7 +218,7 @@ fn connection(id: &str, listener: &mut Listener, volume: &Arc<dyn Media>, shared
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
     // Whoever comes next finds on media what this one wrote; an error here is told to the next flush.
-    if let Err(e) = volume.flush() {
+    if let Err(e) = volume.settle() {
         tracing::error!(volume = id, error = %e, "a volume was not synced when its guest left");
     }
     ended

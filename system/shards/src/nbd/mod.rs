@@ -12,3 +12,6 @@ mod protocol;
 mod server;
 
 pub use server::NbdExport;
+
+#[cfg(test)]
+mod prepared_tests;

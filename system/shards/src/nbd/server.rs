@@ -104,7 +104,7 @@ fn serve(listener: &UnixListener, shared: &Shared) {
         *guard(&shared.current) = None;
         tracing::info!(volume = shared.id, end = ?end.err(), "an NBD front-end left");
         // Whoever comes next finds on media what this one wrote; an error here is told to the next flush.
-        if let Err(e) = shared.volume.flush() {
+        if let Err(e) = shared.volume.settle() {
             tracing::error!(volume = shared.id, error = %e, "a volume was not synced when its guest left");
         }
     }

@@ -5,7 +5,7 @@
 //! - [`regions`]: the units of comparing and copying.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
 //!   [`service`] answers.
-//! - [`group`]: the writer at work, with its threads and connections; [`records`]: the record in the store.
+//! - [`group`]: the writer at work, with its threads and connections; [`pace`]: how fast it rebuilds; [`records`]: the record in the store.
 //!
 //! What must always hold: a write is acknowledged when every replica that the store calls in sync has it, a flush when
 //! every one of them has flushed; a replica that missed a write is called out of sync in the store before that write
@@ -14,6 +14,7 @@
 pub mod group;
 pub mod link;
 pub mod op;
+pub mod pace;
 pub mod placement;
 pub mod records;
 pub mod regions;

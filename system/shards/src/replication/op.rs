@@ -31,10 +31,10 @@ pub enum Op {
     Grow(u64),
     /// These areas are alike on all replicas, on stable media, but for what later steps change.
     Clean(Vec<u64>),
-    /// The replica is like the others as of now: it flushes, and keeps no marks but these areas' and those of steps
-    /// that come later.
+    /// The replica is like the others as of now: it flushes, and has marks of just these areas and of those that later
+    /// steps change.
     Settle {
-        /// The areas that may still differ on stable media.
+        /// The areas that may still differ on stable media, or lack what was acknowledged.
         keep: Vec<u64>,
     },
 }

@@ -24,8 +24,11 @@ use crate::pool::Pool;
 use crate::sys::{Pieces, Sink};
 use crate::volume::Volume;
 
-/// What a region holds: all zeroes is `[0; 32]`, anything else its SHA-256.
+/// What a region holds: all zeroes is [`ZEROES`], anything else its SHA-256.
 pub type Digest = [u8; 32];
+
+/// The digest of what is all zeroes.
+pub const ZEROES: Digest = [0; 32];
 
 /// What a replica has promised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +148,7 @@ impl Replica {
         let start = region * REGION;
         let len = REGION.min(self.volume.size().saturating_sub(start));
         if self.volume.is_hole(start, len).map_err(broken)? {
-            return Ok([0; 32]);
+            return Ok(ZEROES);
         }
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
@@ -158,6 +161,7 @@ impl Replica {
         self.volume.flush()?;
         let keep: BTreeSet<u64> = keep.iter().copied().collect();
         let mut areas = guard(&self.areas);
+        areas.mark(keep.iter().copied(), seq)?;
         let cleared: Vec<u64> = areas.marked().into_iter().filter(|area| !keep.contains(area)).collect();
         areas.clear(&cleared, seq)?;
         let mut promise = guard(&self.promise);
@@ -176,7 +180,7 @@ impl Replica {
 
 /// What bytes hold, see [`Digest`].
 pub fn digest_of(bytes: &[u8]) -> Digest {
-    if bytes.iter().all(|b| *b == 0) { [0; 32] } else { Sha256::digest(bytes).into() }
+    if bytes.iter().all(|b| *b == 0) { ZEROES } else { Sha256::digest(bytes).into() }
 }
 
 /// The marks, one bit per area in a file.
@@ -204,7 +208,7 @@ impl Areas {
         self.marks.keys().copied().collect()
     }
 
-    fn mark(&mut self, areas: std::ops::Range<u64>, seq: Seq) -> io::Result<()> {
+    fn mark(&mut self, areas: impl Iterator<Item = u64> + Clone, seq: Seq) -> io::Result<()> {
         let new: Vec<u64> = areas.clone().filter(|area| !self.marks.contains_key(area)).collect();
         if !new.is_empty() {
             self.bits.extend(new.iter().copied());

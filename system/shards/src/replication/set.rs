@@ -15,6 +15,13 @@ pub struct ReplicaSet {
     pub id: String,
     /// The epoch of the last writer that took the volume over; 0 for none yet: it was never written.
     pub epoch: u64,
+    /// The boot of the node from which a user was served under this epoch, as the kernel names it; empty for nobody yet.
+    /// A user does not outlive it, so a writer of the same epoch and boot serves one who was there before.
+    #[serde(default)]
+    pub boot: String,
+    /// Writes were lost that its user was told of as done, and no flush has said so to that user yet.
+    #[serde(default)]
+    pub lost: bool,
     /// The replicas, at most one per node.
     pub replicas: Vec<Replica>,
 }
@@ -45,7 +52,8 @@ impl ReplicaSet {
     /// The set of a volume that was never written, with all replicas in sync, as nothing is like nothing.
     pub fn new(id: &str, nodes: impl IntoIterator<Item = String>) -> ReplicaSet {
         let fresh = |node| Replica { node, in_sync: true, since: 0, leaving: false };
-        ReplicaSet { id: id.into(), epoch: 0, replicas: nodes.into_iter().map(fresh).collect() }
+        let replicas = nodes.into_iter().map(fresh).collect();
+        ReplicaSet { id: id.into(), epoch: 0, boot: String::new(), lost: false, replicas }
     }
 
     /// The replica on a node.
@@ -63,9 +71,21 @@ impl ReplicaSet {
         self.replicas.iter().filter(|r| r.in_sync).map(|r| r.node.as_str())
     }
 
-    /// The set once a writer of this epoch has taken over; `None` if a newer one has.
-    pub fn claimed(&self, epoch: u64) -> Option<ReplicaSet> {
-        (epoch >= self.epoch).then(|| ReplicaSet { epoch, ..self.clone() })
+    /// The set once a writer of this epoch has taken over; `None` if a newer one has. `running`: the boot of the
+    /// writer's node, if the user it serves was served before. A loss concerns no other user.
+    pub fn claimed(&self, epoch: u64, running: Option<&str>) -> Option<ReplicaSet> {
+        let (boot, lost) = (running.unwrap_or_default().to_owned(), self.lost && running.is_some());
+        (epoch >= self.epoch).then(|| ReplicaSet { epoch, boot, lost, ..self.clone() })
+    }
+
+    /// The set once a user is served, of whom nothing was lost.
+    pub fn served(&self, boot: &str) -> ReplicaSet {
+        ReplicaSet { boot: boot.into(), lost: false, ..self.clone() }
+    }
+
+    /// The set that says whether there is a loss to be told of.
+    pub fn with_loss(&self, lost: bool) -> ReplicaSet {
+        ReplicaSet { lost, ..self.clone() }
     }
 
     /// The set without the in-sync replicas that `out` names; `None` if none would be left, or nothing changed.
@@ -139,14 +159,22 @@ mod tests {
 
     #[test]
     fn an_older_writer_takes_nothing_over() {
-        let claimed = set().claimed(4).unwrap();
-        assert_eq!(claimed.claimed(3), None);
-        assert_eq!(claimed.claimed(4).as_ref(), Some(&claimed));
+        let claimed = set().claimed(4, None).unwrap();
+        assert_eq!(claimed.claimed(3, None), None);
+        assert_eq!(claimed.claimed(4, None).as_ref(), Some(&claimed));
+    }
+
+    #[test]
+    fn a_loss_ends_with_the_user_it_concerns() {
+        let lost = set().claimed(4, None).unwrap().served("x").with_loss(true);
+        let moved = lost.claimed(5, Some("y")).unwrap();
+        assert!(moved.lost && moved.boot == "y");
+        assert!(!lost.claimed(5, None).unwrap().lost && !lost.served("y").lost);
     }
 
     #[test]
     fn a_new_replica_has_nothing_until_it_is_taken_in() {
-        let added = set().claimed(7).unwrap().added("d");
+        let added = set().claimed(7, None).unwrap().added("d");
         assert!(!added.is_in_sync("d"));
         let whole = added.with("d").unwrap();
         assert_eq!((whole.is_in_sync("d"), whole.on("d").unwrap().since), (true, 7));

@@ -62,6 +62,7 @@ impl Disk {
             Op::Clean(areas) => self.clear(areas.clone(), seq),
             Op::Settle { keep } => {
                 self.flush();
+                keep.iter().for_each(|area| self.set_mark(*area, seq));
                 let areas = self.marks.keys().filter(|a| !keep.contains(a)).copied().collect();
                 self.clear(areas, seq);
                 self.settled_boot = self.boot;
@@ -83,8 +84,7 @@ impl Disk {
             return Err(Failure::Fenced);
         }
         for area in units(&(region * REGION..(region + 1) * REGION), AREA) {
-            let last = self.marks.entry(area).or_default();
-            *last = seq.max(*last);
+            self.set_mark(area, seq);
         }
         let view = self.view();
         let here = view.range(region * REGION..(region + 1) * REGION);
@@ -118,9 +118,13 @@ impl Disk {
 
     fn mark(&mut self, op: &Op, seq: u64) {
         for area in units(&op.range(), AREA) {
-            let last = self.marks.entry(area).or_default();
-            *last = seq.max(*last);
+            self.set_mark(area, seq);
         }
+    }
+
+    fn set_mark(&mut self, area: u64, seq: u64) {
+        let last = self.marks.entry(area).or_default();
+        *last = seq.max(*last);
     }
 
     fn clear(&mut self, areas: Vec<u64>, seq: u64) {

@@ -18,8 +18,10 @@ pub struct Guest {
     pub current: usize,
     pub flushes: u64,
     pub writes: u64,
-    /// A node lost its power since the last flush.
-    pub power_failed: bool,
+    /// Flushes that said that something is lost.
+    pub losses: u64,
+    /// Those of them that said so of nothing.
+    pub alarms: u64,
 }
 
 impl Guest {
@@ -35,7 +37,13 @@ impl Guest {
         self.open.insert((writer, id), (op, before));
     }
 
-    pub fn completed(&mut self, writer: usize, id: u64, result: &Result<(), Failure>) {
+    pub fn completed(
+        &mut self,
+        writer: usize,
+        id: u64,
+        result: &Result<(), Failure>,
+        view: &BTreeMap<u64, u64>,
+    ) {
         let Some((op, before)) = self.open.remove(&(writer, id)) else { return };
         match (op, result) {
             // What an earlier guest was told counts only once it is flushed.
@@ -51,24 +59,21 @@ impl Guest {
                     *floor = version.max(*floor);
                 }
                 self.flushes += 1;
-                self.power_failed = false;
             }
-            (Op::Flush, Err(Failure::Broken(_))) => {
-                self.end();
+            (Op::Flush, Err(Failure::Broken(_))) if writer == self.current => {
+                self.losses += 1;
+                let had = |(at, version): (&u64, &u64)| view.get(at).copied().unwrap_or(0) >= *version;
+                self.alarms += u64::from(self.acknowledged.iter().all(had));
+                self.forget();
             }
             _ => {}
         }
     }
 
-    /// The guest is gone, or was told of an error: what it had not flushed may be lost.
+    /// The guest is gone, or was told of an error: what it had not flushed may be lost. A flush that is under way still
+    /// promises what it did when it was asked for.
     pub fn forget(&mut self) {
         self.acknowledged = self.floor.clone();
-    }
-
-    /// Like [`Guest::forget`], and no flush under way promises anything any more.
-    pub fn end(&mut self) {
-        self.forget();
-        self.open.values_mut().for_each(|(_, before)| before.clear());
     }
 
     /// Checks what was read of a block.

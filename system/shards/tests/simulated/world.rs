@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::set::ReplicaSet;
-use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Swapped, Writer};
+use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Reading, Swapped, Term, Writer};
 
 use crate::Random;
 use crate::disk::{Content, Disk};
@@ -110,9 +110,11 @@ impl World {
         self.now = end;
     }
 
-    /// A writer starts on a node, after it has read the record.
-    pub fn start(&mut self, node: &str, epoch: u64) -> usize {
-        let core = Writer::new(node, epoch, SIZE, self.set.clone());
+    /// A writer starts on a node, after it has read the record, for a user that began under an epoch.
+    pub fn start(&mut self, node: &str, epoch: u64, user_since: u64) -> usize {
+        let boot = self.disks[node].boot.to_string();
+        let term = Term { node: node.into(), boot, epoch, user_since };
+        let core = Writer::new(term, SIZE, self.set.clone());
         self.writers.push(Running { core, node: node.into(), alive: true, links: BTreeMap::new() });
         let index = self.writers.len() - 1;
         self.guest.current = index;
@@ -127,10 +129,11 @@ impl World {
         self.perform(writer, actions);
     }
 
-    /// Reads a block as the guest does now; `None` if no replica serves.
+    /// Reads a block as the guest does now; `None` if no replica serves, or the guest is told that it may be lost.
     pub fn read(&mut self, writer: usize, at: u64) -> Option<u64> {
         let running = &self.writers[writer];
-        let node = running.core.read_from()?.to_owned();
+        let Reading::From(node) = running.core.read_from(&(at..at + 1)) else { return None };
+        let node = node.to_owned();
         let (session, disk) = (*running.links.get(&node)?, &self.disks[&node]);
         let reachable = !self.cut.contains(&(running.node.clone(), node.clone()));
         let serves = running.alive && disk.alive && disk.session == session && reachable;
@@ -181,9 +184,19 @@ impl World {
                     self.soon(Event::Read { writer, copy: Copy { from, to, region, seq } });
                 }
                 Action::Swap { expect, new } => self.soon(Event::Swap { writer, expect, new }),
-                Action::Complete { request, result } => self.guest.completed(writer, request, &result),
+                Action::Complete { request, result } => {
+                    let view = self.source_of(writer);
+                    self.guest.completed(writer, request, &result, &view);
+                }
             }
         }
+    }
+
+    /// What the replica that a writer reads from holds; nothing if there is none.
+    fn source_of(&self, writer: usize) -> Content {
+        let set = self.writers[writer].core.set();
+        let source = set.in_sync().find(|n| self.disks[*n].alive);
+        source.map(|n| self.disks[n].view()).unwrap_or_default()
     }
 
     fn in_order(&mut self, writer: usize, node: String, event: Event) {
@@ -205,6 +218,11 @@ impl World {
                 if self.writers[writer].alive && self.writers[writer].core.phase() != Phase::Fenced {
                     let now = Duration::from_millis(self.now);
                     self.tell(writer, |w| w.tick(now));
+                    let wanted = self.writers[writer].core.wants();
+                    if wanted > 0 {
+                        let allowed = self.random.below(wanted.min(8));
+                        self.tell(writer, |w| w.allow(allowed));
+                    }
                     self.after(100, Event::Tick(writer));
                 }
             }

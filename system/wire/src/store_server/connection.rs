@@ -173,8 +173,8 @@ async fn answer(
 
 fn permit_txn(role: &Role, txn: &Txn) -> Result<(), StoreError> {
     for op in &txn.ops {
-        let (Op::Put { key, .. } | Op::Delete { key }) = op;
-        if !role.may_write(key) {
+        if !role.permits(op, &txn.compares) {
+            let (Op::Put { key, .. } | Op::Delete { key }) = op;
             return Err(role.forbidden(key));
         }
     }

@@ -1,7 +1,6 @@
 //! The store, served to the other roles of this node over a Unix socket.
 //!
-//! Who may write what is decided by the caller's policy from the peer's credentials; every peer that is let
-//! in may read. It must never let a peer change a key outside of its prefixes, by whatever call, and a peer
+//! Who may read and write what is decided by the caller's policy from the peer's credentials. It must never let a peer change a key outside of its prefixes, by whatever call, and a peer
 //! that is slow or hostile must cost the others nothing.
 
 mod connection;
@@ -9,6 +8,7 @@ mod connection;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_state::kv::{Compare, Op, Revision};
 use cairn_state::{LocalStore, StoreError};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -31,6 +31,9 @@ pub struct Role {
     /// The prefixes of the keys it may write; the empty prefix means all. A prefix is taken literally: end it
     /// with `/` unless more is meant.
     pub may_write: Vec<String>,
+    /// The prefixes of the keys it may only change by compare-and-swap: each put comes with a comparison of the key's
+    /// own revision, of a key that is there. It neither makes such a key nor ends it, be it by a lease.
+    pub may_swap: Vec<String>,
     /// The prefixes of the keys it may read, likewise.
     pub may_read: Vec<String>,
 }
@@ -46,6 +49,16 @@ impl Role {
         self.may_read.iter().any(|prefix| key.starts_with(prefix))
     }
 
+    /// Whether this change is permitted in a transaction that begins with these comparisons.
+    fn permits(&self, op: &Op, compares: &[Compare]) -> bool {
+        let (Op::Put { key, .. } | Op::Delete { key }) = op;
+        self.may_write(key) || (self.may_swap(key) && is_swap(op, compares))
+    }
+
+    fn may_swap(&self, key: &str) -> bool {
+        self.may_swap.iter().any(|prefix| key.starts_with(prefix))
+    }
+
     fn permit_read(&self, key: &str) -> Result<(), StoreError> {
         if self.may_read(key) { Ok(()) } else { Err(self.forbidden(key)) }
     }
@@ -53,6 +66,13 @@ impl Role {
     fn forbidden(&self, key: &str) -> StoreError {
         StoreError::Forbidden { role: self.name.clone(), key: key.to_owned() }
     }
+}
+
+fn is_swap(op: &Op, compares: &[Compare]) -> bool {
+    let Op::Put { key, lease: None, .. } = op else { return false };
+    compares
+        .iter()
+        .any(|c| matches!(c, Compare::Modified(compared, at) if compared == key && *at > Revision(0)))
 }
 
 /// Decides what a peer is; `None` refuses it.

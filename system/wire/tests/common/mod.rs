@@ -22,9 +22,13 @@ pub fn serve(path: &Path, store: LocalStore, may_write: &[&str]) -> JoinHandle<(
 
 /// The same, to a role that may read no other than these prefixes.
 pub fn serve_to(path: &Path, store: LocalStore, may_write: &[&str], may_read: &[&str]) -> JoinHandle<()> {
-    let listener = local_socket::bind(path, 0o600).unwrap();
     let [may_write, may_read] = [may_write, may_read].map(|p| p.iter().map(|p| p.to_string()).collect());
-    let role = Role { name: "compute".into(), may_write, may_read };
+    serve_role(path, store, Role { name: "compute".into(), may_write, may_swap: vec![], may_read })
+}
+
+/// The same, to this role.
+pub fn serve_role(path: &Path, store: LocalStore, role: Role) -> JoinHandle<()> {
+    let listener = local_socket::bind(path, 0o600).unwrap();
     let policy = move |peer: Peer| (peer.pid == std::process::id() as i32).then(|| role.clone());
     tokio::spawn(store_server::serve(listener, store, Arc::new(policy)))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
 
 use super::{Group, guard};
 use crate::media::Media;
@@ -9,6 +10,7 @@ use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
 use crate::replication::service::BYTES_MAX;
+use crate::replication::writer::Writer;
 use crate::sys::{Pieces, Sink, Source};
 
 impl Media for Group {
@@ -26,16 +28,20 @@ impl Media for Group {
 
     fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
         self.inner.check(offset, len)?;
+        let begun = Instant::now();
         loop {
             self.inner.wait_heard()?;
-            let (node, link) = self.inner.reader()?;
+            let (node, link) = self.inner.reader(&(offset..offset + len))?;
             let mut pieces = to.again();
             let read = match link.local() {
                 Some(local) => local.read_into(offset, len, &mut pieces),
                 None => read_remote(&*link, offset, len, &mut pieces),
             };
             match read {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.inner.means.pace.served(begun.elapsed());
+                    return Ok(());
+                }
                 Err(why) => {
                     tracing::warn!(volume = self.inner.volume, node, %why, "a replica could not be read");
                     self.inner.close(&node);
@@ -72,6 +78,10 @@ impl Media for Group {
 
     fn flush(&self) -> io::Result<()> {
         if self.inner.read_only { Ok(()) } else { self.inner.request(Op::Flush) }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        if self.inner.read_only { Ok(()) } else { self.inner.ask(Writer::flush_unheard) }
     }
 
     fn interrupt(&self, on: bool) {

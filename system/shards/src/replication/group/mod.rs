@@ -3,12 +3,14 @@
 //! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
 //! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
 
+mod copying;
 mod media;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,18 +19,17 @@ use tokio::runtime::Handle;
 
 use super::link::{Answer, Ear, Link, Opener, Target};
 use super::op::{Failure, Op};
+use super::pace::Pace;
 use super::records;
-use super::regions::REGION;
 use super::set::ReplicaSet;
-use super::writer::{Action, CopyFailure, Phase, RequestId, Seq, Writer};
+use super::writer::{Action, Phase, Reading, RequestId, Seq, Term, Writer};
 use crate::media::{Media, held};
+use crate::model::VolumeSpec;
 
 /// How often the writer is told the time.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the requests under way may take when the volume is taken from its user.
 const LAST_MAX: Duration = Duration::from_secs(2);
-/// How long one region may take to be stored.
-const COPY_MAX: Duration = Duration::from_secs(30);
 
 /// After so long without the cloud's word that this node is alive, another may be about to take its volumes over.
 const SILENT_MAX: Duration = Duration::from_secs(15);
@@ -55,12 +56,16 @@ impl Renewed {
 pub struct Means {
     /// The node this is.
     pub node: String,
+    /// This boot of it.
+    pub boot: String,
     /// The store.
     pub store: SharedStore,
     /// The way to replicas.
     pub opener: Arc<dyn Opener>,
     /// This node's standing.
     pub renewed: Renewed,
+    /// How fast this node rebuilds replicas.
+    pub pace: Arc<Pace>,
 }
 
 /// The writer of a volume and its connections. Dropping it ends them; nothing is completed any more.
@@ -100,11 +105,13 @@ struct State {
 }
 
 impl Group {
-    /// Starts the writer of a volume of `size` bytes under this epoch; `set` is its record, as it was just read from
-    /// the store. Must be called on a runtime.
-    pub fn start(means: Means, set: ReplicaSet, epoch: u64, size: u64, read_only: bool) -> Group {
-        let volume = set.id.clone();
-        let writer = Writer::new(&means.node, epoch, size, set);
+    /// Starts the writer of a volume as this node shall write it now; `set` is its record, as it was just read from the
+    /// store. Must be called on a runtime.
+    pub fn start(means: Means, set: ReplicaSet, spec: &VolumeSpec) -> Group {
+        let (volume, read_only, epoch) = (spec.id.clone(), spec.read_only, spec.epoch());
+        let (node, boot) = (means.node.clone(), means.boot.clone());
+        let term = Term { node, boot, epoch, user_since: spec.user_since };
+        let writer = Writer::new(term, spec.size, set);
         let state = State { writer, awaited: HashSet::new(), ended: HashMap::new() };
         let inner = Arc::new(Inner {
             means,
@@ -178,6 +185,7 @@ async fn tick(group: Weak<Inner>) {
         group.heed_standing().await;
         let now = group.begun.elapsed();
         group.handle(false, |writer| writer.tick(now));
+        group.pace();
     }
 }
 
@@ -217,10 +225,9 @@ impl Inner {
                 Action::Complete { request, result } => self.complete(request, result),
                 Action::Open(node) => self.in_background(move |this| this.open(node)),
                 Action::Close(node) => self.close(&node),
-                Action::Copy { from, to, region, seq } => self.in_background(move |this| {
-                    let result = this.copy(&from, &to, region, seq);
-                    this.handle(true, |writer| writer.copied(result));
-                }),
+                Action::Copy { from, to, region, seq } => {
+                    self.in_background(move |this| this.make_alike(&from, &to, region, seq));
+                }
                 Action::Swap { expect, new } => self.swap(expect, new),
             }
         }
@@ -322,36 +329,6 @@ impl Inner {
         }));
     }
 
-    /// Makes a region of one replica like that of another.
-    fn copy(&self, from: &str, to: &str, region: u64, seq: Seq) -> Result<(), CopyFailure> {
-        let size = guard(&self.state).writer.size();
-        let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
-        let source = self.link(from).ok_or(CopyFailure::Source)?;
-        let target = self.link(to).ok_or(CopyFailure::Target)?;
-        let wanted = source.digest(region).map_err(|_| CopyFailure::Source)?;
-        if target.digest(region).map_err(|_| CopyFailure::Target)? == wanted {
-            return Ok(());
-        }
-        let op = match wanted {
-            [0, ..] if wanted == [0; 32] => Op::Zero { offset, len, unmap: true },
-            _ => Op::Write { offset, data: source.read(offset, len).map_err(|_| CopyFailure::Source)? },
-        };
-        let stored = match target.local() {
-            Some(local) => local.apply(seq, &op),
-            None => self.await_copy(to, seq).map_or_else(Err, |answer| {
-                target.send(seq, op);
-                answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
-            }),
-        };
-        stored.map_err(|_| CopyFailure::Target)
-    }
-
-    fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {
-        let (answer, awaited) = channel();
-        guard(&self.copies).insert(seq, (to.to_owned(), answer));
-        Ok(awaited)
-    }
-
     /// Waits while nothing may be done for the guest.
     fn wait_heard(&self) -> io::Result<()> {
         while self.silenced.load(SeqCst) {
@@ -365,10 +342,17 @@ impl Inner {
 
     /// Does a request and waits for its end.
     fn request(self: &Arc<Inner>, op: Op) -> io::Result<()> {
+        self.ask(|writer| writer.request(op))
+    }
+
+    fn ask(
+        self: &Arc<Inner>,
+        request: impl FnOnce(&mut Writer) -> (RequestId, Vec<Action>),
+    ) -> io::Result<()> {
         self.wait_heard()?;
         let (id, actions) = {
             let mut state = guard(&self.state);
-            let (id, actions) = state.writer.request(op);
+            let (id, actions) = request(&mut state.writer);
             state.awaited.insert(id);
             (id, actions)
         };
@@ -376,6 +360,7 @@ impl Inner {
         let (begun, mut state) = (Instant::now(), guard(&self.state));
         loop {
             if let Some(result) = state.ended.remove(&id) {
+                self.means.pace.served(begun.elapsed());
                 return result.map_err(|e| error(&e));
             }
             let serves = state.writer.phase() == Phase::Serving && begun.elapsed() < LAST_MAX;
@@ -387,11 +372,17 @@ impl Inner {
         }
     }
 
-    /// The connection to read from; waits until there is one.
-    fn reader(&self) -> io::Result<(String, Arc<dyn Link>)> {
+    /// The connection to read this range from; waits until there is one.
+    fn reader(&self, range: &Range<u64>) -> io::Result<(String, Arc<dyn Link>)> {
         let mut state = guard(&self.state);
         loop {
-            let node = state.writer.read_from().map(str::to_owned);
+            let node = match state.writer.read_from(range) {
+                Reading::From(node) => Some(node.to_owned()),
+                Reading::Nowhere => None,
+                Reading::Lost => {
+                    return Err(io::Error::other("what was written there was lost with its nodes' power"));
+                }
+            };
             if let Some(found) = node.and_then(|node| self.link(&node).map(|link| (node, link))) {
                 return Ok(found);
             }

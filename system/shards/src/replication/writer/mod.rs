@@ -8,6 +8,8 @@
 //! It must never complete a request that a replica lacks which the store calls in sync, or may by now; and never take
 //! for whole what it has not compared.
 
+mod action;
+mod loss;
 pub mod member;
 mod recovery;
 mod serving;
@@ -17,6 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
+pub use self::action::{Action, CopyFailure, Phase, Reading, Swapped};
+pub use self::loss::Term;
+
+use self::loss::Loss;
 use self::member::{Link, Member, Pending, Settling};
 use self::touched::Touched;
 use super::op::{Failure, Op, Opened};
@@ -36,86 +42,10 @@ pub const PATIENCE_AFTER_LOSS: Duration = Duration::from_secs(15);
 pub const SLOW: Duration = Duration::from_secs(8);
 /// How long a replica that could not be connected is left alone.
 const RETRY: Duration = Duration::from_secs(1);
+/// The most regions that may be rebuilt between two looks at what guests do.
+const CREDIT_MAX: u64 = 32;
 /// How long marks stay beyond their time, so that what is written often is not marked often.
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
-
-/// What is to be done. Each is answered by the event that its docs name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Connect to the replica on this node: [`Writer::opened`] or [`Writer::lost`].
-    Open(String),
-    /// Close the connection; nothing of it is heard any more.
-    Close(String),
-    /// Send a step: [`Writer::done`], or [`Writer::lost`] for all that are under way.
-    Send {
-        /// The replica's node.
-        node: String,
-        /// The step's number.
-        seq: Seq,
-        /// The step.
-        op: Op,
-    },
-    /// Make a region of one replica like that of another: [`Writer::copied`].
-    Copy {
-        /// The node of the source.
-        from: String,
-        /// The node of the replica to change.
-        to: String,
-        /// The region.
-        region: u64,
-        /// The number of the step that stores it.
-        seq: Seq,
-    },
-    /// Change the record in the store: [`Writer::swapped`].
-    Swap {
-        /// What it must be.
-        expect: ReplicaSet,
-        /// What it shall be.
-        new: ReplicaSet,
-    },
-    /// A request has ended.
-    Complete {
-        /// The request.
-        request: RequestId,
-        /// How.
-        result: Result<(), Failure>,
-    },
-}
-
-/// What became of a change of the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Swapped {
-    /// It is as it shall be.
-    Done,
-    /// It is otherwise, and was not changed. `None`: there is no record.
-    Found(Option<ReplicaSet>),
-    /// The store cannot be reached. The change may have been made.
-    Unknown,
-}
-
-/// Which end of a copy failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CopyFailure {
-    /// The source could not be read.
-    Source,
-    /// The other could not be read or written.
-    Target,
-}
-
-/// How far the writer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The epoch is not its own yet.
-    Claiming,
-    /// Replicas are being connected, since this time.
-    Opening(Duration),
-    /// Those in sync are made alike.
-    Recovering,
-    /// Requests are done.
-    Serving,
-    /// Another has the volume: this writer does nothing any more.
-    Fenced,
-}
 
 /// Why a request waits for a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,8 +86,7 @@ struct Swap {
 /// The writer of a volume.
 #[derive(Debug)]
 pub struct Writer {
-    node: String,
-    epoch: u64,
+    term: Term,
     size: u64,
     set: ReplicaSet,
     version: u64,
@@ -169,22 +98,21 @@ pub struct Writer {
     next_request: RequestId,
     swap: Option<Swap>,
     copy: Option<Copying>,
+    /// How many regions may be copied to replicas that nobody waits for.
+    credit: u64,
     touched: Touched,
-    /// It has served, so that there may be a user who relies on what was acknowledged and never flushed.
-    served: bool,
-    /// Such writes are lost: the next flush says so.
-    damaged: bool,
+    loss: Loss,
     cleaned_at: Duration,
     now: Duration,
     actions: Vec<Action>,
 }
 
 impl Writer {
-    /// The writer of a volume of `size` bytes, on `node`, under this epoch; `set` is the record as it was just read.
-    pub fn new(node: &str, epoch: u64, size: u64, set: ReplicaSet) -> Writer {
+    /// The writer of a volume of `size` bytes; `set` is the record as it was just read.
+    pub fn new(term: Term, size: u64, set: ReplicaSet) -> Writer {
+        let loss = Loss::new(term.is_continued(&set));
         let mut writer = Writer {
-            node: node.into(),
-            epoch,
+            term,
             size,
             set: ReplicaSet { replicas: Vec::new(), ..set.clone() },
             version: 0,
@@ -196,9 +124,9 @@ impl Writer {
             next_request: 1,
             swap: None,
             copy: None,
+            credit: 0,
             touched: Touched::default(),
-            served: false,
-            damaged: false,
+            loss,
             cleaned_at: Duration::ZERO,
             now: Duration::ZERO,
             actions: Vec::new(),
@@ -214,7 +142,7 @@ impl Writer {
 
     /// The epoch it writes under.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.term.epoch
     }
 
     /// The record as it is known to be.
@@ -243,10 +171,30 @@ impl Writer {
         self.phase == Phase::Serving && whole && self.requests.is_empty() && self.swap.is_none()
     }
 
-    /// The node whose replica is read, its own if possible; `None` if none can be now.
-    pub fn read_from(&self) -> Option<&str> {
-        let serves = self.phase == Phase::Serving;
-        self.source(|_| true).filter(|_| serves)
+    /// How many more regions it could be allowed to rebuild, see [`Writer::allow`].
+    pub fn wants(&self) -> u64 {
+        let behind = |m: &Member| !m.in_sync && m.is_up() && !m.missed.is_empty();
+        match self.phase == Phase::Serving && self.members.values().any(behind) {
+            true => CREDIT_MAX.saturating_sub(self.credit),
+            false => 0,
+        }
+    }
+
+    /// So many more regions may be copied to replicas out of sync; those in sync are made whole without leave.
+    pub fn allow(&mut self, regions: u64) -> Vec<Action> {
+        self.credit += regions;
+        self.advance()
+    }
+
+    /// Where a range is read now.
+    pub fn read_from(&self, range: &Range<u64>) -> Reading<'_> {
+        if self.phase != Phase::Serving {
+            return Reading::Nowhere;
+        }
+        match self.source(|_| true) {
+            Some(_) if self.loss.touches(range) => Reading::Lost,
+            source => source.map_or(Reading::Nowhere, Reading::From),
+        }
     }
 
     /// Takes a request on; it ends with [`Action::Complete`].
@@ -255,6 +203,12 @@ impl Writer {
         self.next_request += 1;
         self.waiting.push_back((id, op));
         (id, self.advance())
+    }
+
+    /// Like [`Writer::request`] for a flush that no user hears of: a loss stays to be told.
+    pub fn flush_unheard(&mut self) -> (RequestId, Vec<Action>) {
+        self.loss.ignore(self.next_request);
+        self.request(Op::Flush)
     }
 
     /// Time has passed. To be called a few times a second.
@@ -351,7 +305,7 @@ impl Writer {
             }
             Swapped::Found(Some(found)) => {
                 self.version += 1;
-                if found.epoch > self.epoch {
+                if found.epoch > self.term.epoch {
                     return self.fence();
                 }
                 self.distrust(&found);
@@ -367,7 +321,7 @@ impl Writer {
 
     /// The record was read, after [`Writer::version`] was `version`.
     pub fn seen(&mut self, set: ReplicaSet, version: u64) -> Vec<Action> {
-        if set.epoch > self.epoch {
+        if set.epoch > self.term.epoch {
             return self.fence();
         }
         if version == self.version && self.swap.is_none() && set != self.set {
@@ -471,7 +425,7 @@ impl Writer {
     /// A replica that lacks nothing, this node's own if it may be.
     fn source(&self, may: impl Fn(&str) -> bool) -> Option<&str> {
         let full = self.members.iter().filter(|(node, m)| m.is_full() && may(node));
-        full.max_by_key(|(node, _)| **node == self.node).map(|(node, _)| node.as_str())
+        full.max_by_key(|(node, _)| **node == self.term.node).map(|(node, _)| node.as_str())
     }
 
     fn bytes_of(region: u64) -> Range<u64> {

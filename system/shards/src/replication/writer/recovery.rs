@@ -1,6 +1,8 @@
 //! How a writer comes to serve: it takes the volume over, gathers the replicas in sync, and makes them alike where a
 //! crash may have left them different. Also how it falls back to that, when no replica is left that lacks nothing.
 
+use std::collections::BTreeSet;
+
 use super::member::{Link, Settling};
 use super::{Action, PATIENCE, PATIENCE_AFTER_LOSS, Phase, Writer};
 use crate::replication::op::Op;
@@ -32,10 +34,11 @@ impl Writer {
     }
 
     fn claim(&mut self) {
-        if self.set.epoch == self.epoch {
+        if self.set.epoch == self.term.epoch {
             self.phase = Phase::Opening(self.now);
         } else if self.swap.is_none() {
-            match self.set.claimed(self.epoch) {
+            let running = self.term.is_continued(&self.set).then_some(self.term.boot.as_str());
+            match self.set.claimed(self.term.epoch, running) {
                 Some(claimed) => self.propose(claimed),
                 None => self.phase = Phase::Fenced,
             }
@@ -72,19 +75,22 @@ impl Writer {
     fn begin_recovery(&mut self) {
         let regions = regions_of(self.size);
         let mut differ = Marks::default();
-        let lost_writes = !self.touched.is_empty();
+        let in_sync = self.members.values().filter(|m| m.in_sync);
+        let marked = in_sync.flat_map(|m| m.marked.iter().copied());
+        let suspects = self.loss.suspects(self.touched.areas().collect(), marked);
         for member in self.members.values().filter(|m| m.in_sync) {
             member.marked.iter().for_each(|area| self.touched.mark(*area));
         }
         self.touched.areas().for_each(|area| differ.insert_area(area, regions));
         let in_sync = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up());
-        let source =
-            in_sync.max_by_key(|(node, m)| (m.intact, **node == self.node)).map(|(node, _)| node.clone());
+        let source = in_sync
+            .max_by_key(|(node, m)| (m.intact, **node == self.term.node))
+            .map(|(node, _)| node.clone());
         let Some(source) = source else { return };
         for (node, member) in &mut self.members {
             member.settling = Settling::Unasked;
             if *node == source {
-                self.damaged |= self.served && lost_writes && !member.intact;
+                self.loss.begin(member.intact, self.set.lost, suspects.clone());
                 member.missed = Marks::default();
             } else {
                 member.missed.extend(differ.iter());
@@ -101,11 +107,19 @@ impl Writer {
         if self.swap.is_some() {
             return;
         }
+        if !self.is_loss_kept() {
+            let kept = self.set.with_loss(true);
+            return self.propose(kept);
+        }
         self.take_out(|_, up| !up);
         let mut in_sync = self.members.values().filter(|m| m.in_sync);
         if self.swap.is_none() && in_sync.all(|m| m.is_full() && m.settling == Settling::Done) {
+            if self.set.boot != self.term.boot {
+                let served = self.set.served(&self.term.boot);
+                return self.propose(served);
+            }
             self.touched.clear();
-            self.served = true;
+            self.loss.serve();
             self.phase = Phase::Serving;
         }
     }
@@ -123,6 +137,13 @@ impl Writer {
         }
     }
 
+    /// Whether a loss that the user was not told of would be known to the next process: once replicas are told that all
+    /// is well with them, nothing else is left of it.
+    fn is_loss_kept(&self) -> bool {
+        let kept = self.set.lost && self.swap.as_ref().is_none_or(|swap| swap.new.lost);
+        kept || !self.loss.is_untold()
+    }
+
     /// Tells a replica that lacks nothing that it is like the others.
     fn settle(&mut self) {
         let recovering = self.phase == Phase::Recovering;
@@ -130,10 +151,14 @@ impl Writer {
             return;
         }
         let alike = self.members.values().filter(|m| m.in_sync).all(super::member::Member::is_full);
-        if recovering && !alike {
+        if (recovering && !alike) || !self.is_loss_kept() {
             return;
         }
-        let keep: Vec<u64> = if recovering { Vec::new() } else { self.touched.areas().collect() };
+        let mut keep: BTreeSet<u64> = self.loss.areas().collect();
+        if !recovering {
+            keep.extend(self.touched.areas());
+        }
+        let keep: Vec<u64> = keep.into_iter().collect();
         let due = self.members.iter().filter(|(_, m)| m.settling == Settling::Unasked && m.missed.is_empty());
         // In recovery marks are cleared: nothing older may still be under way.
         let due = due.filter(|(_, m)| m.is_up() && (!recovering || m.pending.is_empty()));

@@ -17,6 +17,7 @@ impl Writer {
         self.complete();
         self.take_out_awaited();
         self.take_in();
+        self.forget_loss();
         while self.admit() {}
     }
 
@@ -40,9 +41,7 @@ impl Writer {
             let Some(Request { op, flush, full, .. }) = self.requests.remove(&request) else { continue };
             let result = match (full, &op) {
                 (true, _) => Err(Failure::Full),
-                (false, Op::Flush) if std::mem::take(&mut self.damaged) => {
-                    Err(Failure::Broken("writes that were not flushed were lost with a node".into()))
-                }
+                (false, Op::Flush) => self.end_flush(request),
                 _ => Ok(()),
             };
             self.touched.touch(&op.range());
@@ -54,6 +53,21 @@ impl Writer {
                 self.size = self.size.max(*size);
             }
             self.actions.push(Action::Complete { request, result });
+        }
+    }
+
+    /// A flush has been done by all; it fails if what it was to make safe is lost.
+    fn end_flush(&mut self, request: RequestId) -> Result<(), Failure> {
+        let (result, told) = self.loss.end_flush(request, self.next_request, self.now);
+        told.into_iter().for_each(|area| self.touched.mark(area));
+        result
+    }
+
+    /// The record need not keep a loss that the user has heard of.
+    fn forget_loss(&mut self) {
+        if self.set.lost && self.swap.is_none() && self.loss.is_heard(self.now) {
+            let forgotten = self.set.with_loss(false);
+            self.propose(forgotten);
         }
     }
 
@@ -126,7 +140,8 @@ impl Writer {
         waits
     }
 
-    /// Brings one region of one replica up, those in sync first: flushes wait for them.
+    /// Brings one region of one replica up, those in sync first: flushes wait for them. Others are rebuilt at the pace
+    /// that is allowed.
     pub(super) fn copy(&mut self) {
         if !matches!(self.phase, Phase::Recovering | Phase::Serving) {
             self.copy.take_if(|c| !c.begun);
@@ -144,6 +159,9 @@ impl Writer {
             [&copy.from, &copy.to].iter().any(|n| self.members.get(*n).is_some_and(|m| m.is_busy(&bytes)));
         if !busy && let Some(copy) = &mut self.copy {
             copy.begun = true;
+            if self.members.get(&copy.to).is_some_and(|m| !m.in_sync) {
+                self.credit = self.credit.saturating_sub(1);
+            }
             let (from, to, region) = (copy.from.clone(), copy.to.clone(), copy.region);
             let seq = self.next_seq;
             self.next_seq += 1;
@@ -159,6 +177,9 @@ impl Writer {
     fn next_copy(&self) -> Option<Copying> {
         let behind = self.members.iter().filter(|(_, m)| m.is_up() && !m.missed.is_empty());
         let (to, member) = behind.max_by_key(|(_, m)| m.in_sync)?;
+        if !member.in_sync && self.credit == 0 {
+            return None;
+        }
         let region = member.missed.iter().next()?;
         let from = self.source(|node| node != to)?.to_owned();
         Some(Copying { from, to: to.clone(), session: member.session, region, begun: false })

@@ -58,11 +58,6 @@ impl Touched {
         self.areas.keys().copied()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.areas.is_empty()
-    }
-
     /// All replicas are alike.
     pub fn clear(&mut self) {
         self.areas.clear();

@@ -1,0 +1,74 @@
+//! How a group makes regions of replicas alike, at the pace that guests leave.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use super::{Inner, guard};
+use crate::replication::op::{Failure, Op};
+use crate::replication::regions::REGION;
+use crate::replication::replica::ZEROES;
+use crate::replication::writer::{CopyFailure, Seq};
+
+/// How long one region may take to be stored.
+const COPY_MAX: Duration = Duration::from_secs(30);
+
+/// What it took to make a region like another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// Next to nothing: both are empty.
+    Nothing,
+    /// It was read, and perhaps sent.
+    Looked,
+}
+
+impl Inner {
+    /// Lets the writer rebuild what guests leave room for.
+    pub(super) fn pace(self: &Arc<Inner>) {
+        let wanted = guard(&self.state).writer.wants();
+        let allowed = if wanted > 0 { self.means.pace.take(wanted) } else { 0 };
+        if allowed > 0 {
+            self.handle(false, |writer| writer.allow(allowed));
+        }
+    }
+
+    /// Copies a region, and tells the writer.
+    pub(super) fn make_alike(self: &Arc<Inner>, from: &str, to: &str, region: u64, seq: Seq) {
+        let result = self.copy(from, to, region, seq);
+        let nothing = result == Ok(Copied::Nothing);
+        self.handle(true, |writer| writer.copied(result.map(drop)));
+        if nothing {
+            self.handle(true, |writer| writer.allow(1));
+        }
+    }
+
+    /// Makes a region of one replica like that of another.
+    fn copy(&self, from: &str, to: &str, region: u64, seq: Seq) -> Result<Copied, CopyFailure> {
+        let size = guard(&self.state).writer.size();
+        let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
+        let source = self.link(from).ok_or(CopyFailure::Source)?;
+        let target = self.link(to).ok_or(CopyFailure::Target)?;
+        let wanted = source.digest(region).map_err(|_| CopyFailure::Source)?;
+        if target.digest(region).map_err(|_| CopyFailure::Target)? == wanted {
+            return Ok(if wanted == ZEROES { Copied::Nothing } else { Copied::Looked });
+        }
+        let op = match wanted {
+            ZEROES => Op::Zero { offset, len, unmap: true },
+            _ => Op::Write { offset, data: source.read(offset, len).map_err(|_| CopyFailure::Source)? },
+        };
+        let stored = match target.local() {
+            Some(local) => local.apply(seq, &op),
+            None => self.await_copy(to, seq).map_or_else(Err, |answer| {
+                target.send(seq, op);
+                answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
+            }),
+        };
+        stored.map(|()| Copied::Looked).map_err(|_| CopyFailure::Target)
+    }
+
+    fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {
+        let (answer, awaited) = channel();
+        guard(&self.copies).insert(seq, (to.to_owned(), answer));
+        Ok(awaited)
+    }
+}
