@@ -4,7 +4,7 @@
 mod common;
 
 use cairn_state::{LeaseId, LocalStore, Op, Revision, Store, StoreError, Txn};
-use common::disk::{Break, Dice, Disk};
+use common::disk::{Break, Content, Dice, Disk};
 use common::model::Model;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
@@ -78,7 +78,7 @@ async fn run(disk: &Disk, workload: &[Vec<Txn>]) -> Progress {
 }
 
 /// Opens what is left, and checks it.
-async fn check(content: Vec<u8>, progress: &Progress, models: &[Model], what: &str) {
+async fn check(content: Content, progress: &Progress, models: &[Model], what: &str) {
     let disk = Disk::new(content, Break::Never);
     let store = match open(&disk) {
         Ok(store) => store,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{apply, end_lease, weight};
 use super::layout::{META_LEASE, Tables, failed};
+use super::sessions::{Sessions, Ticket};
 use crate::kv::{Event, LeaseId, StoreError, Txn, TxnOutcome};
 
 /// A change of the state machine.
@@ -21,12 +22,14 @@ pub enum Command {
     },
     /// Ends a lease and removes its keys: asked for, or because the leader saw its time run out.
     Revoke(LeaseId),
+    /// Does a transaction, unless it was done before under this ticket: then it is answered as it was.
+    Once(Ticket, Txn),
 }
 
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Command::Txn(txn) => write!(f, "txn of {} operations", txn.ops.len()),
+            Command::Txn(txn) | Command::Once(_, txn) => write!(f, "txn of {} operations", txn.ops.len()),
             Command::Grant { ttl_ms } => write!(f, "lease of {ttl_ms} ms"),
             Command::Revoke(lease) => write!(f, "end of lease {}", lease.0),
         }
@@ -37,7 +40,7 @@ impl Command {
     /// About how many bytes it is.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Command::Txn(txn) => weight(txn),
+            Command::Txn(txn) | Command::Once(_, txn) => weight(txn),
             Command::Grant { .. } | Command::Revoke(_) => 16,
         }
     }
@@ -66,10 +69,32 @@ pub(crate) struct Effects {
     pub ended: Vec<LeaseId>,
 }
 
-/// Does a command. An error is the disk's; what the state refuses is a [`Reply::Refused`].
-pub(crate) fn run(tables: &mut Tables, command: Command, effects: &mut Effects) -> Result<Reply, StoreError> {
+/// Does a command, which the entry of this index carries. An error is the disk's; what the state refuses is a
+/// [`Reply::Refused`].
+pub(crate) fn run(
+    tables: &mut Tables,
+    sessions: &mut Sessions,
+    index: u64,
+    command: Command,
+    effects: &mut Effects,
+) -> Result<Reply, StoreError> {
+    let (ticket, command) = match command {
+        Command::Once(ticket, txn) => (Some(ticket), Command::Txn(txn)),
+        other => (None, other),
+    };
+    if let Some(before) = ticket.and_then(|ticket| sessions.answered(&ticket)) {
+        return Ok(before);
+    }
+    let reply = perform(tables, command, effects)?;
+    if let Some(ticket) = ticket {
+        sessions.remember(&ticket, reply.clone(), index);
+    }
+    Ok(reply)
+}
+
+fn perform(tables: &mut Tables, command: Command, effects: &mut Effects) -> Result<Reply, StoreError> {
     let done = match command {
-        Command::Txn(txn) => apply(tables, txn, &mut effects.events).map(Reply::Txn),
+        Command::Txn(txn) | Command::Once(_, txn) => apply(tables, txn, &mut effects.events).map(Reply::Txn),
         Command::Grant { ttl_ms } => grant(tables, ttl_ms, effects).map(Reply::Granted),
         Command::Revoke(lease) => revoke(tables, lease, effects),
     };

@@ -11,8 +11,8 @@ use crate::kv::{Entry, Event, LeaseId, Revision, StoreError};
 
 /// The format this release writes.
 ///
-/// 1: the first one, a store of one node. 2: [`RAFT`] and [`RAFT_LOG`] beside the same tables, because the store
-/// is a replica of a group. A file of format 1 becomes the first member of its own group when it is opened.
+/// 1: the first one, a store of one node. 2: [`RAFT`], [`RAFT_LOG`] and [`SESSIONS`] beside the same tables, because the
+/// store is a replica of a group. A file of format 1 becomes the first member of its own group when it is opened.
 pub(crate) const FORMAT: u64 = 2;
 
 /// key -> entry: `created`, `modified` and `lease` (0: none) as little-endian u64, then the value.
@@ -24,6 +24,8 @@ pub(crate) const HISTORY: TableDefinition<(u64, u32), &[u8]> = TableDefinition::
 pub(crate) const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
 /// (lease, key): the keys that live under a lease.
 pub(crate) const LEASE_KEYS: TableDefinition<(u64, &str), ()> = TableDefinition::new("lease-keys");
+/// session -> what is remembered of a caller's transactions, in postcard: see `sessions`.
+pub(crate) const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 /// Single numbers, by the names below.
 pub(crate) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -60,6 +62,7 @@ pub(crate) struct Tables<'t> {
     pub history: Table<'t, (u64, u32), &'static [u8]>,
     pub leases: Table<'t, u64, u64>,
     pub lease_keys: Table<'t, (u64, &'static str), ()>,
+    pub sessions: Table<'t, u64, &'static [u8]>,
     pub meta: Table<'t, &'static str, u64>,
 }
 
@@ -70,6 +73,7 @@ impl<'t> Tables<'t> {
             history: txn.open_table(HISTORY).map_err(failed)?,
             leases: txn.open_table(LEASES).map_err(failed)?,
             lease_keys: txn.open_table(LEASE_KEYS).map_err(failed)?,
+            sessions: txn.open_table(SESSIONS).map_err(failed)?,
             meta: txn.open_table(META).map_err(failed)?,
         })
     }

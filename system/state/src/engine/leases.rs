@@ -47,11 +47,17 @@ impl Leases {
         self.changed.notify_one();
     }
 
-    /// Forgets all, and starts a full term for each of these.
-    pub(crate) fn restart(&self, leases: impl Iterator<Item = (LeaseId, u64)>) {
-        let fresh = leases.map(|(lease, ttl_ms)| (lease, self.term(Duration::from_millis(ttl_ms)))).collect();
-        *self.terms() = fresh;
+    /// Forgets all, and starts a full term for each that is read. What is granted or ended meanwhile comes after.
+    pub(crate) fn restart(
+        &self,
+        read: impl FnOnce() -> Result<Vec<(LeaseId, u64)>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut terms = self.terms();
+        let fresh = read()?.into_iter();
+        *terms = fresh.map(|(lease, ttl_ms)| (lease, self.term(Duration::from_millis(ttl_ms)))).collect();
+        drop(terms);
         self.changed.notify_one();
+        Ok(())
     }
 
     /// Starts the term anew, if the lease still lives.

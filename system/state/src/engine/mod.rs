@@ -5,7 +5,7 @@
 //! consensus engine's to say (`raft`).
 //!
 //! `layout` is the file, byte by byte; `commands` and `apply` decide; `disk` commits; `snapshot` and `history`
-//! read; `leases` keeps time.
+//! read; `leases` keeps time; `sessions` remembers answers.
 
 mod apply;
 pub(crate) mod commands;
@@ -13,6 +13,7 @@ pub(crate) mod disk;
 pub(crate) mod history;
 pub(crate) mod layout;
 mod leases;
+pub(crate) mod sessions;
 mod snapshot;
 
 use std::pin::pin;
@@ -27,6 +28,7 @@ use self::disk::Queue;
 use self::history::Batch;
 use self::layout::{LEASES, failed};
 pub(crate) use self::leases::{Clock, Leases};
+pub(crate) use self::sessions::Sessions;
 pub use self::snapshot::Snapshot;
 use crate::kv::{LeaseId, Revision, StoreError, WatchStream};
 use crate::raft::{Applied, LogId, Saved, StoredMembership, Tail};
@@ -58,6 +60,7 @@ pub(crate) struct Core {
     applied: Mutex<Applied>,
     moved: Notify,
     tail: Mutex<Tail>,
+    sessions: Mutex<Sessions>,
 }
 
 impl Core {
@@ -68,6 +71,7 @@ impl Core {
         saved: &Saved,
         limits: Limits,
     ) -> Result<Core, StoreError> {
+        let sessions = Mutex::new(Sessions::load(&db)?);
         let core = Core {
             db,
             disk,
@@ -77,6 +81,7 @@ impl Core {
             applied: Mutex::new(saved.applied.clone()),
             moved: Notify::new(),
             tail: Mutex::new(Tail::new(saved.last, saved.purged, saved.vote)),
+            sessions,
         };
         core.restart_leases()?;
         Ok(core)
@@ -84,6 +89,11 @@ impl Core {
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For who applies: one at a time.
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far the state is.
@@ -125,13 +135,14 @@ impl Core {
 
     /// Gives every lease its full term.
     pub(crate) fn restart_leases(&self) -> Result<(), StoreError> {
-        let txn = self.db.begin_read().map_err(failed)?;
-        let mut all = Vec::new();
-        for row in txn.open_table(LEASES).map_err(failed)?.iter().map_err(failed)? {
-            let (lease, ttl_ms) = row.map_err(failed)?;
-            all.push((LeaseId(lease.value()), ttl_ms.value()));
-        }
-        self.leases.restart(all.into_iter());
-        Ok(())
+        self.leases.restart(|| {
+            let txn = self.db.begin_read().map_err(failed)?;
+            let mut all = Vec::new();
+            for row in txn.open_table(LEASES).map_err(failed)?.iter().map_err(failed)? {
+                let (lease, ttl_ms) = row.map_err(failed)?;
+                all.push((LeaseId(lease.value()), ttl_ms.value()));
+            }
+            Ok(all)
+        })
     }
 }

@@ -11,7 +11,7 @@ use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 
 use super::group::Group;
-use super::types::{Runtime, Types};
+use super::types::{LeaderId, Runtime, Types};
 use crate::engine::Command;
 
 /// How long to sleep when no lease is near its end.
@@ -22,20 +22,17 @@ pub(super) async fn run<K: Runtime>(
     group: Weak<Group<K>>,
     mut metrics: WatchReceiverOf<Types<K>, RaftServerMetrics<Types<K>>>,
 ) {
-    let mut led = false;
     loop {
         let wait = {
             let Some(group) = group.upgrade() else { return };
-            let leads = group.leads();
-            if leads
-                && !led
-                && let Err(e) = group.core.restart_leases()
-            {
-                tracing::error!(error = %e, "the leases cannot be read");
-                return;
+            match group.lessor() {
+                Ok(Some(leader)) => end_leases(&group, leader).await,
+                Ok(None) => IDLE,
+                Err(e) => {
+                    tracing::error!(error = %e, "the leases cannot be read");
+                    return;
+                }
             }
-            led = leads;
-            if leads { end_leases(&group).await } else { IDLE }
         };
         let Some(core) = group.upgrade().map(|group| group.core.clone()) else { return };
         let sleep = K::Async::sleep(wait);
@@ -46,13 +43,14 @@ pub(super) async fn run<K: Runtime>(
     }
 }
 
-/// Ends the leases that are over, and says how long until the next may be.
-async fn end_leases<K: Runtime>(group: &Group<K>) -> Duration {
+/// Ends the leases that are over, and says how long until the next may be. Nothing comes of it if this replica has
+/// lost the lead since, even if it has it again: then they may have been kept alive by others, and each begins a
+/// full term.
+async fn end_leases<K: Runtime>(group: &Group<K>, leader: LeaderId) -> Duration {
     for lease in group.core.leases.take_expired() {
-        if group.propose_here(Command::Revoke(lease)).await.is_err() {
-            // No longer the leader, or about not to be. A full term for all does no harm.
-            drop(group.core.restart_leases());
-            return Duration::from_millis(100);
+        if group.raft.write(Command::Revoke(lease)).with_leader(leader).await.is_err() {
+            // The replica has stopped.
+            return IDLE;
         }
     }
     group.core.leases.next_in().unwrap_or(IDLE)

@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::{Select2, WatchReceiver};
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{AsyncRuntime, Instant, Raft, RaftState, ReadPolicy, ServerState};
+use rand::Rng;
 use tokio::sync::{oneshot, watch};
 
 use super::log::LogStore;
@@ -21,7 +22,8 @@ use super::machine::Machine;
 use super::messages::{Change, Request, Response};
 use super::network::{self, Network, Peers};
 use super::serve::Receiving;
-use super::types::{Member, NodeId, Runtime, Types};
+use super::tickets::{Held, Tickets};
+use super::types::{LeaderId, Member, NodeId, Runtime, Types};
 use super::{Status, Timing, duties};
 use crate::engine::disk::gone;
 use crate::engine::{Command, Core, Reply};
@@ -52,6 +54,9 @@ pub(crate) struct Group<K: Runtime> {
     pub(super) core: Arc<Core>,
     pub(super) receiving: tokio::sync::Mutex<Receiving>,
     network: Arc<dyn Network>,
+    tickets: Tickets,
+    /// The term whose leases `core` has.
+    lessor: Mutex<Option<LeaderId>>,
     me: NodeId,
     timing: Timing,
     failure: watch::Receiver<Option<StoreError>>,
@@ -88,7 +93,10 @@ impl<K: Runtime> Group<K> {
         let started = Raft::new(me, Arc::new(config), peers, log, machine).await;
         let raft = started.map_err(|e| StoreError::Storage(e.to_string()))?;
         let receiving = tokio::sync::Mutex::default();
-        let group = Arc::new(Group { raft, core, receiving, network, me, timing, failure, runtime });
+        let tickets = Tickets::new(K::Async::thread_rng().next_u64());
+        let lessor = Mutex::default();
+        let group = Group { raft, core, receiving, network, tickets, lessor, me, timing, failure, runtime };
+        let group = Arc::new(group);
         let duties = duties::run(Arc::downgrade(&group), group.raft.server_metrics());
         drop(K::Async::spawn(duties));
         group.ready().await?;
@@ -119,8 +127,23 @@ impl<K: Runtime> Group<K> {
         }
     }
 
-    pub(super) fn leads(&self) -> bool {
-        self.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    /// The term in which this replica leads.
+    fn leads(&self) -> Option<LeaderId> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id)
+    }
+
+    /// The term in which this replica leads, with every lease begun anew in it: what it knew of them before is of
+    /// no worth, since others may have kept them alive.
+    pub(super) fn lessor(&self) -> Result<Option<LeaderId>, StoreError> {
+        let mut lessor = self.lessor.lock().unwrap_or_else(PoisonError::into_inner);
+        let leads = self.leads();
+        if leads.is_some() && *lessor != leads {
+            self.core.restart_leases()?;
+            *lessor = leads;
+        }
+        Ok(leads)
     }
 
     /// Whether this replica is the only voter and leads: what is applied here is then all that there is. (Nobody
@@ -173,6 +196,7 @@ impl<K: Runtime> Group<K> {
         if !self.alone() {
             self.read_index().await?;
         }
+        self.lessor().map_err(Miss::Refused)?;
         self.core.leases.keep_alive(lease).map_err(Miss::Refused)?;
         if self.alone() {
             return Ok(());
@@ -194,7 +218,7 @@ impl<K: Runtime> Group<K> {
                 self.raft.change_membership(gone, true).await
             }
             Change::Lead(node) => {
-                if !self.leads() {
+                if self.leads().is_none() {
                     return Err(Miss::NotLeader(self.raft.server_metrics().borrow_watched().current_leader));
                 }
                 return self
@@ -231,44 +255,71 @@ impl<K: Runtime> Group<K> {
         result.await.map_err(|_| gone())?
     }
 
-    /// Asks whoever leads, here or there, until somebody answers or patience ends.
-    async fn ask_leader(&self, request: impl Fn() -> Request<K>) -> Result<Response<K>, StoreError> {
+    /// Asks whoever leads, here or there, until somebody answers or patience ends. Says whether it may have been
+    /// done before it was answered.
+    async fn ask_leader(&self, request: &Request<K>) -> Result<(Response<K>, bool), StoreError> {
         let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
-        let mut leader = self.raft.server_metrics().borrow_watched().current_leader;
+        let mut leader = self.leader();
+        let mut maybe = false;
         loop {
             let response = match leader {
-                Some(other) if other != self.me => self.ask(other, &request()).await,
-                _ => self.answer_in_time(request()).await,
+                Some(other) if other != self.me => self.ask(other, request).await,
+                _ => self.answer_in_time(request.clone(), self.attempt(request)).await,
             };
             match response {
                 Response::Refused(e) => return Err(e),
-                Response::Unsure => return Err(unsure()),
-                Response::Failed(why) => return Err(StoreError::Unavailable(why)),
+                Response::Unsure if !request.repeatable() => return Err(unsure()),
+                Response::Unsure => (maybe, leader) = (true, None),
+                Response::Failed(why) if !maybe => return Err(StoreError::Unavailable(why)),
+                Response::Failed(_) => return Err(unsure()),
                 Response::NotLeader(told) => leader = told.filter(|told| leader != Some(*told)),
-                done => return Ok(done),
+                done => return Ok((done, maybe)),
             }
             if <K::Async as AsyncRuntime>::Instant::now() > deadline {
-                return Err(StoreError::Unavailable("the group has no leader; nothing was done".into()));
+                return Err(if maybe { unsure() } else { leaderless() });
             }
             if leader.is_none() {
                 K::Async::sleep(self.timing.pause).await;
-                leader = self.raft.server_metrics().borrow_watched().current_leader;
+                leader = self.leader();
             }
         }
     }
 
-    /// As [`Group::answer`], for at most as long as anybody waits: without a majority nothing ends by itself.
-    async fn answer_in_time(&self, request: Request<K>) -> Response<K> {
-        let late = if request.changes() { Response::Unsure } else { Response::NotLeader(None) };
-        K::Async::timeout(self.timing.patience, self.answer(request)).await.unwrap_or(late)
+    fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader
     }
 
+    /// How long to wait for one answer: what may be asked for again is, while there is still patience.
+    fn attempt(&self, request: &Request<K>) -> Duration {
+        if request.repeatable() { self.timing.patience / 3 } else { self.timing.patience }
+    }
+
+    /// As [`Group::answer`], for so long: without a majority nothing ends by itself.
+    async fn answer_in_time(&self, request: Request<K>, time: Duration) -> Response<K> {
+        let late = if request.changes() { Response::Unsure } else { Response::NotLeader(None) };
+        K::Async::timeout(time, self.answer(request)).await.unwrap_or(late)
+    }
+
+    /// Asks another, until it answers or is known not to lead any more: one that was lost says nothing.
     async fn ask(&self, other: NodeId, request: &Request<K>) -> Response<K> {
         let member = self.members().remove(&other).unwrap_or_default();
-        match network::ask(&self.network, other, &member, request, self.timing.patience).await {
-            Ok(response) => response,
-            Err(e) if !request.changes() || !e.maybe_arrived => Response::NotLeader(None),
-            Err(_) => Response::Unsure,
+        let asked = network::ask(&self.network, other, &member, request, self.attempt(request));
+        let sure = match K::Async::select2(asked, self.deposed(other)).await {
+            Select2::First(Ok(response)) => return response,
+            Select2::First(Err(e)) => !e.maybe_arrived,
+            Select2::Second(()) => false,
+        };
+        if sure || !request.changes() { Response::NotLeader(None) } else { Response::Unsure }
+    }
+
+    /// Waits until another leads than this one, as far as is known here.
+    async fn deposed(&self, node: NodeId) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_watched().current_leader.is_none_or(|leader| leader == node) {
+            if metrics.changed().await.is_err() {
+                // This replica is being stopped.
+                return;
+            }
         }
     }
 
@@ -279,8 +330,14 @@ impl<K: Runtime> Group<K> {
     }
 
     async fn propose_anywhere(self: Arc<Self>, command: Command) -> Result<Reply, StoreError> {
-        let (reply, index) = match self.ask_leader(|| Request::Propose(command.clone())).await? {
-            Response::Done(reply, index) => (reply, index),
+        let (_held, command) = self.ticketed(command);
+        let ends_lease = matches!(command, Command::Revoke(_));
+        let (reply, index) = match self.ask_leader(&Request::Propose(command)).await? {
+            // What asked for first has ended it.
+            (Response::Done(Reply::Refused(StoreError::LeaseExpired(_)), index), true) if ends_lease => {
+                (Reply::Revoked, index)
+            }
+            (Response::Done(reply, index), _) => (reply, index),
             _ => return Err(unsure()),
         };
         // It is done; that it cannot be seen here yet would not undo it.
@@ -290,8 +347,20 @@ impl<K: Runtime> Group<K> {
         Ok(reply)
     }
 
+    /// A command that may be asked for again, and what says that it is waited for.
+    fn ticketed(&self, command: Command) -> (Option<Held<'_>>, Command) {
+        match command {
+            Command::Txn(txn) => {
+                let held = self.tickets.take();
+                let ticket = held.ticket;
+                (Some(held), Command::Once(ticket, txn))
+            }
+            other => (None, other),
+        }
+    }
+
     async fn catch_up_anywhere(self: Arc<Self>) -> Result<(), StoreError> {
-        let Response::Index(index) = self.ask_leader(|| Request::ReadIndex).await? else {
+        let (Response::Index(index), _) = self.ask_leader(&Request::ReadIndex).await? else {
             return Err(unsure());
         };
         let seen = K::Async::timeout(self.timing.patience, self.core.wait_applied(index)).await;
@@ -299,12 +368,16 @@ impl<K: Runtime> Group<K> {
     }
 
     /// Has the leader do what is only done or not.
-    async fn order(self: Arc<Self>, request: impl Fn() -> Request<K>) -> Result<(), StoreError> {
-        match self.ask_leader(request).await? {
-            Response::Ok => Ok(()),
+    async fn order(self: Arc<Self>, request: Request<K>) -> Result<(), StoreError> {
+        match self.ask_leader(&request).await? {
+            (Response::Ok, _) => Ok(()),
             _ => Err(unsure()),
         }
     }
+}
+
+fn leaderless() -> StoreError {
+    StoreError::Unavailable("the group has no leader; nothing was done".into())
 }
 
 fn unsure() -> StoreError {
@@ -336,20 +409,21 @@ impl<K: Runtime> Replica for Group<K> {
 
     async fn keep_alive(self: Arc<Self>, lease: LeaseId) -> Result<(), StoreError> {
         if self.alone() {
+            self.lessor()?;
             return self.core.leases.keep_alive(lease);
         }
         let group = self.clone();
-        self.there(group.order(move || Request::KeepAlive(lease))).await
+        self.there(group.order(Request::KeepAlive(lease))).await
     }
 
     async fn change(self: Arc<Self>, change: Change) -> Result<(), StoreError> {
         let group = self.clone();
-        self.there(group.order(move || Request::Change(change.clone()))).await
+        self.there(group.order(Request::Change(change))).await
     }
 
     async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
         let response = match Request::<K>::decode(&request) {
-            Ok(request) => self.answer_in_time(request).await,
+            Ok(request) => self.answer_in_time(request, self.timing.patience).await,
             Err(e) => Response::Failed(e.to_string()),
         };
         response.encode().unwrap_or_default()

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::log::change;
 use super::saved::{self, Applied};
 use super::types::SnapshotMeta;
-use crate::engine::Core;
 use crate::engine::history::Batch;
 use crate::engine::layout::{
-    self, ENTRIES, HISTORY, LEASE_KEYS, LEASES, META, META_FORMAT, META_REVISION, RAFT_INCOMING, Tables,
-    failed,
+    self, ENTRIES, HISTORY, LEASE_KEYS, LEASES, META, META_FORMAT, META_REVISION, RAFT_INCOMING, SESSIONS,
+    Tables, failed,
 };
+use crate::engine::{Core, Sessions, sessions};
 use crate::kv::StoreError;
 
 /// About how many bytes a piece has; a single larger entry makes a larger one.
@@ -52,6 +52,7 @@ enum Row {
     LeaseKey(u64, String),
     Entry(String, Bytes),
     History(u64, u32, Bytes),
+    Session(u64, Bytes),
 }
 
 /// Where a reading of the state stands.
@@ -123,6 +124,9 @@ impl Pieces {
             let (lease, key) = at.value();
             rows.push(Row::LeaseKey(lease, key.to_owned()));
         }
+        for (session, stored) in sessions::rows(&self.txn)? {
+            rows.push(Row::Session(session, stored.into()));
+        }
         Ok(())
     }
 }
@@ -190,6 +194,7 @@ pub(crate) async fn install(core: &Arc<Core>, meta: &SnapshotMeta, image: Image)
     let now = applied.clone();
     change(core, true, move |txn| replace(txn, &now)).await?;
     core.restart_leases().map_err(io::Error::other)?;
+    *core.sessions() = Sessions::load(&core.db).map_err(io::Error::other)?;
     core.set_applied(applied);
     let revision = core.snapshot().map_err(io::Error::other)?.revision().0;
     // Watchers that have not seen all of it read it from the history. No watcher is no error.
@@ -202,6 +207,7 @@ fn replace(txn: &WriteTransaction, applied: &Applied) -> Result<(), StoreError> 
     txn.delete_table(HISTORY).map_err(failed)?;
     txn.delete_table(LEASES).map_err(failed)?;
     txn.delete_table(LEASE_KEYS).map_err(failed)?;
+    txn.delete_table(SESSIONS).map_err(failed)?;
     txn.delete_table(META).map_err(failed)?;
     let mut tables = Tables::open(txn)?;
     tables.set_number(META_FORMAT, layout::FORMAT)?;
@@ -224,6 +230,7 @@ fn put(tables: &mut Tables, row: Row) -> Result<(), StoreError> {
     match row {
         Row::Meta(name, number) => tables.set_number(&name, number),
         Row::Lease(lease, ttl_ms) => tables.leases.insert(lease, ttl_ms).map(drop).map_err(failed),
+        Row::Session(session, stored) => tables.sessions.insert(session, &*stored).map(drop).map_err(failed),
         Row::LeaseKey(lease, key) => {
             tables.lease_keys.insert((lease, key.as_str()), ()).map(drop).map_err(failed)
         }

@@ -74,11 +74,15 @@ impl<K: Runtime> Job for Apply<K> {
         let mut effects = Effects::default();
         let mut tables = Tables::open(txn)?;
         let before = tables.number(META_REVISION)?;
+        let mut sessions = self.core.sessions();
         for entry in entries {
+            let index = entry.log_id.index;
             log_id = Some(entry.log_id);
             self.replies.push(match entry.payload {
                 EntryPayload::Blank => Reply::Nothing,
-                EntryPayload::Normal(command) => commands::run(&mut tables, command, &mut effects)?,
+                EntryPayload::Normal(command) => {
+                    commands::run(&mut tables, &mut sessions, index, command, &mut effects)?
+                }
                 EntryPayload::Membership(members) => {
                     let now = StoredMembership::new(Some(entry.log_id), members);
                     saved::put_membership(txn, &now)?;
@@ -87,6 +91,8 @@ impl<K: Runtime> Job for Apply<K> {
                 }
             });
         }
+        sessions.save(&mut tables)?;
+        drop(sessions);
         compact(&mut tables, self.core.keep_revisions)?;
         let last = tables.number(META_REVISION)?;
         drop(tables);

@@ -18,7 +18,7 @@ use crate::kv::{LeaseId, StoreError};
 const PROTOCOL: u8 = 1;
 
 /// A piece of a snapshot.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Piece {
     /// Who sends it.
     pub vote: Vote,
@@ -46,7 +46,7 @@ pub(crate) enum Change {
     Lead(NodeId),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub(crate) enum Request<K: Runtime> {
     Append(AppendEntriesRequest<Types<K>>),
@@ -86,9 +86,15 @@ pub(crate) enum Response<K: Runtime> {
 }
 
 impl<K: Runtime> Request<K> {
-    /// Whether it matters if it is done twice.
+    /// Whether it may have changed something when its answer is lost.
     pub(crate) fn changes(&self) -> bool {
         matches!(self, Request::Propose(_) | Request::Change(_))
+    }
+
+    /// Whether it may be asked for again when its answer is lost. A transaction without a ticket may not; a lease
+    /// that nobody knows of ends by itself, and one that was ended stays so.
+    pub(crate) fn repeatable(&self) -> bool {
+        !matches!(self, Request::Propose(Command::Txn(_)) | Request::Change(_))
     }
 
     pub(crate) fn encode(&self) -> Result<Bytes, StoreError> {

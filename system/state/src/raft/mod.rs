@@ -20,6 +20,7 @@ mod serve;
 #[cfg(test)]
 mod suite;
 mod tail;
+mod tickets;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,14 +16,88 @@ pub enum Break {
     ErrorAt(u64),
 }
 
+const PAGE: usize = 4096;
+
+/// Bytes in pages that copies share until one is written to: a disk is copied at each crash.
+#[derive(Clone, Default)]
+struct Pages {
+    len: usize,
+    pages: Vec<Arc<[u8; PAGE]>>,
+}
+
+impl Pages {
+    fn of(content: &[u8]) -> Pages {
+        let mut pages = Pages::default();
+        pages.write(0, content);
+        pages
+    }
+
+    fn resize(&mut self, len: usize) {
+        if len < self.len {
+            // What comes back when it grows again is zero.
+            let cut = (self.len - len).min(PAGE - len % PAGE);
+            self.write(len, &[0; PAGE][..cut]);
+        }
+        self.pages.resize_with(len.div_ceil(PAGE), || Arc::new([0; PAGE]));
+        self.len = len;
+    }
+
+    /// The parts of pages that such a piece covers: page, offset in it, length.
+    fn parts(mut at: usize, mut len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        std::iter::from_fn(move || {
+            let part = (at / PAGE, at % PAGE, len.min(PAGE - at % PAGE));
+            (at, len) = (at + part.2, len - part.2);
+            (part.2 > 0).then_some(part)
+        })
+    }
+
+    fn write(&mut self, at: usize, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        if self.len < at + data.len() {
+            self.resize(at + data.len());
+        }
+        let mut rest = data;
+        for (page, from, len) in Pages::parts(at, data.len()) {
+            let (part, others) = rest.split_at(len);
+            Arc::make_mut(&mut self.pages[page])[from..from + len].copy_from_slice(part);
+            rest = others;
+        }
+    }
+
+    fn read(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
+        if at + out.len() > self.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut rest = out;
+        for (page, from, len) in Pages::parts(at, rest.len()) {
+            let (part, others) = rest.split_at_mut(len);
+            part.copy_from_slice(&self.pages[page][from..from + len]);
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+/// What a disk holds. Copies are cheap.
+#[derive(Clone, Default)]
+pub struct Content(Pages);
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Content {
+        Content(Pages::of(&bytes))
+    }
+}
+
 enum Unsynced {
     Write(u64, Vec<u8>),
     Length(u64),
 }
 
 struct State {
-    content: Vec<u8>,
-    synced: Vec<u8>,
+    content: Pages,
+    synced: Pages,
     unsynced: Vec<Unsynced>,
     writes: u64,
     breaks: Break,
@@ -56,7 +130,8 @@ impl Dice {
 
 impl Disk {
     /// A disk with this content, all of it synced.
-    pub fn new(content: Vec<u8>, breaks: Break) -> Disk {
+    pub fn new(content: impl Into<Content>, breaks: Break) -> Disk {
+        let Content(content) = content.into();
         let synced = content.clone();
         Disk(Arc::new(Mutex::new(State { content, synced, unsynced: Vec::new(), writes: 0, breaks })))
     }
@@ -77,18 +152,18 @@ impl Disk {
     }
 
     /// What it holds, as a process that lives on sees it.
-    pub fn content(&self) -> Vec<u8> {
-        self.state().content.clone()
+    pub fn content(&self) -> Content {
+        Content(self.state().content.clone())
     }
 
     /// What it holds after the power has failed: all that was synced, and of the rest any part, each write
     /// whole, torn or not at all.
-    pub fn after_power_failure(&self, dice: &mut Dice) -> Vec<u8> {
+    pub fn after_power_failure(&self, dice: &mut Dice) -> Content {
         let state = self.state();
         let mut content = state.synced.clone();
         for change in &state.unsynced {
             match change {
-                Unsynced::Length(length) if dice.below(2) == 0 => content.resize(*length as usize, 0),
+                Unsynced::Length(length) if dice.below(2) == 0 => content.resize(*length as usize),
                 Unsynced::Length(_) => {}
                 Unsynced::Write(offset, data) => {
                     let kept = match dice.below(3) {
@@ -96,23 +171,12 @@ impl Disk {
                         1 => dice.below(data.len() as u64 + 1) as usize,
                         _ => data.len(),
                     };
-                    apply(&mut content, *offset, &data[..kept]);
+                    content.write(*offset as usize, &data[..kept]);
                 }
             }
         }
-        content
+        Content(content)
     }
-}
-
-fn apply(content: &mut Vec<u8>, offset: u64, data: &[u8]) {
-    if data.is_empty() {
-        return;
-    }
-    let (from, to) = (offset as usize, offset as usize + data.len());
-    if content.len() < to {
-        content.resize(to, 0);
-    }
-    content[from..to].copy_from_slice(data);
 }
 
 impl State {
@@ -130,15 +194,11 @@ impl State {
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().content.len() as u64)
+        Ok(self.state().content.len as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
-        let from = offset as usize;
-        let found = state.content.get(from..from + out.len());
-        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        self.state().content.read(offset as usize, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -147,7 +207,7 @@ impl StorageBackend for Disk {
         // What fails may have been done nevertheless, once the power is on again.
         state.unsynced.push(Unsynced::Length(len));
         done?;
-        state.content.resize(len as usize, 0);
+        state.content.resize(len as usize);
         Ok(())
     }
 
@@ -157,8 +217,8 @@ impl StorageBackend for Disk {
         let State { synced, unsynced, .. } = &mut *state;
         for change in unsynced.drain(..) {
             match change {
-                Unsynced::Length(length) => synced.resize(length as usize, 0),
-                Unsynced::Write(offset, data) => apply(synced, offset, &data),
+                Unsynced::Length(length) => synced.resize(length as usize),
+                Unsynced::Write(offset, data) => synced.write(offset as usize, &data),
             }
         }
         Ok(())
@@ -172,7 +232,7 @@ impl StorageBackend for Disk {
             state.unsynced.push(Unsynced::Write(offset, data.to_vec()));
         }
         done?;
-        apply(&mut state.content, offset, data);
+        state.content.write(offset as usize, data);
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! The replicated store under a simulator: every run is made by its seed alone, in time that costs nothing.
 //!
-//! Three replicas on disks that lose or tear what was not synced, a network that loses, delays, doubles and cuts,
-//! clocks that jump, crashes of process and power, changes of leader and voters; clients on all nodes. What they
-//! saw must be linearizable (checked by stateright), the watches without gap, all replicas equal in the end, and
-//! once the faults stop, every node must serve within bounded time.
+//! Three replicas on disks that are slow, fail, lose or tear what was not synced, a network that loses, delays,
+//! doubles and cuts, clocks that jump or lag, nodes that stand still, crashes of process and power, changes of leader
+//! and voters, a fourth that joins, is lost for good and comes as another; clients on all nodes. What they saw must be
+//! linearizable (checked by stateright), no write done twice, the watches without gap, no lease ended that was just
+//! kept alive, all replicas equal in the end, and once the faults stop, every node must serve within bounded time.
 //!
 //! `CAIRN_SIM_SEED=n` runs that one; `CAIRN_SIM_RUNS=n` as many, `CAIRN_SIM_FROM=n` from there on.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should panic")]
@@ -13,6 +14,8 @@ mod channel;
 #[allow(dead_code)]
 mod disk;
 mod faults;
+mod follow;
+mod lessee;
 mod model;
 mod run;
 mod runtime;

@@ -1,9 +1,10 @@
 //! What clients did and saw, and the sequential store that it must look like.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crate::follow::Written;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
 /// How long an order is looked for.
@@ -33,11 +34,25 @@ pub enum Ret {
 pub struct Plain {
     revision: u64,
     entries: BTreeMap<u8, (u64, u64)>,
+    /// The revisions that others have made.
+    foreign: Arc<BTreeSet<u64>>,
 }
 
 impl Plain {
+    /// The next revision.
+    fn next(&self) -> u64 {
+        (self.revision + 1..).find(|revision| !self.foreign.contains(revision)).unwrap_or(u64::MAX)
+    }
+
+    /// Goes on to a revision that is seen without a change of ours: others may have made it.
+    fn see(&mut self, revision: u64) -> bool {
+        let plausible = (self.revision..self.next()).contains(&revision);
+        self.revision = self.revision.max(revision);
+        plausible
+    }
+
     fn put(&mut self, key: u8, value: u64) -> Ret {
-        self.revision += 1;
+        self.revision = self.next();
         self.entries.insert(key, (value, self.revision));
         Ret::Committed(self.revision)
     }
@@ -57,10 +72,20 @@ impl SequentialSpec for Plain {
                 self.put(*key, *value)
             }
             Op::Delete(key) => {
-                self.revision += u64::from(self.entries.remove(key).is_some());
+                if self.entries.remove(key).is_some() {
+                    self.revision = self.next();
+                }
                 Ret::Committed(self.revision)
             }
             Op::Get(key) => Ret::Found(self.entries.get(key).copied(), self.revision),
+        }
+    }
+
+    fn is_valid_step(&mut self, op: &Op, ret: &Ret) -> bool {
+        match (op, ret) {
+            (Op::Get(key), Ret::Found(found, at)) => self.entries.get(key) == found.as_ref() && self.see(*at),
+            (Op::Delete(key), Ret::Committed(at)) if !self.entries.contains_key(key) => self.see(*at),
+            _ => self.invoke(op) == *ret,
         }
     }
 }
@@ -97,10 +122,11 @@ impl History {
     }
 
     /// Whether some sequential order of the calls explains the answers. `written` has the revision of each value
-    /// that the store has kept in the end: a call without an answer has been done at that revision, some time
-    /// before the end, or never. (A removal leaves no value: it may have been done or not.)
-    pub fn linearizable(&self, written: &BTreeMap<u64, u64>) -> bool {
-        let mut tester = LinearizabilityTester::new(Plain::default());
+    /// that was ever put: a call without an answer has been done at that revision, some time before the end, or
+    /// never. (A removal leaves no value: it may have been done or not.)
+    pub fn linearizable(&self, written: &Written) -> bool {
+        let plain = Plain { foreign: written.foreign(), ..Plain::default() };
+        let mut tester = LinearizabilityTester::new(plain);
         let mut late = Vec::new();
         for (at, (thread, step)) in self.events.iter().enumerate() {
             let mut rest = self.events[at + 1..].iter();
@@ -110,9 +136,9 @@ impl History {
                     tester.on_invoke(*thread, op.clone()).unwrap();
                 }
                 Step::Call(op @ (Op::Put(_, value) | Op::Swap(_, _, value))) => {
-                    if let Some(revision) = written.get(value) {
+                    if let Some(revision) = written.at(*value) {
                         tester.on_invoke(*thread, op.clone()).unwrap();
-                        late.push((*thread, Ret::Committed(*revision)));
+                        late.push((*thread, Ret::Committed(revision)));
                     }
                 }
                 Step::Call(op @ Op::Delete(_)) => drop(tester.on_invoke(*thread, op.clone()).unwrap()),

@@ -1,13 +1,13 @@
-//! The runtime of a simulated node: tokio's paused clock, dice from the seed, tasks that end with their node, and a
-//! clock per node that may jump.
+//! The runtime of a simulated node: tokio's paused clock, dice from the seed, tasks that end with their node or stand
+//! still with it, and a clock per node that may jump.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
@@ -21,7 +21,12 @@ use crate::disk::Dice;
 pub struct Life {
     over: AtomicBool,
     /// How far its clock is ahead, in nanoseconds.
-    ahead: AtomicU64,
+    ahead: AtomicI64,
+    /// The latest that its clock has shown: it never goes back, but may stand still.
+    shown: AtomicU64,
+    /// How many reasons there are for it to stand still.
+    frozen: AtomicU32,
+    waiting: Mutex<Vec<Waker>>,
 }
 
 impl Life {
@@ -30,8 +35,17 @@ impl Life {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    pub fn jump(&self, by: Duration) {
-        self.ahead.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    /// Its clock goes ahead by so many milliseconds, or lags behind by as many.
+    pub fn jump(&self, by_ms: i64) {
+        self.ahead.fetch_add(by_ms * 1_000_000, Ordering::Relaxed);
+    }
+
+    /// Nothing of it moves for so long; what reaches it meanwhile waits.
+    pub async fn freeze(&self, time: Duration) {
+        self.frozen.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(time).await;
+        self.frozen.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.lock().unwrap().drain(..).for_each(Waker::wake);
     }
 }
 
@@ -70,6 +84,10 @@ impl<F: Future> Future for Living<F> {
         if self.life.as_ref().is_some_and(|life| life.over.load(Ordering::Relaxed)) {
             self.future = None;
         }
+        if let Some(life) = self.life.as_ref().filter(|life| life.frozen.load(Ordering::Relaxed) > 0) {
+            life.waiting.lock().unwrap().push(cx.waker().clone());
+            return Poll::Pending;
+        }
         let outer = LIFE.replace(self.life.clone());
         let polled = match &mut self.future {
             Some(future) => future.as_mut().poll(cx),
@@ -87,9 +105,16 @@ pub struct Moment(u64);
 /// The clock of the node whose task asks.
 pub fn clock() -> Duration {
     let start = START.with_borrow(|start| start.map_or(Duration::ZERO, |start| start.elapsed()));
-    let ahead = LIFE.with_borrow(|life| life.as_ref().map_or(0, |life| life.ahead.load(Ordering::Relaxed)));
     // Far from zero, so that any plausible time can be taken away.
-    start + Duration::from_nanos(ahead) + Duration::from_secs(1_000_000)
+    let time = start + Duration::from_secs(1_000_000);
+    LIFE.with_borrow(|life| match life {
+        Some(life) => {
+            let ahead = life.ahead.load(Ordering::Relaxed);
+            let time = (time.as_nanos() as u64).saturating_add_signed(ahead);
+            Duration::from_nanos(life.shown.fetch_max(time, Ordering::Relaxed).max(time))
+        }
+        None => time,
+    })
 }
 
 impl openraft::Instant for Moment {

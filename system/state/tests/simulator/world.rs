@@ -9,11 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_state::{Limits, LocalStore, Member, Network, NodeId, NotReached, Options, Timing};
 
-use crate::disk::{Break, Dice, Disk};
+use crate::disk::{Break, Content, Dice, Disk};
 use crate::runtime::{Life, Simulated, below, clock, live};
 
-/// How many nodes there are.
+/// How many nodes a group begins with.
 pub const NODES: usize = 3;
+
+/// The place of the one that may join it, and may lose its disk and come back as another.
+pub const SPARE: usize = NODES;
 
 pub fn timing() -> Timing {
     Timing {
@@ -29,16 +32,12 @@ pub fn timing() -> Timing {
 /// Requests of a higher kind are orders, which are carried at most once.
 const LAST_OF_THE_PROTOCOL: u8 = 4;
 
-/// The number of the node at a place.
-pub fn node(place: usize) -> NodeId {
-    place as u64 + 1
-}
-
 pub fn member(place: usize) -> Member {
     Member { name: format!("n{place}"), addresses: vec![] }
 }
 
 struct Node {
+    number: NodeId,
     disk: Disk,
     life: Arc<Life>,
     store: Option<LocalStore>,
@@ -50,7 +49,7 @@ struct Node {
 #[derive(Debug, Default)]
 pub struct Weather {
     /// `cut[from][to]`: nothing gets through.
-    pub cut: [[bool; NODES]; NODES],
+    pub cut: [[bool; NODES + 1]; NODES + 1],
     /// Of a hundred messages, how many are lost.
     pub loss: u64,
     /// Of a hundred, how many arrive twice.
@@ -64,6 +63,8 @@ pub struct World {
     pub weather: Mutex<Weather>,
     /// Whether the faults have ended.
     pub calm: AtomicBool,
+    /// Whether clocks may jump.
+    pub jumps: bool,
 }
 
 /// The network as one node has it.
@@ -80,7 +81,7 @@ fn lost(why: &str) -> NotReached {
 impl Network for Wires {
     async fn call(&self, to: NodeId, _: &Member, request: Bytes) -> Result<Bytes, NotReached> {
         let world = self.world.upgrade().ok_or_else(|| lost("the world has ended"))?;
-        let to = to as usize - 1;
+        let to = world.place_of(to).ok_or_else(|| lost("no such node"))?;
         world.travel(self.from, to).await?;
         // A carrier may double what the protocol stands, but not orders: see `Network::call`.
         let protocol = request.get(1).is_some_and(|kind| *kind <= LAST_OF_THE_PROTOCOL);
@@ -105,8 +106,9 @@ async fn arrive(world: Arc<World>, from: usize, to: usize, request: Bytes) -> Op
 
 impl World {
     /// A world of nodes with these disks; none is up.
-    pub fn new(disks: Vec<Vec<u8>>) -> Arc<World> {
-        let nodes = disks.into_iter().map(|content| Node {
+    pub fn new(disks: Vec<Content>, jumps: bool) -> Arc<World> {
+        let nodes = disks.into_iter().enumerate().map(|(place, content)| Node {
+            number: place as NodeId + 1,
             disk: Disk::new(content, Break::Never),
             life: Arc::default(),
             store: None,
@@ -117,7 +119,30 @@ impl World {
             nodes: Mutex::new(nodes.collect()),
             weather: Mutex::new(weather),
             calm: AtomicBool::new(false),
+            jumps,
         })
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.nodes.lock().unwrap().len()
+    }
+
+    /// The number of the node at a place.
+    pub fn number(&self, place: usize) -> NodeId {
+        self.nodes.lock().unwrap()[place].number
+    }
+
+    pub fn place_of(&self, number: NodeId) -> Option<usize> {
+        self.nodes.lock().unwrap().iter().position(|node| node.number == number)
+    }
+
+    /// The node at a place is no more; another comes, with an empty disk. It is not started.
+    pub fn replace(&self, place: usize) {
+        self.crash(place, true);
+        let mut nodes = self.nodes.lock().unwrap();
+        nodes[place].number += 1;
+        nodes[place].disk = Disk::new(Content::default(), Break::Never);
     }
 
     async fn travel(&self, from: usize, to: usize) -> Result<(), NotReached> {
@@ -138,6 +163,9 @@ impl World {
     /// Starts a node with what its disk has.
     pub async fn start(self: &Arc<World>, place: usize, options: Options) {
         let life = Arc::new(Life::default());
+        if self.jumps {
+            life.jump(below(3_600_000) as i64);
+        }
         let (disk, slow) = {
             let mut nodes = self.nodes.lock().unwrap();
             nodes[place].life = life.clone();
@@ -145,7 +173,8 @@ impl World {
         };
         let limits = Limits { cache_bytes: 1 << 20, history_revisions: 1000, feed_commits: 4 };
         let wires = Wires { world: Arc::downgrade(self), from: place };
-        let options = options.network(Arc::new(wires)).timing(timing()).limits(limits).node(node(place));
+        let options =
+            options.network(Arc::new(wires)).timing(timing()).limits(limits).node(self.number(place));
         let pace = move || Duration::from_micros(below(*slow.lock().unwrap() * 1000 + 1));
         let started = LocalStore::simulate::<Simulated>(disk, options, Box::new(clock), pace);
         // A disk may break while it is opened: then it is tried again later.
@@ -169,7 +198,7 @@ impl World {
         node.store = None;
     }
 
-    pub fn content(&self, place: usize) -> Vec<u8> {
+    pub fn content(&self, place: usize) -> Content {
         self.nodes.lock().unwrap()[place].disk.content()
     }
 
@@ -182,8 +211,9 @@ impl World {
         *self.nodes.lock().unwrap()[place].slow.lock().unwrap() = ms;
     }
 
-    pub fn jump(&self, place: usize, by: Duration) {
-        self.nodes.lock().unwrap()[place].life.jump(by);
+    /// The life of a node, whether or not it is up.
+    pub fn life(&self, place: usize) -> Arc<Life> {
+        self.nodes.lock().unwrap()[place].life.clone()
     }
 
     /// The store of a node that is up, and the life it is part of.
