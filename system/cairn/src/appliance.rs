@@ -1,7 +1,7 @@
 //! The appliance's own API at `/appliance/v1`, and what the status page at `/` says.
 //!
-//! It only reads: what the roles report of themselves, and how many records of each kind the store holds. For
-//! administrators, but for the page.
+//! What is here only reads: what the roles report of themselves, and how many records of each kind the store holds. What
+//! concerns the cloud's members is the controller's, given as routes. For administrators, but for the page.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,12 +39,14 @@ const BOOKKEEPING: [&str; 11] = [
 pub struct Appliance {
     store: LocalStore,
     ca: PathBuf,
+    members: Router,
 }
 
 impl Appliance {
-    /// The API over this store; `ca` is the CA certificate's file.
-    pub fn new(store: LocalStore, ca: PathBuf) -> Appliance {
-        Appliance { store, ca }
+    /// The API over this store; `ca` is the CA certificate's file, `members` what else it answers, each route with its
+    /// own check of who asks.
+    pub fn new(store: LocalStore, ca: PathBuf, members: Router) -> Appliance {
+        Appliance { store, ca, members }
     }
 
     fn roles(&self) -> ApiResult<Vec<RoleStatus>> {
@@ -57,7 +59,8 @@ pub fn mount(appliance: &Arc<Appliance>) -> Mount {
     let router = Router::new()
         .route("/status", get(status))
         .route("/inventory", get(inventory))
-        .with_state(appliance.clone());
+        .with_state(appliance.clone())
+        .merge(appliance.members.clone());
     Mount { prefix: "/appliance/v1", style: ErrorStyle::Keystone, router, body_max: BODY_MAX }
 }
 
