@@ -8,6 +8,7 @@ mod cloud;
 mod conformance;
 mod dev;
 mod faults;
+mod iso_nodes;
 mod machine;
 mod refusals;
 mod tools;
@@ -40,6 +41,8 @@ enum Command {
     Conformance(conformance::Options),
     /// Kills, power cuts and everything a node must come back from.
     Faults(faults::Options),
+    /// Machines that boot the ISO become one cloud by being switched on.
+    IsoNodes(iso_nodes::Options),
     /// Bad input of every kind, which must be refused and change nothing.
     Refusals(refusals::Options),
     /// PID 1 of a development node. (Run by `dev`.)
@@ -62,6 +65,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tour(options) => tour::run(&paths, &options),
         Command::Conformance(options) => conformance::run(&paths, &options),
         Command::Faults(options) => faults::run(&paths, &options),
+        Command::IsoNodes(options) => iso_nodes::run(&paths, &options),
         Command::Refusals(options) => refusals::run(&paths, &options),
         Command::NodeInit(options) => dev::init::run(&options),
     }
