@@ -31,6 +31,7 @@ pub fn run(paths: &Paths, media: &[Medium], limit: Duration, kernel_args: &str) 
             memory_mib: 3072,
             cpus: 2,
             kernel_args: format!("systemd.show_status=yes {kernel_args}"),
+            clock: None,
         };
         let from = Instant::now();
         let mut vm = Vm::boot(paths, &options)?;

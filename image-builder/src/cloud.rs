@@ -20,8 +20,16 @@ pub struct Console {
     pub url: String,
     /// The SHA-256 of the CA certificate.
     pub ca_sha256: String,
-    /// The administrator's password; shown on the first boot only.
+    /// The administrator's password; shown on the first boot only, and on the founder's screen alone.
     pub password: Option<String>,
+}
+
+/// The words that a node shows while it waits to be let in, if that is what its console shows now.
+pub fn words_shown(text: &str) -> Option<String> {
+    // A node of a cloud shows its CA instead.
+    let last =
+        text.lines().rfind(|l| l.contains("CAIRN-CONSOLE words=") || l.contains("CAIRN-CONSOLE ca-"))?;
+    Some(last.split_once("words=")?.1.trim().to_owned())
 }
 
 impl Console {
@@ -32,14 +40,17 @@ impl Console {
                 .filter_map(|l| l.split_once("CAIRN-CONSOLE "))
                 .flat_map(|(_, l)| l.split_whitespace())
         };
-        let last = |key: &str| words().filter_map(|w| w.strip_prefix(key)?.strip_prefix('=')).next_back();
         // A node may have several addresses; a person's clients want the IPv4 one.
         let url = words().filter_map(|w| w.strip_prefix("url=")).rfind(|u| !u.contains('['))?;
-        Some(Console {
-            url: url.trim_end_matches('/').to_owned(),
-            ca_sha256: last("ca-sha256")?.to_owned(),
-            password: last("password").map(str::to_owned),
-        })
+        let (mut ca, mut passwords) = (None, Vec::new());
+        for word in words() {
+            ca = word.strip_prefix("ca-sha256=").or(ca);
+            passwords.extend(word.strip_prefix("password=").map(|password| (ca, password)));
+        }
+        // A node that founded a cloud and gave it up has shown a password that opens nothing.
+        let password =
+            passwords.into_iter().rfind(|(of, _)| *of == ca).map(|(_, password)| password.to_owned());
+        Some(Console { url: url.trim_end_matches('/').to_owned(), ca_sha256: ca?.to_owned(), password })
     }
 }
 
@@ -164,6 +175,24 @@ mod tests {
         let console = Console::parse(SCREEN).unwrap();
         assert_eq!((console.url.as_str(), console.password.as_deref()), ("https://10.0.0.8", Some("a-b")));
         assert_eq!(Console::parse("booting\r\n"), None);
+    }
+
+    #[test]
+    fn the_password_is_that_of_the_cloud_that_is_shown_now() {
+        let founder = "CAIRN-CONSOLE ca-sha256=01\r\nCAIRN-CONSOLE user=admin password=right\r\n";
+        let gave_way = "CAIRN-CONSOLE ca-sha256=02\r\nCAIRN-CONSOLE user=admin password=wrong\r\n\
+            CAIRN-CONSOLE url=https://10.0.0.7/\r\nCAIRN-CONSOLE ca-sha256=01\r\n";
+        let console = Console::parse(&format!("{founder}{gave_way}")).unwrap();
+        assert_eq!((console.ca_sha256.as_str(), console.password.as_deref()), ("01", Some("right")));
+        assert_eq!(Console::parse(gave_way).unwrap().password, None);
+    }
+
+    #[test]
+    fn words_are_shown_until_the_node_is_of_a_cloud() {
+        let waits = "  CAIRN-CONSOLE words=one two three four\r\n";
+        assert_eq!(words_shown(waits).as_deref(), Some("one two three four"));
+        assert_eq!(words_shown(&format!("{waits}{SCREEN}")), None);
+        assert_eq!(words_shown("booting\r\n"), None);
     }
 
     #[test]

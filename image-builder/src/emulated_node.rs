@@ -1,7 +1,8 @@
-//! One emulated node on a LAN of its own: what `cargo up` runs, and every test or bench that wants a cloud to itself.
+//! One emulated node on the LAN of its instance: what `cargo up` runs, and every test or bench that wants a cloud to
+//! itself.
 //!
-//! Several can run side by side, each instance with its own name, LAN and folder. It removes nothing but what is in
-//! that folder's `node1` and `lan`.
+//! Several instances can run side by side, each with its own name, LAN and folder. It removes nothing but what is in
+//! that folder's `nodeN` and `lan`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,6 @@ use crate::lan::Lan;
 use crate::stage::say;
 use crate::vm::{Disk, Medium, Nic, Vm, VmOptions};
 
-/// The node's name within its LAN: its tap, its folder.
-const NAME: &str = "node1";
 /// How many data disks a node has if nothing else is said, and their size.
 pub const DISKS: u32 = 2;
 /// The size of each, in GiB (sparse).
@@ -25,17 +24,36 @@ pub const DISK_GIB: u64 = 20;
 pub const MEMORY_MIB: u32 = 4096;
 /// Its processors.
 pub const CPUS: u32 = 2;
+/// How long the machine may take to go off when its power button is pressed.
+const POWER_DOWN_MAX: Duration = Duration::from_secs(90);
 
-/// The node of one instance; it may be running or not.
+/// A node of an instance; it may be running or not.
 pub struct EmulatedNode {
+    number: u8,
     dir: PathBuf,
     lan: Lan,
 }
 
 impl EmulatedNode {
-    /// The node of an instance, whose LAN begins with `prefix` (see [`Lan::new`]). All it has is kept in `dir`.
+    /// The first node of an instance, whose LAN begins with `prefix` (see [`Lan::new`]). All it has is kept in `dir`.
     pub fn new(instance: &str, prefix: &str, dir: &Path) -> Self {
-        Self { dir: dir.join(NAME), lan: Lan::new(instance, prefix, &dir.join("lan")) }
+        Self::numbered(instance, prefix, dir, 1)
+    }
+
+    /// The node of this number, counted from 1.
+    pub fn numbered(instance: &str, prefix: &str, dir: &Path, number: u8) -> Self {
+        let lan = Lan::new(instance, prefix, &dir.join("lan"));
+        Self { number, dir: dir.join(format!("node{number}")), lan }
+    }
+
+    /// Which of its instance's nodes it is, counted from 1.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its name within its LAN, which is its tap's and its folder's.
+    pub fn name(&self) -> String {
+        format!("node{}", self.number)
     }
 
     /// Its own folder: disks, logs, access files.
@@ -55,18 +73,19 @@ impl EmulatedNode {
             iso,
             medium: Medium::Disk,
             disks: data_disks(DISKS, DISK_GIB),
-            nics: vec![Nic { tap: NAME.to_owned(), mac: "52:54:00:ca:12:01".to_owned() }],
+            nics: vec![Nic { tap: self.name(), mac: format!("52:54:00:ca:12:{:02x}", self.number) }],
             namespace: Some(self.lan.namespace().to_owned()),
             memory_mib: MEMORY_MIB,
             cpus: CPUS,
             kernel_args: String::new(),
+            clock: None,
         }
     }
 
     /// Makes the LAN, or what is missing of it; the machine needs it.
     pub fn make_lan(&self) -> Result<()> {
         self.lan.up()?;
-        self.lan.plug_tap(NAME)?;
+        self.lan.plug_tap(&self.name())?;
         self.lan.serve_dhcp()
     }
 
@@ -81,20 +100,24 @@ impl EmulatedNode {
         exec::run(exec::command("curl", ["-sSfk", "--max-time", "5", "-o"]).arg(&fetched).arg(url))?;
         cloud::write_access(&self.dir, screen, &fetched, self.lan.prefix())?;
         fs::remove_file(&fetched)?;
-        let identity = format!("{}/identity/v3", console.url);
-        let ca = self.dir.join("ca.pem");
+        self.check_identity(&console.url)
+    }
+
+    /// Whether identity answers at this address, under the CA of the access files in this node's folder.
+    pub fn check_identity(&self, url: &str) -> Result<()> {
+        let (identity, ca) = (format!("{url}/identity/v3"), self.dir.join("ca.pem"));
         exec::run(exec::command("curl", ["-sSf", "--max-time", "10", "--cacert"]).arg(ca).arg(identity))
     }
 
-    /// Presses the power button if the machine is on, and takes the LAN down.
-    pub fn stop(&self) -> Result<()> {
+    /// Presses the power button if the machine is on, and waits.
+    pub fn switch_off(&self) -> Result<()> {
         if let Some(mut vm) = self.attach() {
-            say("switching the machine off");
-            if !vm.powerdown(Duration::from_secs(90))? {
-                say("it did not go off by itself within 90 s: its power was cut");
+            say(&format!("switching {} off", self.name()));
+            if !vm.powerdown(POWER_DOWN_MAX)? {
+                say(&format!("{} did not go off by itself: its power was cut", self.name()));
             }
         }
-        self.lan.down()
+        Ok(())
     }
 
     /// Cuts the machine's power if it is on, and removes its folder: disks, keys, logs. The LAN stays.
@@ -108,6 +131,16 @@ impl EmulatedNode {
     /// Removes the node with its LAN.
     pub fn clean(&self) -> Result<()> {
         self.forget()?;
+        self.remove_lan()
+    }
+
+    /// Takes the LAN down; its files stay.
+    pub fn lan_down(&self) -> Result<()> {
+        self.lan.down()
+    }
+
+    /// Takes the LAN down, and removes its files.
+    pub fn remove_lan(&self) -> Result<()> {
         self.lan.down()?;
         remove(self.lan.dir())
     }

@@ -9,6 +9,7 @@ pub mod apt;
 pub mod boot_check;
 pub mod chroot;
 pub mod cloud;
+pub mod emulated_cloud;
 pub mod emulated_node;
 pub mod exec;
 pub mod guests;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::stage::{ended, say};
 use image_builder::up::{self, UpOptions};
 use image_builder::vm::Medium;
-use image_builder::{Paths, Stages, boot_check, emulated_node, guests, host, iso, root_tree};
+use image_builder::{Paths, Stages, boot_check, emulated_cloud, emulated_node, guests, host, iso, root_tree};
 
 /// Builds Cairn's image, and runs it.
 #[derive(Parser)]
@@ -51,13 +51,16 @@ enum Command {
         #[arg(long, default_value = "", allow_hyphen_values = true)]
         kernel_args: String,
     },
-    /// Build all of it and run a cloud of one node here
+    /// Build all of it and run a cloud here, of one node or more
     Up(Up),
 }
 
 /// The options of `up`.
 #[derive(Args)]
 struct Up {
+    /// How many machines, all from the same ISO on one LAN; those that are on go on
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(emulated_cloud::MAX)))]
+    nodes: u8,
     /// Leave it running and return
     #[arg(long)]
     detach: bool,
@@ -67,6 +70,15 @@ struct Up {
     /// Switch it off and remove its disks and keys; those of other clouds stay
     #[arg(long, conflicts_with = "detach")]
     clean: bool,
+    /// Cut the power of this machine
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["detach", "stop", "clean"])]
+    power_off: Option<u8>,
+    /// Cut the cable of this machine
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["detach", "stop", "clean"])]
+    unplug: Option<u8>,
+    /// Mend the cable of this machine
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["detach", "stop", "clean"])]
+    plug: Option<u8>,
     /// How the machine sees the ISO
     #[arg(long, default_value = "disk")]
     medium: MediumName,
@@ -76,15 +88,18 @@ struct Up {
     /// The size of each, in GiB
     #[arg(long, default_value_t = emulated_node::DISK_GIB)]
     disk_size: u64,
-    /// The machine's memory, in MiB
-    #[arg(long, default_value_t = emulated_node::MEMORY_MIB)]
-    memory: u32,
+    /// The machine's memory, in MiB [default: 4096, of several 3072]
+    #[arg(long)]
+    memory: Option<u32>,
     /// The machine's processors
     #[arg(long, default_value_t = emulated_node::CPUS)]
     cpus: u32,
     /// Added to the kernel's command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     kernel_args: String,
+    /// What the clock says when a machine is switched on, as `date` reads it: "+1 day"
+    #[arg(long, allow_hyphen_values = true)]
+    clock: Option<String>,
     /// This binary instead of compiling the workspace's
     #[arg(long)]
     cairn: Option<PathBuf>,
@@ -145,11 +160,20 @@ fn bring_up(paths: &Paths, options: Up) -> Result<()> {
     if options.stop {
         return up::stop(paths);
     }
-    let Up { detach, medium, disks, disk_size, memory, cpus, kernel_args, cairn, limit, .. } = options;
+    if let Some(node) = options.power_off {
+        return up::power_off(paths, node);
+    }
+    if let Some(node) = options.unplug.or(options.plug) {
+        return up::set_cable(paths, node, options.plug.is_some());
+    }
+    let Up {
+        nodes, clock, detach, medium, disks, disk_size, memory, cpus, kernel_args, cairn, limit, ..
+    } = options;
     let limit = Duration::from_secs(limit);
     up::up(
         paths,
         &UpOptions {
+            nodes,
             detach,
             medium: medium.into(),
             disks,
@@ -157,6 +181,7 @@ fn bring_up(paths: &Paths, options: Up) -> Result<()> {
             memory_mib: memory,
             cpus,
             kernel_args,
+            clock,
             cairn,
             limit,
         },

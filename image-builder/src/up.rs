@@ -1,6 +1,6 @@
-//! `cargo up`: a whole cloud of one node on this machine, from the sources to an API that answers.
+//! `cargo up`: a whole cloud on this machine, of one node or more, from the sources to an API that answers.
 //!
-//! Builds what is missing, starts the ISO in an emulated machine on a LAN of its own, waits for the API and writes
+//! Builds what is missing, starts the ISO in emulated machines on a LAN of their own, waits for the API and writes
 //! how to reach it into `target/cloud`. Stops only what an earlier run of it started, found by that folder.
 
 use std::fs;
@@ -11,36 +11,43 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cloud;
-use crate::emulated_node::{self, EmulatedNode, data_disks};
+use crate::emulated_cloud::EmulatedCloud;
+use crate::emulated_node::{self, data_disks};
 use crate::guests;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::iso;
 use crate::paths::Paths;
 use crate::stage::{Stages, Step, say};
-use crate::vm::{Medium, Vm, VmOptions};
+use crate::vm::{self, Medium, VmOptions};
 
 /// The instance's name and the first three bytes of its LAN.
 const INSTANCE: &str = "up";
 const PREFIX: &str = "10.213.0";
+/// The memory of each of several machines, in MiB: three fit into what one with a guest's memory to spare leaves.
+pub const MEMORY_OF_SEVERAL_MIB: u32 = 3072;
 
 /// What cloud to start.
 #[derive(Clone, Debug)]
 pub struct UpOptions {
+    /// How many machines; one that is on goes on.
+    pub nodes: u8,
     /// Leave it running and return, instead of waiting for Ctrl-C.
     pub detach: bool,
-    /// How the machine sees the ISO.
+    /// How a machine sees the ISO.
     pub medium: Medium,
     /// How many empty data disks it has, and their size.
     pub disks: u32,
     /// The size of each disk that has to be made.
     pub disk_gib: u64,
-    /// Its memory.
-    pub memory_mib: u32,
+    /// Its memory; what fits this many machines if nothing is given.
+    pub memory_mib: Option<u32>,
     /// Its processors.
     pub cpus: u32,
     /// Added to the kernel's command line.
     pub kernel_args: String,
+    /// What the clocks of the machines that are switched on now say then, as `date` reads it (see [`vm::clock`]).
+    pub clock: Option<String>,
     /// This binary instead of compiling the workspace's.
     pub cairn: Option<PathBuf>,
     /// How long to wait for the API.
@@ -50,13 +57,15 @@ pub struct UpOptions {
 impl Default for UpOptions {
     fn default() -> Self {
         Self {
+            nodes: 1,
             detach: false,
             medium: Medium::Disk,
             disks: emulated_node::DISKS,
             disk_gib: emulated_node::DISK_GIB,
-            memory_mib: emulated_node::MEMORY_MIB,
+            memory_mib: None,
             cpus: emulated_node::CPUS,
             kernel_args: String::new(),
+            clock: None,
             cairn: None,
             limit: Duration::from_secs(900),
         }
@@ -66,81 +75,96 @@ impl Default for UpOptions {
 /// Builds, starts, waits, tells; then stays until Ctrl-C unless it is to be detached.
 pub fn up(paths: &Paths, options: &UpOptions) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let node = node(paths);
-    let reached = reach(paths, &node, options.limit, &interrupt, || build_and_start(paths, options, &node));
+    let nodes = nodes(paths, options.nodes);
+    let reached = reach(paths, &nodes, options.limit, &interrupt, || build_and_start(paths, options, &nodes));
     if interrupt.seen() {
-        node.stop()?;
+        there(paths).stop()?;
         bail!("interrupted");
     }
-    let mut vm = reached?;
+    reached?;
     say(&cloud::greeting(&paths.cloud()));
+    for (node, words) in nodes.waiting()? {
+        say(&format!("{node} waits to be let in and shows: {words}"));
+    }
     if options.detach {
         say("It stays up: `cargo up --stop` ends it, `cargo up --clean` forgets it with all its disks.");
         return Ok(());
     }
     say("Ctrl-C ends it (its disks stay: the next `cargo up` brings the same cloud back).");
-    interrupt.wait_while(|| vm.running());
-    node.stop()
+    interrupt.wait_while(|| nodes.all_on());
+    there(paths).stop()
 }
 
-/// Starts the machine from the ISO that was built before, and waits for its API. For who builds in stages of his own.
+/// Starts the machines from the ISO that was built before, and waits for their API. For who builds in stages of his own.
 pub fn boot(paths: &Paths, options: &UpOptions) -> Result<()> {
     let interrupt = Interrupt::listen()?;
-    let node = node(paths);
-    let start = || start(paths, options, &node, paths.iso());
-    reach(paths, &node, options.limit, &interrupt, start).map(drop)
+    let nodes = nodes(paths, options.nodes);
+    reach(paths, &nodes, options.limit, &interrupt, || start(paths, options, &nodes, &paths.iso()))
 }
 
-/// Presses the power button of a running cloud's machine, and takes its LAN down.
+/// Presses the power buttons of a running cloud's machines, and takes its LAN down.
 pub fn stop(paths: &Paths) -> Result<()> {
-    node(paths).stop()
+    there(paths).stop()
 }
 
 /// Stops the cloud and removes all that is left of it: disks, keys, logs. What another cloud shows in `target/cloud`
 /// stays.
 pub fn clean(paths: &Paths) -> Result<()> {
-    let node = node(paths);
-    cloud::hide_access(node.dir(), &paths.cloud())?;
-    node.clean()?;
+    let nodes = there(paths);
+    cloud::hide_access(&nodes.access_dir(), &paths.cloud())?;
+    nodes.clean()?;
     // Fails where something else is in it, which is to stay.
     let _ = fs::remove_dir(paths.cloud());
     Ok(())
 }
 
-fn node(paths: &Paths) -> EmulatedNode {
-    EmulatedNode::new(INSTANCE, PREFIX, &paths.cloud())
+/// Cuts the power of one machine; its disks stay.
+pub fn power_off(paths: &Paths, number: u8) -> Result<()> {
+    there(paths).machine(number)?.kill()
 }
 
-/// The machine that runs already, or else the one that `start` makes, as soon as its API answers.
+/// Cuts (or mends) the cable of one machine.
+pub fn set_cable(paths: &Paths, number: u8, up: bool) -> Result<()> {
+    there(paths).machine(number)?.set_cable(up)
+}
+
+fn nodes(paths: &Paths, count: u8) -> EmulatedCloud {
+    EmulatedCloud::new(INSTANCE, PREFIX, &paths.cloud(), count)
+}
+
+/// All that any run has started.
+fn there(paths: &Paths) -> EmulatedCloud {
+    EmulatedCloud::there(INSTANCE, PREFIX, &paths.cloud())
+}
+
+/// Has `start` switch on what is not on yet, and waits until the API of all answers.
 fn reach(
     paths: &Paths,
-    node: &EmulatedNode,
+    nodes: &EmulatedCloud,
     limit: Duration,
     interrupt: &Interrupt,
-    start: impl FnOnce() -> Result<Vm>,
-) -> Result<Vm> {
-    let mut vm = match node.attach() {
-        Some(vm) => {
-            say(
-                "the cloud of an earlier `cargo up` still runs and is used as it is (`cargo up --stop` ends it)",
-            );
-            vm
-        }
-        None => start()?,
-    };
+    start: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if nodes.all_on() {
+        say("the cloud of an earlier `cargo up` still runs and is used as it is (`cargo up --stop` ends it)");
+    } else {
+        start()?;
+    }
     let step = Step::begin("wait for the API", paths.image().join("log"));
-    let reached = wait_for_api(&mut vm, node, &paths.cloud(), limit, &step, interrupt);
+    let reached = wait_for_api(nodes, limit, &step, interrupt);
     step.end(&reached);
-    reached.context("the machine is left as it is, to be looked at (`cargo up --stop` ends it)")?;
-    Ok(vm)
+    reached.context("the machines are left as they are, to be looked at (`cargo up --stop` ends them)")?;
+    // Other clouds may be shown there since the first boot, when the password was on the console.
+    cloud::show_access(&nodes.access_dir(), &paths.cloud())
 }
 
-fn build_and_start(paths: &Paths, options: &UpOptions, node: &EmulatedNode) -> Result<Vm> {
+fn build_and_start(paths: &Paths, options: &UpOptions, nodes: &EmulatedCloud) -> Result<()> {
     let mut stages = Stages::start(paths)?;
     let built = build(&mut stages, options);
-    let vm = built.and_then(|image| stages.run("start the machine", |_| start(paths, options, node, image)));
+    let started =
+        built.and_then(|image| stages.run("start the machines", |_| start(paths, options, nodes, &image)));
     say(&stages.summary());
-    vm
+    started
 }
 
 fn build(stages: &mut Stages, options: &UpOptions) -> Result<PathBuf> {
@@ -155,42 +179,29 @@ fn build(stages: &mut Stages, options: &UpOptions) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn start(paths: &Paths, options: &UpOptions, node: &EmulatedNode, image: PathBuf) -> Result<Vm> {
-    node.make_lan()?;
-    Vm::boot(
-        paths,
-        &VmOptions {
-            medium: options.medium,
-            disks: data_disks(options.disks, options.disk_gib),
-            memory_mib: options.memory_mib,
-            cpus: options.cpus,
-            kernel_args: options.kernel_args.clone(),
-            ..node.options(image)
-        },
-    )
+fn start(paths: &Paths, options: &UpOptions, nodes: &EmulatedCloud, image: &Path) -> Result<()> {
+    let clock = options.clock.as_deref().map(vm::clock).transpose()?;
+    let several = if options.nodes > 1 { MEMORY_OF_SEVERAL_MIB } else { emulated_node::MEMORY_MIB };
+    nodes.start(paths, |node| VmOptions {
+        medium: options.medium,
+        disks: data_disks(options.disks, options.disk_gib),
+        memory_mib: options.memory_mib.unwrap_or(several),
+        cpus: options.cpus,
+        kernel_args: options.kernel_args.clone(),
+        clock: clock.clone(),
+        ..node.options(image.to_owned())
+    })
 }
 
-/// Waits until the node's API answers, and shows its access files to the person.
-fn wait_for_api(
-    vm: &mut Vm,
-    node: &EmulatedNode,
-    shown: &Path,
-    limit: Duration,
-    step: &Step,
-    interrupt: &Interrupt,
-) -> Result<()> {
+/// Waits until every node's API answers, or shows that it waits for a person.
+fn wait_for_api(nodes: &EmulatedCloud, limit: Duration, step: &Step, interrupt: &Interrupt) -> Result<()> {
     let from = Instant::now();
-    loop {
-        let Err(wrong) = node.check_api(&vm.serial_log()?) else {
-            // Other clouds may be shown there since the machine's first boot, when its password was on the console.
-            return cloud::show_access(node.dir(), shown);
-        };
+    while let Err(wrong) = nodes.check_api() {
         step.note(&format!("{wrong:#}"));
         ensure!(!interrupt.seen(), "interrupted");
-        if !vm.running() || from.elapsed() > limit {
-            let what = if vm.running() { "no API yet" } else { "the machine went off" };
-            bail!("{what}: {wrong:#}\nits console ends with:\n{}", vm.last_words());
-        }
+        nodes.check_on().with_context(|| format!("{wrong:#}"))?;
+        ensure!(from.elapsed() < limit, "no API yet: {wrong:#}\n{}", nodes.last_words());
         sleep(Duration::from_secs(1));
     }
+    Ok(())
 }

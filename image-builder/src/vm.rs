@@ -72,6 +72,15 @@ pub struct VmOptions {
     pub cpus: u32,
     /// Added to the kernel's command line.
     pub kernel_args: String,
+    /// What its clock says when it is switched on (see [`clock`]); the host's time if nothing is given.
+    pub clock: Option<String>,
+}
+
+/// A time as a machine's clock is set to: `when` is anything that `date` reads, as `+1 day` or `2030-01-01 12:00`.
+pub fn clock(when: &str) -> Result<String> {
+    let date = exec::output(&mut exec::command("date", ["--utc", "+%Y-%m-%dT%H:%M:%S", "--date", when]))
+        .with_context(|| format!("{when:?} is no time"))?;
+    Ok(date.trim().to_owned())
 }
 
 /// A running machine.
@@ -177,6 +186,11 @@ impl Vm {
         self.qmp()?.execute("screendump", json!({ "filename": file, "format": "png" })).map(drop)
     }
 
+    /// Cuts (or mends) the cable of its first network card, as the machine sees it too.
+    pub fn set_cable(&self, up: bool) -> Result<()> {
+        self.qmp()?.execute("set_link", json!({ "name": "net0", "up": up })).map(drop)
+    }
+
     /// The emulator's control socket.
     pub fn qmp(&self) -> Result<Qmp> {
         Qmp::connect(&self.dir.join("qmp"))
@@ -209,10 +223,16 @@ impl Vm {
 
     /// The end of what the machine has written to its console, for an error.
     pub fn last_words(&self) -> String {
-        let log = self.serial_log().unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        last_words(&self.dir)
     }
+}
+
+/// The end of what the machine of this folder has written to its console, on or off.
+pub fn last_words(dir: &Path) -> String {
+    let log = fs::read(dir.join("serial.log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -262,6 +282,9 @@ fn arguments(options: &VmOptions, kvm: bool) -> Vec<String> {
     if !options.kernel_args.is_empty() {
         let extra = format!("io.systemd.stub.kernel-cmdline-extra={}", options.kernel_args);
         pair("-smbios", format!("type=11,value={}", escape(&extra)));
+    }
+    if let Some(clock) = &options.clock {
+        pair("-rtc", format!("base={}", escape(clock)));
     }
     let iso = escape(&options.iso.display().to_string());
     pair("-drive", format!("if=none,id=medium,format=raw,readonly=on,file={iso}"));
@@ -326,7 +349,17 @@ mod tests {
             memory_mib: 1024,
             cpus: 2,
             kernel_args: "a=1,2".into(),
+            clock: None,
         }
+    }
+
+    #[test]
+    fn a_clock_is_set_in_the_form_that_the_emulator_reads() {
+        let clock = clock("2030-01-02 03:04:05 UTC").unwrap();
+        let args = arguments(&VmOptions { clock: Some(clock), ..options() }, false).join(" ");
+        assert!(args.contains("-rtc base=2030-01-02T03:04:05"), "{args}");
+        assert!(super::clock("not a time").is_err());
+        assert!(!arguments(&options(), false).join(" ").contains("-rtc"));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The appliance's own API at `/appliance/v1`, and what the status page at `/` says.
 //!
+<<<<<<< HEAD
 //! This much of it only reads: what the roles report of themselves, and how many records of each kind the store holds. For
 //! administrators, but for the page.
+=======
+//! What is here only reads: what the roles report of themselves, and how many records of each kind the store holds. What
+//! concerns the cloud's members is the controller's, given as routes. For administrators, but for the page.
+>>>>>>> h-iso
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,12 +48,14 @@ const BOOKKEEPING: [&str; 14] = [
 pub struct Appliance {
     store: LocalStore,
     ca: PathBuf,
+    members: Router,
 }
 
 impl Appliance {
-    /// The API over this store; `ca` is the CA certificate's file.
-    pub fn new(store: LocalStore, ca: PathBuf) -> Appliance {
-        Appliance { store, ca }
+    /// The API over this store; `ca` is the CA certificate's file, `members` what else it answers, each route with its
+    /// own check of who asks.
+    pub fn new(store: LocalStore, ca: PathBuf, members: Router) -> Appliance {
+        Appliance { store, ca, members }
     }
 
     fn roles(&self) -> ApiResult<Vec<RoleStatus>> {
@@ -62,7 +69,11 @@ pub fn mount(appliance: &Arc<Appliance>, more: Router) -> Mount {
         .route("/status", get(status))
         .route("/inventory", get(inventory))
         .with_state(appliance.clone())
+<<<<<<< HEAD
         .merge(more);
+=======
+        .merge(appliance.members.clone());
+>>>>>>> h-iso
     Mount { prefix: "/appliance/v1", style: ErrorStyle::Keystone, router, body_max: BODY_MAX }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cloud::Access;
 use crate::tools;
-pub use http::Request;
+pub use http::{Reply, Request};
 
 /// A cloud as its administrator's command line sees it.
 pub struct Client {

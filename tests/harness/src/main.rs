@@ -8,6 +8,7 @@ mod cloud;
 mod conformance;
 mod dev;
 mod faults;
+mod iso_nodes;
 mod machine;
 mod nodes;
 mod refusals;
@@ -43,6 +44,8 @@ enum Command {
     Faults(faults::Options),
     /// What only several nodes can show: migration, maintenance, lost nodes.
     Nodes(nodes::Options),
+    /// Machines that boot the ISO become one cloud by being switched on.
+    IsoNodes(iso_nodes::Options),
     /// Bad input of every kind, which must be refused and change nothing.
     Refusals(refusals::Options),
     /// PID 1 of a development node. (Run by `dev`.)
@@ -66,6 +69,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Conformance(options) => conformance::run(&paths, &options),
         Command::Faults(options) => faults::run(&paths, &options),
         Command::Nodes(options) => nodes::run(&paths, &options),
+        Command::IsoNodes(options) => iso_nodes::run(&paths, &options),
         Command::Refusals(options) => refusals::run(&paths, &options),
         Command::NodeInit(options) => dev::init::run(&options),
     }

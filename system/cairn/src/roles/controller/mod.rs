@@ -3,7 +3,8 @@
 //!
 //! `given` is what root hands over, `surroundings` what is around; `way_in`, `ask` and `opening` lead to a cloud and a
 //! replica of its store; `cluster` is the member, with a file for each of its duties; `services` and `certificate` are
-//! what clients see; `operator` takes the orders of who is root here.
+//! what clients see; `operator` takes the orders of who is root here, `members_api` those
+//! of administrators.
 //!
 //! It must never open a store before it is settled whose it is, nor do for all nodes what only a leader may.
 
@@ -20,6 +21,7 @@ mod kept;
 mod leading;
 mod liveness;
 mod members;
+mod members_api;
 mod names;
 mod opening;
 mod operator;
@@ -94,7 +96,11 @@ async fn prepare(
     duties.spawn(services.clone().reach_others(paths.clone(), node.clone()));
     let (leader, conducted) = (cluster.clone(), services.clone());
     duties.spawn(while_leading(move || leader.leads(), move || conducted.conductors()));
-    let appliance = Arc::new(Appliance::new(store.clone(), paths.handover().join("ca.pem")));
+    let appliance = Arc::new(Appliance::new(
+        store.clone(),
+        paths.handover().join("ca.pem"),
+        members_api::router(cluster.clone()),
+    ));
     let app = Gateway::new(services.mounts(&appliance), services.identity.clone());
     let app = app.store(store.clone()).status(appliance).router();
 

@@ -116,7 +116,7 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
 }
 
 /// An order that was not carried out, and why.
-struct Failure(StatusCode, String);
+pub struct Failure(pub StatusCode, pub String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -139,9 +139,11 @@ fn bad(why: impl ToString) -> Failure {
     Failure(StatusCode::BAD_REQUEST, why.to_string())
 }
 
-type Done = Result<Json<()>, Failure>;
+/// What an order is answered with.
+pub type Done = Result<Json<()>, Failure>;
 
-async fn overview(State(cluster): State<Arc<Cluster>>) -> Result<Json<Overview>, Failure> {
+/// The cloud as this node sees it.
+pub async fn overview(State(cluster): State<Arc<Cluster>>) -> Result<Json<Overview>, Failure> {
     // What this replica knows is shown even when nobody leads: that is when an operator looks.
     let status = cluster.store.status().map_err(|e| change::Error::Store(e.into()))?;
     let mut overview = cluster.store.read(|tx| lines(tx, &status.voters))?;
@@ -179,7 +181,8 @@ fn lines(tx: &mut Tx, voters: &BTreeSet<u64>) -> Result<Overview, change::Error>
     Ok(Overview { cloud, open_until: policy.open_until, members, requests, ..Overview::default() })
 }
 
-async fn accept(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
+/// Lets in a node that asks, if its words are these.
+pub async fn accept(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
     caught_up(&cluster).await?;
     let words = order.words.as_deref().ok_or_else(|| bad("the words that its screen shows are wanted"))?;
     let words: Words = words.parse().map_err(bad)?;
@@ -188,7 +191,8 @@ async fn accept(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -
     Ok(Json(()))
 }
 
-async fn refuse(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
+/// Refuses a node that asks.
+pub async fn refuse(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
     caught_up(&cluster).await?;
     let id = asking(&cluster, &order.node)?;
     let by = format!("the operator of {}", cluster.name);
@@ -196,7 +200,8 @@ async fn refuse(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -
     Ok(Json(()))
 }
 
-async fn remove(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
+/// Removes a member for ever.
+pub async fn remove(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -> Done {
     caught_up(&cluster).await?;
     let members = cluster.store.read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<Member>()?))?;
     let id = only(members.iter().map(|m| (m.id, m.name.as_str())), &order.node)?;
@@ -210,7 +215,8 @@ async fn remove(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order>) -
     Err(change::Error::Overtaken.into())
 }
 
-async fn open(State(cluster): State<Arc<Cluster>>, Json(order): Json<Open>) -> Done {
+/// Lets in whoever asks, for a time.
+pub async fn open(State(cluster): State<Arc<Cluster>>, Json(order): Json<Open>) -> Done {
     if order.minutes > OPEN_MAX_MIN {
         return Err(bad(format!("a cloud is opened for {OPEN_MAX_MIN} minutes at most; 0 closes it")));
     }

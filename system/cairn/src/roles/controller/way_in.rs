@@ -34,11 +34,13 @@ pub enum WayIn {
 
 /// Looks for a way in until there is one.
 pub async fn find(around: &Surroundings, given: &Given, endpoint: &Endpoint) -> Result<WayIn> {
-    on_a_link(around).await;
-    let started = Instant::now();
-    let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let own = Own::Alone { since_ms: 0 };
     let mut seeker = Seeker { around, given, own, asked: String::new(), said: None };
+    // Said before it is waited for: two that wait on a link without addresses see each other.
+    seeker.announce()?;
+    on_a_link(around, given.key.id()).await;
+    let started = Instant::now();
+    let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let asker = Asker::new(around, given, endpoint);
     let mut sightings = around.sight.seen();
     loop {
@@ -76,13 +78,18 @@ pub async fn find(around: &Surroundings, given: &Given, endpoint: &Endpoint) -> 
     }
 }
 
-/// Waits until others can be seen, for some time: a node that listens while its link is still coming up would take
-/// itself for the first.
-async fn on_a_link(around: &Surroundings) {
-    let mut addresses = around.addresses.clone();
-    let there = addresses.wait_for(|addresses| !addresses.is_empty());
+/// Waits until the link carries something (an address came, or somebody is seen), for some time: a node that listens
+/// while a switch still holds its port back would take itself for the first.
+async fn on_a_link(around: &Surroundings, me: PeerId) {
+    let (mut addresses, mut sightings) = (around.addresses.clone(), around.sight.seen());
+    let carries = async {
+        tokio::select! {
+            _ = addresses.wait_for(|addresses| !addresses.is_empty()) => {}
+            _ = sightings.wait_for(|seen| seen.iter().any(|s| s.announcement.node != me)) => {}
+        }
+    };
     // Without any link there is nobody to wait for.
-    drop(tokio::time::timeout(LINK_MAX, there).await);
+    drop(tokio::time::timeout(LINK_MAX, carries).await);
 }
 
 /// Those of the sightings that are of these nodes.

@@ -4,6 +4,7 @@
 mod apart;
 mod joining;
 mod lone;
+mod orders;
 mod three;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

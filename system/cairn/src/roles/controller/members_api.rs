@@ -1,0 +1,111 @@
+//! `/appliance/v1/cluster`: the cloud's members and who asks to be one, for administrators. What root orders by the
+//! operator's socket is ordered here without a shell on any node.
+//!
+//! It only checks who asks, and puts answers into this API's form: each order is the socket's own.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cairn_cluster::membership::{JoinPolicy, Otherwise};
+use cairn_gateway::{ApiError, ApiResult, Body, Caller};
+use cairn_state::Abort;
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::cluster::Cluster;
+use super::operator::{self, Done, Failure, Open, Order, Overview};
+
+/// Its routes, below the appliance's.
+pub fn router(cluster: Arc<Cluster>) -> Router {
+    Router::new()
+        .route("/cluster", get(show))
+        .route("/cluster/accept", post(accept))
+        .route("/cluster/refuse", post(refuse))
+        .route("/cluster/remove", post(remove))
+        .route("/cluster/open", post(open))
+        .route("/cluster/policy", post(policy))
+        .with_state(cluster)
+}
+
+/// What happens to whoever asks from now on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// `ask`: a person compares words; `token`: only who brings a token is let in.
+    pub otherwise: Otherwise,
+}
+
+impl From<Failure> for ApiError {
+    fn from(Failure(status, why): Failure) -> ApiError {
+        if status.is_server_error() {
+            tracing::warn!(why, "an order about the cloud's members failed");
+            return ApiError::unavailable("The cloud's store is not to be written now; try again.");
+        }
+        ApiError::new(status, why)
+    }
+}
+
+/// `GET /appliance/v1/cluster`: members, voters, leader, and who waits to be let in with the words to compare.
+pub async fn show(State(cluster): State<Arc<Cluster>>, caller: Caller) -> ApiResult<Json<Overview>> {
+    caller.require_admin()?;
+    Ok(operator::overview(State(cluster)).await?)
+}
+
+/// `POST /appliance/v1/cluster/accept`: lets in the node that asks, if its screen shows these words.
+pub async fn accept(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(order): Body<Order>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::accept(State(cluster), Json(order)).await)
+}
+
+/// `POST /appliance/v1/cluster/refuse`: refuses the node that asks.
+pub async fn refuse(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(order): Body<Order>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::refuse(State(cluster), Json(order)).await)
+}
+
+/// `POST /appliance/v1/cluster/remove`: removes a member for ever. It may be dead.
+pub async fn remove(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(order): Body<Order>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::remove(State(cluster), Json(order)).await)
+}
+
+/// `POST /appliance/v1/cluster/open`: lets in whoever asks, for so many minutes; 0 ends that.
+pub async fn open(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(order): Body<Open>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::open(State(cluster), Json(order)).await)
+}
+
+/// `POST /appliance/v1/cluster/policy`: closes the cloud, and says what happens to who asks nevertheless.
+pub async fn policy(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(policy): Body<Policy>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    let closed = JoinPolicy { open_until: None, otherwise: policy.otherwise };
+    cluster.store.transact(|tx| Ok::<_, Abort>(tx.put(&closed)?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn done(done: Done) -> ApiResult<StatusCode> {
+    let Json(()) = done?;
+    Ok(StatusCode::NO_CONTENT)
+}
