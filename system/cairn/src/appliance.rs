@@ -1,12 +1,7 @@
 //! The appliance's own API at `/appliance/v1`, and what the status page at `/` says.
 //!
-<<<<<<< HEAD
-//! This much of it only reads: what the roles report of themselves, and how many records of each kind the store holds. For
-//! administrators, but for the page.
-=======
 //! What is here only reads: what the roles report of themselves, and how many records of each kind the store holds. What
 //! concerns the cloud's members is the controller's, given as routes. For administrators, but for the page.
->>>>>>> h-iso
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,17 +58,13 @@ impl Appliance {
     }
 }
 
-/// Its place under the endpoint, with more routes of its own.
-pub fn mount(appliance: &Arc<Appliance>, more: Router) -> Mount {
+/// Its place under the endpoint.
+pub fn mount(appliance: &Arc<Appliance>) -> Mount {
     let router = Router::new()
         .route("/status", get(status))
         .route("/inventory", get(inventory))
         .with_state(appliance.clone())
-<<<<<<< HEAD
-        .merge(more);
-=======
         .merge(appliance.members.clone());
->>>>>>> h-iso
     Mount { prefix: "/appliance/v1", style: ErrorStyle::Keystone, router, body_max: BODY_MAX }
 }
 

@@ -99,7 +99,7 @@ async fn prepare(
     let appliance = Arc::new(Appliance::new(
         store.clone(),
         paths.handover().join("ca.pem"),
-        members_api::router(cluster.clone()),
+        members_api::router(cluster.clone()).merge(services.maintenance()),
     ));
     let app = Gateway::new(services.mounts(&appliance), services.identity.clone());
     let app = app.store(store.clone()).status(appliance).router();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use cairn_cluster::Alive;
 use cairn_gateway::Mount;
 use cairn_node::Paths;
@@ -70,8 +71,13 @@ impl Services {
             cairn_network::mount(&self.network),
             cairn_block::mount(&self.block),
             cairn_compute::mount(&self.compute),
-            appliance::mount(appliance, maintenance::router(&self.compute)),
+            appliance::mount(appliance),
         ]
+    }
+
+    /// What the appliance's API does with servers.
+    pub fn maintenance(&self) -> Router {
+        maintenance::router(&self.compute)
     }
 
     /// Their work in the background, which one node does for all.
