@@ -21,6 +21,7 @@ use super::machine::Machine;
 use super::messages::{Change, Request, Response};
 use super::network::{self, Network, Peers};
 use super::serve::Receiving;
+use super::standing::Refusal;
 use super::types::{Member, NodeId, Runtime, Types};
 use super::{Status, Timing, duties};
 use crate::engine::disk::gone;
@@ -81,6 +82,7 @@ impl<K: Runtime> Group<K> {
         let config = timing.config().map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let peers = Peers {
             network: network.clone(),
+            core: core.clone(),
             transfers: Arc::new(AtomicU64::new(0)),
             piece_patience: timing.patience,
         };
@@ -233,6 +235,7 @@ impl<K: Runtime> Group<K> {
 
     /// Asks whoever leads, here or there, until somebody answers or patience ends.
     async fn ask_leader(&self, request: impl Fn() -> Request<K>) -> Result<Response<K>, StoreError> {
+        self.core.standing.check()?;
         let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
         let mut leader = self.raft.server_metrics().borrow_watched().current_leader;
         loop {
@@ -265,7 +268,9 @@ impl<K: Runtime> Group<K> {
 
     async fn ask(&self, other: NodeId, request: &Request<K>) -> Response<K> {
         let member = self.members().remove(&other).unwrap_or_default();
-        match network::ask(&self.network, other, &member, request, self.timing.patience).await {
+        match network::ask(&self.network, &self.core.standing, other, &member, request, self.timing.patience)
+            .await
+        {
             Ok(response) => response,
             Err(e) if !request.changes() || !e.maybe_arrived => Response::NotLeader(None),
             Err(_) => Response::Unsure,
@@ -349,7 +354,11 @@ impl<K: Runtime> Replica for Group<K> {
 
     async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
         let response = match Request::<K>::decode(&request) {
-            Ok(request) => self.answer_in_time(request).await,
+            Ok((head, request)) => match self.core.standing.admit(self.me, head) {
+                Ok(()) => self.answer_in_time(request).await,
+                Err(Refusal::LeftBehind(generation)) => Response::LeftBehind(generation),
+                Err(Refusal::Misdirected(why)) => Response::Failed(why.into()),
+            },
             Err(e) => Response::Failed(e.to_string()),
         };
         response.encode().unwrap_or_default()
@@ -369,6 +378,8 @@ impl<K: Runtime> Replica for Group<K> {
                 .map(|(node, member)| (*node, member.clone()))
                 .collect(),
             applied: self.core.applied().log_id.map_or(0, |at| at.index),
+            last: self.core.tail().last.map_or(0, |at| at.index),
+            generation: self.core.standing.generation(),
         }
     }
 
