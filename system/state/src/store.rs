@@ -249,6 +249,24 @@ impl LocalStore {
         }
     }
 
+    /// Goes on without the group's majority: the replica in this file, which nobody has open, becomes the only member
+    /// of the group's next generation, `generation`, with all that its log has. Others of the last one are refused from
+    /// then on ([`LocalStore::left_behind`]). What only they had acknowledged is lost. A file that is of that
+    /// generation already is left as it is.
+    pub fn recover(path: &Path, member: Member, generation: u64) -> Result<(), StoreError> {
+        let db = Database::builder().open(path).map_err(failed)?;
+        raft::recover(&db, member, generation)
+    }
+
+    /// Waits until this replica hears that its group was gone on with without it: what it holds is of the past, and it
+    /// does nothing more.
+    pub async fn left_behind(&self) {
+        match self.core() {
+            Ok(core) => core.standing.left_behind().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// How the group looks from here.
     pub fn status(&self) -> Result<Status, StoreError> {
         Ok(self.replica()?.status())

@@ -66,5 +66,8 @@ fn rendered(response: Response, error: &ApiError, style: ErrorStyle, id: &Reques
     if error.status == StatusCode::TOO_MANY_REQUESTS {
         out.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("2"));
     }
+    if error.status == StatusCode::SERVICE_UNAVAILABLE {
+        out.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("5"));
+    }
     out
 }

@@ -2,12 +2,13 @@
 //!
 //! [`Gateway`] builds the application (an [`axum::Router`], so that tests call it in-process): `request` takes each
 //! request through its steps, `dispatch` finds the mount, `finish` makes the answer fit the API it came from,
-//! `limit` says who asks too much, `pages` are the few pages of its own. [`serve`] puts it on the wire:
+//! `limit` says who asks too much, `currency` how old what is read may be, `pages` are the few pages of its own. [`serve`] puts it on the wire:
 //! `tls` holds the certificate, `redirect` is all that plain HTTP ever answers.
 //!
 //! It must never read a body for itself, log a token or a query string, or let one address starve the others.
 
 mod connection;
+mod currency;
 mod dispatch;
 mod finish;
 mod limit;
@@ -25,6 +26,7 @@ use cairn_state::LocalStore;
 
 use crate::caller::Authenticate;
 use crate::mount::Mount;
+use currency::Currency;
 use dispatch::Place;
 use limit::Limiter;
 pub use limit::Limits;
@@ -51,7 +53,7 @@ struct Shared {
     places: Vec<Place>,
     auth: Arc<dyn Authenticate>,
     status: Option<Arc<dyn StatusPage>>,
-    store: Option<LocalStore>,
+    currency: Option<Currency>,
     limiter: Limiter,
 }
 
@@ -71,7 +73,8 @@ impl Gateway {
     }
 
     /// The replica of the store that the services read: each request waits until all that was acknowledged on any node
-    /// before it came is to be seen there.
+    /// before it came is to be seen there; if that cannot be, it is answered with what was, or refused if it would change
+    /// anything.
     pub fn store(mut self, store: LocalStore) -> Gateway {
         self.store = Some(store);
         self
@@ -89,7 +92,7 @@ impl Gateway {
             places: self.places,
             auth: self.auth,
             status: self.status,
-            store: self.store,
+            currency: self.store.map(Currency::new),
             limiter: Limiter::new(self.limits),
         });
         Router::new().fallback(move |request: Request| {

@@ -9,9 +9,10 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::uri::Authority;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use uuid::Uuid;
 
+use super::currency::{self, View};
 use super::{Shared, finish, pages};
 use crate::caller::{BaseUrl, Caller, RequestId};
 use crate::error::{ApiError, ErrorStyle};
@@ -71,8 +72,8 @@ pub(super) async fn handle(shared: &Shared, mut request: Request) -> Response {
     let place = shared.places.iter().find(|p| p.holds(&seen.path));
     let style = place.map_or(ErrorStyle::Keystone, |p| p.style);
     request.extensions_mut().insert(seen.id.clone());
-    let caller = match admit(shared, &mut request, seen.peer, place.is_some()).await {
-        Ok(caller) => caller,
+    let (caller, view) = match admit(shared, &mut request, seen.peer, place.is_some()).await {
+        Ok(admitted) => admitted,
         Err(e) => {
             seen.log(e.status, None);
             return finish::answer(e.into_response(), style, &seen.id, &seen.path);
@@ -91,7 +92,9 @@ pub(super) async fn handle(shared: &Shared, mut request: Request) -> Response {
         shared.limiter.failed(seen.peer);
     }
     seen.log(response.status(), caller.as_deref());
-    finish::answer(response, style, &seen.id, &seen.path)
+    let mut answer = finish::answer(response, style, &seen.id, &seen.path);
+    currency::mark(answer.headers_mut(), view);
+    answer
 }
 
 /// Lets the request in, and puts what is known of it into its extensions.
@@ -100,16 +103,20 @@ async fn admit(
     request: &mut Request,
     peer: IpAddr,
     placed: bool,
-) -> Result<Option<Arc<Caller>>, ApiError> {
+) -> Result<(Option<Arc<Caller>>, View), ApiError> {
     if !shared.limiter.admit(peer) {
         return Err(too_many("Too many requests; try again in a second."));
     }
     if let Some(base) = base_url(request)? {
         request.extensions_mut().insert(base);
     }
-    if placed {
-        catch_up(shared).await?;
-    }
+    let view = match placed {
+        true => {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            catch_up(shared, &method, &path).await?
+        }
+        false => View::Current,
+    };
     let token = request.headers().get(TOKEN).and_then(|t| t.to_str().ok()).map(str::to_owned);
     let caller = match token {
         Some(token) if !token.is_empty() && token.len() <= TOKEN_MAX => {
@@ -124,17 +131,16 @@ async fn admit(
         }
         None => {}
     }
-    Ok(caller)
+    Ok((caller, view))
 }
 
 /// Waits until this node's replica of the store shows all that clients were told anywhere: the token that another node
-/// has just given out among it.
-async fn catch_up(shared: &Shared) -> Result<(), ApiError> {
-    let Some(store) = &shared.store else { return Ok(()) };
-    store.catch_up().await.map_err(|e| {
-        tracing::warn!(error = %e, "a request was refused: this node cannot tell what is current");
-        ApiError::unavailable("The cloud has lost its majority, or is choosing a leader; try again.")
-    })
+/// has just given out among it. Without a majority reads see what was, and all else is refused.
+async fn catch_up(shared: &Shared, method: &Method, path: &str) -> Result<View, ApiError> {
+    match &shared.currency {
+        Some(currency) => currency.admit(method, path).await,
+        None => Ok(View::Current),
+    }
 }
 
 fn too_many(message: &str) -> ApiError {

@@ -31,7 +31,7 @@ pub(crate) use self::leases::{Clock, Leases};
 pub(crate) use self::sessions::Sessions;
 pub use self::snapshot::Snapshot;
 use crate::kv::{LeaseId, Revision, StoreError, WatchStream};
-use crate::raft::{Applied, LogId, Saved, StoredMembership, Tail};
+use crate::raft::{Applied, LogId, Saved, Standing, StoredMembership, Tail};
 
 /// The sizes of a store.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,7 @@ pub(crate) struct Core {
     pub db: Arc<Database>,
     pub disk: Queue,
     pub leases: Leases,
+    pub standing: Standing,
     pub feed: broadcast::Sender<Arc<Batch>>,
     pub keep_revisions: u64,
     applied: Mutex<Applied>,
@@ -76,6 +77,7 @@ impl Core {
             db,
             disk,
             leases: Leases::new(clock),
+            standing: Standing::new(saved.generation),
             feed: broadcast::channel(limits.feed_commits).0,
             keep_revisions: limits.history_revisions,
             applied: Mutex::new(saved.applied.clone()),

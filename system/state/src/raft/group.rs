@@ -22,6 +22,7 @@ use super::machine::Machine;
 use super::messages::{Change, Request, Response};
 use super::network::{self, Network, Peers};
 use super::serve::Receiving;
+use super::standing::Refusal;
 use super::tickets::{Held, Tickets};
 use super::types::{LeaderId, Member, NodeId, Runtime, Types};
 use super::{Status, Timing, duties};
@@ -86,6 +87,7 @@ impl<K: Runtime> Group<K> {
         let config = timing.config().map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let peers = Peers {
             network: network.clone(),
+            core: core.clone(),
             transfers: Arc::new(AtomicU64::new(0)),
             piece_patience: timing.patience,
         };
@@ -258,6 +260,7 @@ impl<K: Runtime> Group<K> {
     /// Asks whoever leads, here or there, until somebody answers or patience ends. Says whether it may have been
     /// done before it was answered.
     async fn ask_leader(&self, request: &Request<K>) -> Result<(Response<K>, bool), StoreError> {
+        self.core.standing.check()?;
         let deadline = <K::Async as AsyncRuntime>::Instant::now() + self.timing.patience;
         let mut leader = self.leader();
         let mut maybe = false;
@@ -303,7 +306,8 @@ impl<K: Runtime> Group<K> {
     /// Asks another, until it answers or is known not to lead any more: one that was lost says nothing.
     async fn ask(&self, other: NodeId, request: &Request<K>) -> Response<K> {
         let member = self.members().remove(&other).unwrap_or_default();
-        let asked = network::ask(&self.network, other, &member, request, self.attempt(request));
+        let asked =
+            network::ask(&self.network, &self.core.standing, other, &member, request, self.attempt(request));
         let sure = match K::Async::select2(asked, self.deposed(other)).await {
             Select2::First(Ok(response)) => return response,
             Select2::First(Err(e)) => !e.maybe_arrived,
@@ -423,7 +427,11 @@ impl<K: Runtime> Replica for Group<K> {
 
     async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
         let response = match Request::<K>::decode(&request) {
-            Ok(request) => self.answer_in_time(request, self.timing.patience).await,
+            Ok((head, request)) => match self.core.standing.admit(self.me, head) {
+                Ok(()) => self.answer_in_time(request, self.timing.patience).await,
+                Err(Refusal::LeftBehind(generation)) => Response::LeftBehind(generation),
+                Err(Refusal::Misdirected(why)) => Response::Failed(why.into()),
+            },
             Err(e) => Response::Failed(e.to_string()),
         };
         response.encode().unwrap_or_default()
@@ -443,6 +451,8 @@ impl<K: Runtime> Replica for Group<K> {
                 .map(|(node, member)| (*node, member.clone()))
                 .collect(),
             applied: self.core.applied().log_id.map_or(0, |at| at.index),
+            last: self.core.tail().last.map_or(0, |at| at.index),
+            generation: self.core.standing.generation(),
         }
     }
 

@@ -169,8 +169,12 @@ impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let vote = *vote;
-        change(&self.0, true, move |txn| saved::put_vote(txn, &vote)).await?;
+        let (vote, generation) = (*vote, self.0.standing.generation());
+        change(&self.0, true, move |txn| {
+            saved::put_generation(txn, generation)?;
+            saved::put_vote(txn, &vote)
+        })
+        .await?;
         self.0.tail().vote = Some(vote);
         Ok(())
     }

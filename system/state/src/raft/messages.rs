@@ -1,4 +1,5 @@
-//! What replicas say to each other, and how it is written: a protocol number, then postcard.
+//! What replicas say to each other, and how it is written: a protocol number, for requests whom they are to and of
+//! which generation of the group, then postcard.
 //!
 //! Only types and encoding. Within a protocol number variants and fields are only ever added at the end.
 
@@ -14,8 +15,18 @@ use super::types::{LogId, Member, NodeId, Runtime, SnapshotMeta, Types, Vote};
 use crate::engine::{Command, Reply};
 use crate::kv::{LeaseId, StoreError};
 
-/// The protocol this release speaks. 1: the first one.
-const PROTOCOL: u8 = 1;
+/// The protocol this release speaks. 1: the first one. 2: requests say to which replica they are and of which generation
+/// of the group, since a node may have come to hold another replica, and a group may have been gone on with without some.
+const PROTOCOL: u8 = 2;
+
+/// To whom a request is, and of which generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The replica that it is to.
+    pub to: NodeId,
+    /// The sender's generation of the group.
+    pub generation: u64,
+}
 
 /// A piece of a snapshot.
 #[derive(Clone, Serialize, Deserialize)]
@@ -83,6 +94,8 @@ pub(crate) enum Response<K: Runtime> {
     Unsure,
     /// It was refused.
     Refused(StoreError),
+    /// The group was gone on with without whoever asks, and is of this generation now.
+    LeftBehind(u64),
 }
 
 impl<K: Runtime> Request<K> {
@@ -97,11 +110,11 @@ impl<K: Runtime> Request<K> {
         !matches!(self, Request::Propose(Command::Txn(_)) | Request::Change(_))
     }
 
-    pub(crate) fn encode(&self) -> Result<Bytes, StoreError> {
-        encode(self)
+    pub(crate) fn encode(&self, head: Head) -> Result<Bytes, StoreError> {
+        encode(&(head, self))
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Request<K>, StoreError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Head, Request<K>), StoreError> {
         decode(bytes)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The protocol is openraft's, never one of our own. Here are its log and state machine on the store's file
 //! (`log`, `tail`, `machine`, `image`, `saved`), how replicas talk (`network`, `messages`, `serve`) and what a
-//! store asks of its group (`group`, `duties`). It opens no socket: a [`Network`] is given to it.
+//! store asks of its group (`group`, `duties`); `standing` keeps apart what is of a group that went on without some. It opens no socket: a [`Network`] is given to it.
 //!
 //! A store of one node is a group of one voter: the same path, with nobody to wait for. What must never be: an
 //! answer before a majority has it on stable media, a read that misses what was acknowledged before it (but for
@@ -17,6 +17,7 @@ mod messages;
 mod network;
 mod saved;
 mod serve;
+mod standing;
 #[cfg(test)]
 mod suite;
 mod tail;
@@ -32,7 +33,8 @@ pub(crate) use self::group::{Group, Replica};
 pub(crate) use self::messages::Change;
 pub(crate) use self::network::Nobody;
 pub use self::network::{Network, NotReached};
-pub(crate) use self::saved::{Applied, Birth, Saved, open};
+pub(crate) use self::saved::{Applied, Birth, Saved, open, recover};
+pub(crate) use self::standing::Standing;
 pub(crate) use self::tail::Tail;
 pub(crate) use self::types::{LogId, StoredMembership};
 pub use self::types::{Member, NodeId, Runtime, Tokio};
@@ -103,4 +105,8 @@ pub struct Status {
     pub members: BTreeMap<NodeId, Member>,
     /// The index of the last entry that this replica has applied.
     pub applied: u64,
+    /// The index of the last entry in its log, which may not be acknowledged.
+    pub last: u64,
+    /// The group's generation as this replica knows it: how often it was gone on with without its majority, and one.
+    pub generation: u64,
 }

@@ -21,8 +21,10 @@ use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use super::image::{Image, Pieces};
 use super::machine::SnapshotOf;
-use super::messages::{Piece, Request, Response};
+use super::messages::{Head, Piece, Request, Response};
+use super::standing::{LEFT_BEHIND, Standing};
 use super::types::{Member, NodeId, Runtime, Types, Vote};
+use crate::engine::Core;
 
 /// Carries requests to other replicas.
 #[async_trait]
@@ -59,21 +61,34 @@ impl Network for Nobody {
 /// Asks a member, for at most `patience`.
 pub(crate) async fn ask<K: Runtime>(
     network: &Arc<dyn Network>,
+    standing: &Standing,
     to: NodeId,
     member: &Member,
     request: &Request<K>,
     patience: Duration,
 ) -> Result<Response<K>, NotReached> {
     let lost = |why: String| NotReached { why, maybe_arrived: true };
-    let request = request.encode().map_err(|e| NotReached { why: e.to_string(), maybe_arrived: false })?;
+    if standing.check().is_err() {
+        return Err(NotReached { why: LEFT_BEHIND.into(), maybe_arrived: false });
+    }
+    let head = Head { to, generation: standing.generation() };
+    let request =
+        request.encode(head).map_err(|e| NotReached { why: e.to_string(), maybe_arrived: false })?;
     let answer = K::Async::timeout(patience, network.call(to, member, request)).await;
     let answer = answer.map_err(|_| lost(format!("no answer within {patience:?}")))??;
-    Response::decode(&answer).map_err(|e| lost(e.to_string()))
+    match Response::decode(&answer).map_err(|e| lost(e.to_string()))? {
+        Response::LeftBehind(generation) => {
+            standing.hears_of(generation);
+            Err(NotReached { why: LEFT_BEHIND.into(), maybe_arrived: false })
+        }
+        response => Ok(response),
+    }
 }
 
 /// Makes the engine's clients.
 pub(crate) struct Peers {
     pub network: Arc<dyn Network>,
+    pub core: Arc<Core>,
     pub transfers: Arc<AtomicU64>,
     pub piece_patience: Duration,
 }
@@ -84,6 +99,7 @@ impl<K: Runtime> RaftNetworkFactory<Types<K>> for Peers {
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Peer {
         Peer {
             network: self.network.clone(),
+            core: self.core.clone(),
             to: target,
             member: member.clone(),
             transfers: self.transfers.clone(),
@@ -95,6 +111,7 @@ impl<K: Runtime> RaftNetworkFactory<Types<K>> for Peers {
 /// The engine's client of one member.
 pub(crate) struct Peer {
     network: Arc<dyn Network>,
+    core: Arc<Core>,
     to: NodeId,
     member: Member,
     transfers: Arc<AtomicU64>,
@@ -111,7 +128,7 @@ impl Peer {
         request: Request<K>,
         patience: Duration,
     ) -> Result<Response<K>, Unreachable<Types<K>>> {
-        match ask(&self.network, self.to, &self.member, &request, patience).await {
+        match ask(&self.network, &self.core.standing, self.to, &self.member, &request, patience).await {
             Ok(Response::Failed(why)) => Err(unreachable(why)),
             Ok(response) => Ok(response),
             Err(e) => Err(unreachable(e)),

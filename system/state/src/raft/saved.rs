@@ -1,7 +1,8 @@
 //! What the replica keeps of itself in the store's file beside log and state: who it is, whom it has voted for,
 //! how far its log is purged and its state applied.
 //!
-//! Only reading and writing of these few values, and the founding of a group. It must never found twice.
+//! Only reading and writing of these few values, the founding of a group, and going on with one that has lost its
+//! majority. It must never found twice.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::types::{LeaderId, LogId, Member, NodeId, StoredMembership, Vote};
+use super::types::{LeaderId, LogEntry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
 use crate::engine::layout::{self, RAFT, RAFT_LOG, failed};
 use crate::kv::StoreError;
 
@@ -21,6 +22,10 @@ const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const APPLIED: &str = "applied";
 const MEMBERSHIP: &str = "membership";
+const GENERATION: &str = "generation";
+
+/// The generation of a group whose majority was never lost. 0 is that of a replica that is in no group yet.
+const FOUNDED: u64 = 1;
 
 /// The first term and index of a founded group.
 const FIRST: u64 = 1;
@@ -29,6 +34,8 @@ const FIRST: u64 = 1;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Saved {
     pub node: NodeId,
+    /// Grows each time that the group is gone on with without its majority.
+    pub generation: u64,
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
@@ -71,6 +78,10 @@ pub(crate) fn put_membership(txn: &WriteTransaction, now: &StoredMembership) -> 
     put(txn, MEMBERSHIP, now)
 }
 
+pub(crate) fn put_generation(txn: &WriteTransaction, generation: u64) -> Result<(), StoreError> {
+    put(txn, GENERATION, &generation)
+}
+
 type Table = ReadOnlyTable<&'static str, &'static [u8]>;
 
 fn get<T: DeserializeOwned>(table: &Table, name: &str) -> Result<Option<T>, StoreError> {
@@ -96,11 +107,14 @@ pub(crate) fn load(db: &Database) -> Result<Option<Saved>, StoreError> {
     let purged: Option<LogId> = get(&table, PURGED)?;
     let log = txn.open_table(RAFT_LOG).map_err(failed)?;
     let last = match log.last().map_err(failed)? {
-        Some((_, stored)) => Some(decode::<super::types::LogEntry>(stored.value())?.log_id),
+        Some((_, stored)) => Some(decode::<LogEntry>(stored.value())?.log_id),
         None => purged,
     };
-    let applied = applied(&txn)?;
-    Ok(Some(Saved { node, vote: get(&table, VOTE)?, purged, last, applied }))
+    let (applied, vote) = (applied(&txn)?, get(&table, VOTE)?);
+    // A file of a release that knew of no generations is of the first, if it is of a group at all.
+    let of_a_group = if vote.is_some() { FOUNDED } else { 0 };
+    let generation = get(&table, GENERATION)?.unwrap_or(of_a_group);
+    Ok(Some(Saved { node, generation, vote, purged, last, applied }))
 }
 
 /// How a file that is no replica's yet becomes one.
@@ -137,15 +151,44 @@ pub(crate) fn open(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result
         .ok_or_else(|| StoreError::Storage("the store's file does not keep what is written to it".into()))
 }
 
+/// Makes a replica whose group has lost its majority the only member of that group's next generation, with all that
+/// its log has: what a majority had acknowledged may be in it without this replica having heard so. In one commit;
+/// nothing is done to a file that is of this generation already.
+pub(crate) fn recover(db: &Database, member: Member, generation: u64) -> Result<(), StoreError> {
+    let nothing = || StoreError::Storage("this store holds no cloud's state to go on with".into());
+    let saved = load(db)?.ok_or_else(nothing)?;
+    if saved.generation >= generation {
+        return Ok(());
+    }
+    let last = saved.last.ok_or_else(nothing)?;
+    let term = saved.vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
+    let leader = LeaderId { term, node_id: saved.node };
+    let log_id = LogId { leader_id: leader, index: last.index + 1 };
+    let entry = LogEntry { log_id, payload: Payload::Membership(alone(saved.node, member)?) };
+    let txn = db.begin_write().map_err(failed)?;
+    txn.open_table(RAFT_LOG)
+        .map_err(failed)?
+        .insert(log_id.index, encode(&entry)?.as_slice())
+        .map_err(failed)?;
+    put_vote(&txn, &RaftVote { leader_id: leader, committed: true })?;
+    put_generation(&txn, generation)?;
+    txn.commit().map_err(failed)
+}
+
+/// A group of one.
+fn alone(node: NodeId, member: Member) -> Result<Membership<NodeId, Member>, StoreError> {
+    let members = std::collections::BTreeMap::from([(node, member)]);
+    Membership::new(vec![BTreeSet::from([node])], members)
+        .map_err(|e| StoreError::Storage(format!("a group of one is refused: {e}")))
+}
+
 /// Makes the replica the elected leader of a group of one, with the state it has as what was applied and purged
 /// so far: whoever joins later gets that state as a snapshot.
 fn found(txn: &WriteTransaction, node: NodeId, member: Member) -> Result<(), StoreError> {
     let leader = LeaderId { term: FIRST, node_id: node };
     let at = LogId { leader_id: leader, index: FIRST };
-    let voters = vec![BTreeSet::from([node])];
-    let members = std::collections::BTreeMap::from([(node, member)]);
-    let membership = Membership::new(voters, members)
-        .map_err(|e| StoreError::Storage(format!("a group of one is refused: {e}")))?;
+    let membership = alone(node, member)?;
+    put_generation(txn, FOUNDED)?;
     put_vote(txn, &RaftVote { leader_id: leader, committed: true })?;
     put_purged(txn, &at)?;
     put_applied(txn, &Some(at))?;

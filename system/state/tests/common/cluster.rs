@@ -25,6 +25,18 @@ pub fn fast() -> Timing {
 #[derive(Clone, Default)]
 pub struct Wires(Arc<Mutex<BTreeMap<NodeId, Endpoint>>>);
 
+impl Wires {
+    /// From now on this replica is there.
+    pub fn connect(&self, store: &LocalStore) {
+        self.0.lock().unwrap().insert(store.status().unwrap().node, store.endpoint());
+    }
+
+    /// From now on it is not.
+    pub fn disconnect(&self, node: NodeId) {
+        self.0.lock().unwrap().remove(&node);
+    }
+}
+
 #[async_trait]
 impl Network for Wires {
     async fn call(&self, to: NodeId, _: &Member, request: Bytes) -> Result<Bytes, NotReached> {

@@ -7,13 +7,12 @@ use std::time::Instant;
 
 use cairn_cluster::alive::{ABSENT_FOR, Alive};
 use cairn_cluster::membership::Member;
-use cairn_gateway::ApiResult;
 use cairn_shards::conductor::{Census, Nodes};
 use cairn_state::{Abort, LocalStore, Tx};
 
 /// Says whether a node has been without a lease for so long that it has stopped by itself what others may take over.
 /// That it has none is a condition of the commit.
-pub fn fallen() -> Arc<dyn Fn(&mut Tx, &str) -> ApiResult<bool> + Send + Sync> {
+pub fn fallen() -> cairn_network::logic::residence::Fallen {
     let absent: Mutex<HashMap<String, Instant>> = Mutex::default();
     Arc::new(move |tx, node| {
         let alive = tx.get::<Alive>(node)?.is_some();

@@ -26,7 +26,16 @@ fn member(n: u8, voter: bool) -> Member {
 fn group(node: u64, members: &[u64], voters: &[u64]) -> Status {
     let members = members.iter().map(|n| (*n, cairn_state::Member::default())).collect();
     let voters = voters.iter().copied().collect();
-    Status { node, leader: Some(node), term: 1, voters, members, applied: 10_000 }
+    Status {
+        node,
+        leader: Some(node),
+        term: 1,
+        voters,
+        members,
+        applied: 10_000,
+        last: 10_000,
+        generation: 1,
+    }
 }
 
 fn up(nodes: &[u8]) -> BTreeMap<PeerId, Health> {
