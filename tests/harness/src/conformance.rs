@@ -130,7 +130,14 @@ impl Prepared {
             ("admin_domain_name", text("Default")),
             ("tempest_roles", text("member")),
         ];
-        let nodes = client.json(&["hypervisor", "list"])?.as_array().map_or(1, Vec::len);
+        let hosts: Vec<String> = client
+            .json(&["hypervisor", "list"])?
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|host| host["Hypervisor Hostname"].as_str().map(str::to_owned))
+            .collect();
+        let nodes = hosts.len();
         let mut compute = vec![
             ("image_ref", image.clone()),
             ("image_ref_alt", image),
@@ -140,9 +147,11 @@ impl Prepared {
             ("hypervisor_type", text("QEMU")),
             ("min_compute_nodes", nodes.to_string()),
         ];
-        if nodes > 1 {
+        if let [from, to, ..] = &hosts[..] {
             // Without it the suite leaves out what came with a later version.
             compute.push(("max_microversion", text("latest")));
+            compute.push(("migration_source_host", from.clone()));
+            compute.push(("migration_dest_host", to.clone()));
         }
         let network = vec![
             ("public_network_id", public),
@@ -175,7 +184,11 @@ impl Prepared {
             ("network", network),
             (
                 "network-feature-enabled",
-                vec![("api_extensions", extensions.join(",")), ("ipv6", text("true"))],
+                vec![
+                    ("api_extensions", extensions.join(",")),
+                    ("ipv6", text("true")),
+                    ("port_security", text("true")),
+                ],
             ),
             ("volume", vec![("catalog_type", text("block-storage")), ("volume_size", text("1"))]),
             ("validation", validation(nodes)),
@@ -248,7 +261,11 @@ fn features(nodes: usize) -> Vec<(&'static str, String)> {
     let moving = many.into_iter().map(|feature| (feature, (nodes > 1).to_string()));
     // Root disks are volumes: there is nothing to copy with a guest.
     let block = ("block_migration_for_live_migration", "false".to_owned());
-    moving.chain(off.into_iter().map(|feature| (feature, "false".to_owned()))).chain([block]).collect()
+    let filters = ("scheduler_enabled_filters", "all".to_owned());
+    moving
+        .chain(off.into_iter().map(|feature| (feature, "false".to_owned())))
+        .chain([block, filters])
+        .collect()
 }
 
 /// Whether the suite logs in to guests, and how: only where guests move, since it takes long.
