@@ -4,6 +4,8 @@
 mod apart;
 mod joining;
 mod lone;
+mod recovery;
+mod removal;
 mod three;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
