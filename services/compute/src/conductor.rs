@@ -146,7 +146,7 @@ async fn inventory(store: LocalStore) {
             if told.get(&host.node) == Some(&inventory) {
                 continue;
             }
-            match store.transact(|tx| claims::upsert_provider(tx, &inventory)).await {
+            match store.transact(|tx| note(tx, &inventory)).await {
                 Ok(()) => drop(told.insert(host.node.clone(), inventory)),
                 Err(error) => tracing::warn!(node = host.node, %error, "its inventory could not be written"),
             }
@@ -156,6 +156,14 @@ async fn inventory(store: LocalStore) {
             _ = disk_changes.changed() => {}
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
+    }
+}
+
+/// Writes down what a node has. One that was removed meanwhile has nothing.
+fn note(tx: &mut Tx, inventory: &Inventory) -> Result<(), Abort> {
+    match tx.get::<HostStatus>(&inventory.name)? {
+        Some(_) => claims::upsert_provider(tx, inventory),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Rooms: [`model`] (the records), `api` (a file per resource), files named after what they decide (`scheduler`,
 //! `create`, `state`, `advance`, `quota`), `moves` (servers going from node to node), `takeover` and [`liveness`] (the
-//! guests of nodes that are lost), [`drain`] (nodes that are emptied), [`agent`] (the node side).
+//! guests of nodes that are lost), [`drain`] (nodes that are emptied), [`removal`] (nodes that leave for good), [`agent`]
+//! (the node side).
 //!
 //! A server is made in one transaction: quota, host, claim, ports, disks and record together, or nothing. What it
 //! is doing is never stored but derived ([`model::Server`] is what is wanted, [`model::InstanceStatus`] what is).
@@ -31,6 +32,7 @@ mod order;
 mod place;
 mod quota;
 mod reach;
+pub mod removal;
 mod scheduler;
 mod sshkey;
 mod state;

@@ -240,6 +240,11 @@ pub fn forget_host(tx: &mut Tx, host: &str) -> ApiResult<()> {
     hosts::forget(tx, host)
 }
 
+/// Whether a network agent has ever reported from this node.
+pub fn knows_host(tx: &mut Tx, host: &str) -> ApiResult<bool> {
+    hosts::is_known(tx, host)
+}
+
 /// The addresses of some ports, by network in the ports' order, floating ones behind the fixed ones they lead to.
 pub fn addresses(tx: &mut Tx, ports: &[Port]) -> ApiResult<Vec<NetworkAddresses>> {
     let mut networks: Vec<NetworkAddresses> = Vec::new();

@@ -182,6 +182,22 @@ pub fn held(tx: &mut Tx, consumer: &str) -> Result<Resources, Abort> {
     Ok(Resources { vcpus: sum(VCPU), memory_mb: sum(MEMORY_MB), disk_gb: sum(DISK_GB) })
 }
 
+/// Who holds anything of a provider, by consumer.
+pub fn holders(tx: &mut Tx, provider: &str) -> Result<Vec<String>, Abort> {
+    let held = tx.by_index::<Allocation>("provider", provider)?;
+    Ok(held.into_iter().map(|a| a.consumer).collect())
+}
+
+/// Whether a provider of this id is in the book.
+pub fn has_provider(tx: &mut Tx, provider: &str) -> Result<bool, Abort> {
+    Ok(tx.get::<ResourceProvider>(provider)?.is_some())
+}
+
+/// Strikes a provider that nobody holds anything of ([`holders`]) from the book. One that is not there is no error.
+pub fn remove_provider(tx: &mut Tx, provider: &str) -> Result<(), Abort> {
+    tx.delete::<ResourceProvider>(provider).map(drop)
+}
+
 /// Makes this all that its consumer holds. On failure the caller must abandon the transaction.
 pub(crate) fn allocate(tx: &mut Tx, mut wanted: Allocation) -> Result<(), ApiError> {
     release(tx, &wanted.consumer)?;

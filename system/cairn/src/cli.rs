@@ -7,7 +7,7 @@ use cairn_node::Paths;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use crate::roles::controller::Open;
+use crate::roles::controller::{Open, Order};
 use crate::{lifecycle, logging, operator, roles};
 
 /// Cairn: a cloud in a box.
@@ -56,15 +56,30 @@ enum Command {
         /// Its name, as `cairn status` shows it.
         node: String,
     },
-    /// Removes a node from the cloud, for ever. It may be dead.
+    /// Removes a node from the cloud, for ever. It may be dead. Its servers must have been moved or deleted.
     Remove {
         /// Its name, as `cairn status` shows it.
         node: String,
+        /// Even if it has the only whole copy of volumes: they are lost.
+        #[arg(long)]
+        lose_volumes: bool,
     },
     /// Lets in whoever asks to join the cloud, for a time.
     Open {
         /// For how many minutes; 0 closes it.
         minutes: u32,
+    },
+    /// Gives the cloud one address on its LAN at which it answers, on whichever node: one that no machine has.
+    Address {
+        /// The address, or `none` to take it back.
+        address: String,
+    },
+    /// Goes on without the cloud's majority, when most of the members that vote are lost for good. Shows what that
+    /// means, refuses while it is not safe, and asks for confirmation. For the node that knows most.
+    Recover {
+        /// The cloud's id, instead of being asked for it.
+        #[arg(long)]
+        cloud: Option<String>,
     },
     /// Shows on one screen what this node believes: the cloud, roles, reconcilers, disks, links, guests.
     Status {
@@ -86,11 +101,15 @@ pub fn run() -> Result<()> {
         Command::Storage => role("storage", 2, roles::agents::storage(paths)),
         Command::Disks { only, no_wait } => operator::disks(&paths, &only, no_wait),
         Command::Accept { node, words } => {
-            order(&paths, "/accept", &operator::node(node, Some(words.join(" "))))
+            order(&paths, "/accept", &Order { node, words: Some(words.join(" ")), ..Order::default() })
         }
-        Command::Refuse { node } => order(&paths, "/refuse", &operator::node(node, None)),
-        Command::Remove { node } => order(&paths, "/remove", &operator::node(node, None)),
+        Command::Refuse { node } => order(&paths, "/refuse", &Order { node, ..Order::default() }),
+        Command::Remove { node, lose_volumes } => {
+            order(&paths, "/remove", &Order { node, lose_volumes, ..Order::default() })
+        }
         Command::Open { minutes } => order(&paths, "/open", &Open { minutes }),
+        Command::Address { address } => order(&paths, "/address", &operator::address(&address)?),
+        Command::Recover { cloud } => lifecycle::runtime(1)?.block_on(operator::recover(&paths, cloud)),
         Command::Status { json } => lifecycle::runtime(1)?.block_on(operator::status(&paths, json)),
     }
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cairn_node::disks::{self, DiskError};
 use cairn_node::{Paths, told};
-use cairn_state::{RoleStatus, StoreExt};
-use cairn_wire::{RemoteStore, local_http};
+use cairn_state::RoleStatus;
+use cairn_wire::local_http;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::roles::controller::{Order, Overview};
+use crate::roles::controller::{Address, Confirmed, Overview, Prospect};
 
 /// How often a node without a disk for its state looks for one.
 const DISK_WAIT: Duration = Duration::from_secs(5);
+
+/// What to do when the controller says nothing.
+const SILENT: &str = "the controller does not answer (are you root? journalctl -u cairn-controller -n 30)";
 
 /// `cairn disks`.
 pub fn disks(paths: &Paths, only: &[PathBuf], no_wait: bool) -> Result<()> {
@@ -51,10 +54,10 @@ pub async fn status(paths: &Paths, json: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let store = RemoteStore::new(paths.state_socket());
-    let asked = tokio::time::timeout(Duration::from_secs(5), store.list_records::<RoleStatus>()).await;
-    let hint = "the controller does not answer; see: journalctl -u cairn-controller -n 30";
-    let roles = asked.context(hint)?.context(hint)?;
+    let roles: Vec<RoleStatus> = match controller(paths).get_json("/roles").await {
+        Ok(roles) => roles,
+        Err(e) => return silence(paths, e),
+    };
     if json {
         println!("{}", serde_json::to_string_pretty(&roles)?);
         return Ok(());
@@ -67,29 +70,84 @@ pub async fn status(paths: &Paths, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// An order about one node.
-pub fn node(node: String, words: Option<String>) -> Order {
-    Order { node, words }
+/// What is known of a node whose controller does not answer: it may have said why before it fell silent.
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+fn silence(paths: &Paths, e: local_http::Error) -> Result<()> {
+    match told::joining(paths).filter(|joining| !joining.state.is_empty()) {
+        Some(joining) => println!("{}", joining.state),
+        None => return Err(e).context(SILENT),
+    }
+    Ok(())
+}
+
+/// What `cairn address` is given.
+pub fn address(text: &str) -> Result<Address> {
+    let address = match text {
+        "none" => None,
+        text => Some(text.parse().with_context(|| format!("{text} is no IP address, nor \"none\""))?),
+    };
+    Ok(Address { address })
 }
 
 /// Gives the controller an order.
 #[allow(clippy::print_stdout, reason = "the command's answer")]
 pub async fn order(paths: &Paths, path: &str, order: &impl Serialize) -> Result<()> {
-    match local_http::Client::new(paths.operator_socket()).post_json(path, order).await {
+    match controller(paths).post_json(path, order).await {
         Ok(()) => println!("done"),
         Err(local_http::Error::Status { body, .. }) => bail!(body),
-        Err(e) => {
-            return Err(e).context(
-                "the controller does not answer (are you root? journalctl -u cairn-controller -n 30)",
-            );
-        }
+        Err(e) => return Err(e).context(SILENT),
     }
     Ok(())
 }
 
+fn controller(paths: &Paths) -> local_http::Client {
+    local_http::Client::new(paths.operator_socket())
+}
+
+/// `cairn recover`.
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+pub async fn recover(paths: &Paths, cloud: Option<String>) -> Result<()> {
+    let found: Prospect = controller(paths).get_json("/recovery").await.context(SILENT)?;
+    println!("{}", prospect_text(&found));
+    if let Some(objection) = &found.objection {
+        bail!("{objection}; nothing was done");
+    }
+    let cloud = match cloud {
+        Some(cloud) => cloud,
+        None => {
+            eprint!("To go on, type the cloud's id: ");
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            line.trim().to_owned()
+        }
+    };
+    order(paths, "/recovery", &Confirmed { cloud }).await?;
+    println!("this node goes on alone within seconds; see: cairn status");
+    Ok(())
+}
+
+fn prospect_text(p: &Prospect) -> String {
+    let mut others = table(&["member", "votes", "answers"]);
+    for o in &p.others {
+        let answers = o.last.map_or_else(|| "no".to_owned(), |last| format!("has changes up to {last}"));
+        others.add_row(vec![o.name.clone(), if o.votes { "yes" } else { "no" }.to_owned(), answers]);
+    }
+    let unsure = match p.last.saturating_sub(p.applied) {
+        0 => String::new(),
+        n => format!(" It has {n} more that may never have been acknowledged, and become so."),
+    };
+    format!(
+        "cloud {}: this node, {}, would go on alone with all changes up to number {} that it knows to be acknowledged.{unsure}\n\
+         Changes that others acknowledged without it are lost for ever, and so are the replicas of the cloud's state on \
+         these members: when they come back they are told so, and begin anew with an empty one. Volumes on their disks \
+         stay.\n{others}",
+        p.cloud, p.node, p.applied
+    )
+}
+
 /// The cloud and its members, as text.
 async fn cloud(paths: &Paths) -> String {
-    let asked = local_http::Client::new(paths.operator_socket()).get_json::<Overview>("/cluster").await;
+    let asked = controller(paths).get_json::<Overview>("/cluster").await;
     match asked {
         Ok(overview) => cloud_text(&overview),
         Err(e) => format!("the cloud's members cannot be shown: {e}"),
@@ -106,8 +164,9 @@ fn cloud_text(overview: &Overview) -> String {
         members.add_row(vec![m.name.clone(), m.state.clone(), votes, yes(m.alive), addresses]);
     }
     let mut text = format!("cloud {}, seen from {}\n{members}", overview.cloud, overview.node);
-    if overview.leader.is_none() {
-        text += "\nNobody leads: nothing can be written. Are most of the members that vote switched on?";
+    text += &format!("\n{}", overview.outlook);
+    if let (Some(address), on) = (overview.address, overview.address_on.as_deref().unwrap_or("no node")) {
+        text += &format!("\nThe cloud answers at {address}, now on {on}.");
     }
     if let Some(until) = overview.open_until.filter(|until| *until > jiff::Timestamp::now()) {
         text += &format!("\nWhoever asks is let in until {until}.");

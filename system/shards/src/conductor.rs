@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use cairn_state::{Abort, LocalStore, Tx};
 
 use crate::model::{DiskStatus, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::removal;
 use crate::replication::placement::{self, COPIES, Candidate, Lost};
 use crate::replication::set::ReplicaSet;
 
@@ -97,6 +98,10 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
 fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
     let kept = tx.get::<ReplicaSet>(id)?;
+    if spec.deleted && was_lost(&spec, kept.as_ref(), lost) {
+        // Nobody is left to say so.
+        return tx.put(&removal::lost(&spec));
+    }
     let set = match &kept {
         Some(set) => set.clone(),
         // Only what is there can have a second replica: until then it has one place to be made in.
@@ -112,6 +117,14 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
         tx.put(next)?;
     }
     give_keeper(tx, spec, next.as_ref().or(kept.as_ref()), absent, lost)
+}
+
+/// Whether all that there was of a volume went with nodes that were removed.
+fn was_lost(spec: &VolumeSpec, set: Option<&ReplicaSet>, lost: &Lost) -> bool {
+    match set {
+        Some(set) => !set.replicas.is_empty() && set.replicas.iter().all(|r| lost.removed.contains(&r.node)),
+        None => lost.removed.contains(&spec.node),
+    }
 }
 
 fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {

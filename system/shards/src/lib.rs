@@ -3,7 +3,8 @@
 //! Two sides, which meet only in the store and on one socket:
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
-//!   [`conductor`] (replicas where they are wanted), [`data::Client`] (images in and out).
+//!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`data::Client`] (images in and
+//!   out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`replication`] makes
 //!   one volume of its replicas on several nodes. [`mod@format`] names
@@ -26,6 +27,7 @@ pub mod model;
 pub mod nbd;
 pub mod pool;
 pub mod redundancy;
+pub mod removal;
 pub mod replication;
 mod sys;
 pub mod volume;

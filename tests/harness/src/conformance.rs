@@ -1,6 +1,8 @@
 //! OpenStack's own test suite (tempest) against a cloud, one rung at a time. A rung is a list of test names in
 //! `tests/conformance/`; the suite's version is pinned there too.
 
+mod settings;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,9 +89,7 @@ impl Prepared {
             &args,
             "subnet delete conf-public",
         )?;
-        let settings = self.settings(client)?;
-        fs::write(self.work.join("etc/tempest.conf"), render(&settings))?;
-        Ok(())
+        Ok(fs::write(self.work.join("etc/tempest.conf"), settings::of(client, &self.work)?)?)
     }
 
     fn create(&mut self, client: &Client, words: &str, more: &[&str], undo: &str) -> Result<()> {
@@ -104,103 +104,6 @@ impl Prepared {
             client.run(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
         Ok(())
-    }
-
-    /// The suite's configuration, section by section.
-    fn settings(&self, client: &Client) -> Result<BTreeMap<&'static str, Vec<(&'static str, String)>>> {
-        let access = client.access();
-        let id = |args: &[&str]| client.field(args, "id");
-        let image = id(&["image", "show", "conf-image"])?;
-        let (nano, micro) = (id(&["flavor", "show", "conf.nano"])?, id(&["flavor", "show", "conf.micro"])?);
-        let public = id(&["network", "show", "conf-public"])?;
-        let extensions: Vec<String> = client
-            .json(&["extension", "list", "--network"])?
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|e| e["Alias"].as_str().map(str::to_owned))
-            .collect();
-        let text = |s: &str| s.to_owned();
-        let file = |name: &str| self.work.join(name).display().to_string();
-        let credentials = vec![
-            ("use_dynamic_credentials", text("true")),
-            ("admin_username", text(access.get("OS_USERNAME"))),
-            ("admin_password", text(access.get("OS_PASSWORD"))),
-            ("admin_project_name", text(access.get("OS_PROJECT_NAME"))),
-            ("admin_domain_name", text("Default")),
-            ("tempest_roles", text("member")),
-        ];
-        let hosts: Vec<String> = client
-            .json(&["hypervisor", "list"])?
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|host| host["Hypervisor Hostname"].as_str().map(str::to_owned))
-            .collect();
-        let nodes = hosts.len();
-        let mut compute = vec![
-            ("image_ref", image.clone()),
-            ("image_ref_alt", image),
-            ("flavor_ref", nano),
-            ("flavor_ref_alt", micro),
-            ("build_timeout", text("300")),
-            ("hypervisor_type", text("QEMU")),
-            ("min_compute_nodes", nodes.to_string()),
-        ];
-        if let [from, to, ..] = &hosts[..] {
-            // Without it the suite leaves out what came with a later version.
-            compute.push(("max_microversion", text("latest")));
-            compute.push(("migration_source_host", from.clone()));
-            compute.push(("migration_dest_host", to.clone()));
-        }
-        let network = vec![
-            ("public_network_id", public),
-            ("floating_network_name", text("conf-public")),
-            ("project_network_cidr", text("10.100.0.0/16")),
-            ("project_network_v6_cidr", text("2001:db8::/48")),
-        ];
-        let available = ["nova", "neutron", "glance", "cinder"].map(|s| (s, text("true"))).into_iter();
-        let absent = [("swift", text("false")), ("horizon", text("false"))];
-        Ok(BTreeMap::from([
-            (
-                "DEFAULT",
-                vec![("log_dir", file("")), ("log_file", text("tempest.log")), ("use_stderr", text("false"))],
-            ),
-            ("oslo_concurrency", vec![("lock_path", file("lock"))]),
-            ("auth", credentials),
-            (
-                "identity",
-                vec![
-                    ("uri_v3", text(access.get("OS_AUTH_URL"))),
-                    ("region", text("RegionOne")),
-                    ("v3_endpoint_type", text("public")),
-                    ("ca_certificates_file", access.ca().display().to_string()),
-                ],
-            ),
-            ("service_available", available.chain(absent).collect()),
-            ("compute", compute),
-            ("compute-feature-enabled", features(nodes)),
-            ("image", vec![("build_timeout", text("300"))]),
-            ("network", network),
-            (
-                "network-feature-enabled",
-                vec![
-                    ("api_extensions", extensions.join(",")),
-                    ("ipv6", text("true")),
-                    ("port_security", text("true")),
-                ],
-            ),
-            ("volume", vec![("catalog_type", text("block-storage")), ("volume_size", text("1"))]),
-            ("validation", validation(nodes)),
-            (
-                "scenario",
-                vec![
-                    ("img_file", Paths::find()?.guests().join("tiny.qcow2").display().to_string()),
-                    ("img_disk_format", text("qcow2")),
-                    ("dhcp_client", text("udhcpc")),
-                ],
-            ),
-        ]))
     }
 
     fn run_rung(&self, paths: &Paths, options: &Options, bin: &Path) -> Result<()> {
@@ -252,44 +155,6 @@ impl Prepared {
         command.env("OS_TEST_TIMEOUT", TEST_MAX).env("PATH", format!("{}:{path}", bin.display()));
         command
     }
-}
-
-/// What of compute is there, with so many nodes. (What is not named is on by the suite's own default.)
-fn features(nodes: usize) -> Vec<(&'static str, String)> {
-    let many = ["cold_migration", "live_migration", "resize", "volume_backed_live_migration"];
-    let off = ["vnc_console", "shelve", "shelve_migrate", "swap_volume", "volume_multiattach"];
-    let moving = many.into_iter().map(|feature| (feature, (nodes > 1).to_string()));
-    // Root disks are volumes: there is nothing to copy with a guest.
-    let block = ("block_migration_for_live_migration", "false".to_owned());
-    let filters = ("scheduler_enabled_filters", "all".to_owned());
-    moving
-        .chain(off.into_iter().map(|feature| (feature, "false".to_owned())))
-        .chain([block, filters])
-        .collect()
-}
-
-/// Whether the suite logs in to guests, and how: only where guests move, since it takes long.
-fn validation(nodes: usize) -> Vec<(&'static str, String)> {
-    let login = [
-        ("run_validation", "true"),
-        ("image_ssh_user", "root"),
-        ("image_alt_ssh_user", "root"),
-        ("ssh_timeout", "300"),
-        ("connect_timeout", "60"),
-        ("ping_timeout", "120"),
-        // The guest's shell is busybox's.
-        ("ssh_shell_prologue", "set -eu; PATH=$$PATH:/sbin:/usr/sbin;"),
-    ];
-    let none = [("run_validation", "false")];
-    let chosen: &[_] = if nodes > 1 { &login } else { &none };
-    chosen.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
-}
-
-fn render(settings: &BTreeMap<&'static str, Vec<(&'static str, String)>>) -> String {
-    let lines = |pairs: &Vec<(&'static str, String)>| -> String {
-        pairs.iter().map(|(k, v)| format!("{k} = {v}\n")).collect()
-    };
-    settings.iter().map(|(section, pairs)| format!("[{section}]\n{}\n", lines(pairs))).collect()
 }
 
 /// A test's name without its `[tags]`.

@@ -2,13 +2,13 @@
 //!
 //! Rooms: [`desired`] says what should be, from the records alone; [`plan`] compares it with what is; [`act`]
 //! does the difference, over [`netlink`], [`tunnel`], [`netns`], [`nft`], [`sysctl`] and [`sys`]; [`security`] and
-//! [`router`] write rules as text; [`fence`] says when this node must keep out of what others may have taken over; [`servers`] keeps [`dhcp`], [`dns`], [`metadata`] and [`advertise`] answering; [`status`] says what is
+//! [`router`] write rules as text; [`fence`] says when this node must keep out of what others may have taken over; [`servers`] keeps [`dhcp`], [`dns`], [`metadata`] and [`advertise`] answering; [`virtual_address`] has the cloud's own address on the LAN; [`status`] says what is
 //! reported; [`reconcile`] is the pass that ties them together.
 //!
 //! The datapath is the kernel's: it goes on while this process is away, and a restarted one changes nothing that
 //! is right. It may touch: bridges, taps, veths, tunnels and namespaces whose names say that they are ours, the
 //! tables `cairn_guard`, `cairn_sg` and `cairn_tunnel`, and one switch of br_netfilter. It must never touch the node's own links,
-//! addresses and routes, never let a guest's port up before its rules are there, and never conclude from an old
+//! addresses and routes (the cloud's virtual address, which it has put there itself, is not one of them), never let a guest's port up before its rules are there, and never conclude from an old
 //! copy of the records that something is not wanted any more.
 //!
 //! It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN (namespaces), the node's own mount namespace (so that
@@ -38,6 +38,7 @@ pub mod status;
 pub mod sys;
 pub mod sysctl;
 pub mod tunnel;
+pub mod virtual_address;
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -50,6 +51,7 @@ use self::fence::{Fence, SinceRenewal};
 use self::mirrors::Mirrors;
 use self::reconcile::NetworkReconciler;
 use self::sys::TapOptions;
+use self::virtual_address::Keeper;
 use crate::model::status::HEARTBEAT_S;
 
 /// How often a pass looks whether the node is still as it should be: with each heartbeat.
@@ -83,8 +85,9 @@ pub async fn run_with(args: AgentArgs, options: Options) {
     let fence = Fence::new(options.since_renewal);
     let followed = mirrors.clone();
     wakes.push(fence.changes(move || followed.synced()));
+    let keeper = Keeper::new(args.node.clone(), &args.state_dir).run(args.store.clone(), fence.clone());
     let reconciler = NetworkReconciler::new(&args, mirrors, options.tap, fence);
-    state_reconcile::run(reconciler, wakes, RESYNC, reporter).await;
+    tokio::join!(state_reconcile::run(reconciler, wakes, RESYNC, reporter), keeper);
 }
 
 /// What guests are told about themselves is kept there too, and is for nobody else to read.

@@ -24,6 +24,7 @@ pub mod quota;
 pub mod router;
 pub mod security;
 pub mod status;
+pub mod virtual_address;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ pub use port::{AddressPair, DhcpOption, FixedIp, Port, owner};
 pub use router::{ExternalGateway, FloatingIp, Router, RouterLoad};
 pub use security::{Direction, Ethertype, SecurityGroup, SecurityGroupRule};
 pub use status::{HostStatus, NetworkStatus, Phase, PortPrepared, PortStatus, RouterStatus};
+pub use virtual_address::VirtualAddress;
 
 /// The name of the physical network that is the node's real LAN.
 pub const LAN: &str = "lan";

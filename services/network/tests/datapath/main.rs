@@ -17,6 +17,7 @@ mod routers;
 mod spanning;
 #[path = "../support/mod.rs"]
 mod support;
+mod virtual_address;
 
 use cairn_network::agent::announce;
 use cairn_network::model::*;

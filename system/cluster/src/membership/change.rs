@@ -209,11 +209,39 @@ pub fn heard_of(
     Ok(())
 }
 
-/// Begins to empty a node. It votes no more once another can take its place.
+/// Begins to let a node go. It votes no more once another can take its place, of whom there must be one.
 pub fn leave(tx: &mut Tx, id: PeerId) -> Result<(), Error> {
     let mut member = trusted(tx, id)?;
+    if !tx.list::<Member>()?.iter().any(|m| m.id != id && m.state == MemberState::Member) {
+        return Err(Error::Last);
+    }
     member.state = MemberState::Leaving;
     Ok(tx.put(&member)?)
+}
+
+/// Ends that: it stays.
+pub fn stay(tx: &mut Tx, id: PeerId) -> Result<(), Error> {
+    let mut member = trusted(tx, id)?;
+    if member.state == MemberState::Leaving {
+        member.state = MemberState::Member;
+        tx.put(&member)?;
+    }
+    Ok(())
+}
+
+/// This member goes on as the only one that has a replica of the store: the others get new ones when they are back.
+pub fn recovered(tx: &mut Tx, me: PeerId) -> Result<(), Error> {
+    for mut member in tx.list::<Member>()?.into_iter().filter(Member::is_trusted) {
+        let mine = member.id == me;
+        (member.voter, member.replica) = (mine, member.replica.filter(|_| mine));
+        tx.put(&member)?;
+    }
+    Ok(())
+}
+
+/// A member by its id, if it belongs.
+pub fn member(tx: &mut Tx, id: PeerId) -> Result<Member, Error> {
+    trusted(tx, id)
 }
 
 /// Removes a node, dead or alive, for ever; `successor` is the authority that takes the place of the one it has

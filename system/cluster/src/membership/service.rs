@@ -35,6 +35,10 @@ pub struct Health {
     pub replica: u64,
     /// The last entry of the log that it has applied.
     pub applied: u64,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The generation of the store's group that it is of.
+    pub generation: u64,
 }
 
 /// Serves `cluster` from this node's store.
@@ -64,7 +68,8 @@ impl MemberService {
     async fn health(&self, mut call: Call) -> Result<Outgoing, Refusal> {
         let () = call.message().await?;
         let status = self.store.status().map_err(|e| Refusal::unavailable(e.to_string()))?;
-        Outgoing::message(&Health { replica: status.node, applied: status.applied })
+        let (replica, applied) = (status.node, status.applied);
+        Outgoing::message(&Health { replica, applied, last: status.last, generation: status.generation })
     }
 }
 

@@ -13,6 +13,7 @@ use cairn_gateway::server::Certificates;
 use cairn_node::told;
 use tokio::time::Instant;
 
+use super::address;
 use super::cluster::Cluster;
 
 /// How often addresses are looked at.
@@ -75,19 +76,20 @@ fn authority(cluster: &Cluster) -> Result<Option<ApiAuthority>> {
     Ok(cluster.store.read(|tx| Ok::<_, change::Error>(tx.get::<ApiAuthority>(ApiAuthority::ID)?))?)
 }
 
-/// Every address that a client may use here: this node's own, and those of all members, since an address that moves
-/// between nodes is one of theirs.
+/// Every address that a client may use here: this node's own, those of all members, and the cloud's.
 fn addresses(cluster: &Cluster) -> Result<BTreeSet<IpAddr>> {
-    let members = cluster.store.read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<Member>()?))?;
+    let (members, of_cloud) = cluster
+        .store
+        .read(|tx| Ok::<_, change::Error>((tx.list_unfenced::<Member>()?, address::get(tx)?.address)))?;
     let of_members = members.iter().filter(|m| m.is_trusted()).flat_map(|m| &m.addresses).map(|a| a.ip());
     let own: Vec<_> = cluster.addresses().borrow().clone();
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    Ok(of_members.chain(own).chain(loopback).collect())
+    Ok(of_members.chain(of_cloud).chain(own).chain(loopback).collect())
 }
 
 fn issue(cluster: &Cluster, authority: &ApiAuthority, addresses: &BTreeSet<IpAddr>) -> Result<String> {
     let name = &cluster.name;
-    let names = [name.clone(), format!("{name}.local"), "localhost".to_owned()];
+    let names = [name.clone(), format!("{name}.local"), "cairn.local".to_owned(), "localhost".to_owned()];
     let addresses: Vec<_> = addresses.iter().copied().collect();
     authority.issue(&names, &addresses).context("no certificate can be issued")
 }

@@ -169,7 +169,7 @@ impl Cluster {
             return Ok(());
         }
         trust_in(&self.endpoint, &self.names, &belonging)?;
-        let next = Kept { founded: kept.founded, belonging };
+        let next = Kept { belonging, ..*kept };
         kept::save(&self.around.paths, &next)?;
         *kept = next;
         Ok(())

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use cairn_cluster::membership::service::Hello;
 use cairn_cluster::membership::{Member, MemberState, change};
 
+use super::address;
 use super::cluster::Cluster;
 
 /// How often it looks.
@@ -30,7 +31,11 @@ pub async fn run(cluster: Arc<Cluster>) {
 
 async fn look(cluster: &Cluster) -> Result<()> {
     let status = cluster.store.status()?;
-    let hello = Hello { replica: status.node, addresses: cluster.around().reachable_at() };
+    // The cloud's own address is nobody's for long.
+    let shared = cluster.store.read(|tx| Ok::<_, change::Error>(address::get(tx)?.address))?;
+    let mut addresses = cluster.around().reachable_at();
+    addresses.retain(|own| Some(own.ip()) != shared);
+    let hello = Hello { replica: status.node, addresses };
     let id = cluster.id.to_string();
     if !status.members.contains_key(&status.node) {
         return ask(cluster, &hello).await;

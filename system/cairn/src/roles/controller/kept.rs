@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Kept {
     /// Whether this node founded its cloud.
     pub founded: bool,
+    /// Whether it has heard that it was removed from it.
+    #[serde(default)]
+    pub left: bool,
     /// What makes it a member.
     #[serde(flatten)]
     pub belonging: Belonging,

@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use super::cluster::Cluster;
+use super::left;
 use super::surroundings::news;
 
 /// How long it goes without a look.
@@ -117,9 +118,7 @@ fn write_if_new(cluster: &Cluster, text: &[u8]) -> Result<()> {
 fn state(me: PeerId, records: &Records) -> String {
     let mine = records.members.iter().find(|m| m.id == me);
     match (mine, &records.cloud) {
-        (Some(me), _) if me.state == MemberState::Removed => {
-            "This node was removed from its cloud. Reset it to use it again.".into()
-        }
+        (Some(me), _) if me.state == MemberState::Removed => left::SAYS.into(),
         (None, None) => "This node was let in and waits for the cloud's state.".into(),
         _ => String::new(),
     }

@@ -14,7 +14,8 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::cluster::Cluster;
-use super::operator::{self, Done, Failure, Open, Order, Overview};
+use super::operator::{self, Done, Failure, Open, Order};
+use super::overview::Overview;
 
 /// Its routes, below the appliance's.
 pub fn router(cluster: Arc<Cluster>) -> Router {

@@ -3,11 +3,12 @@
 //!
 //! `given` is what root hands over, `surroundings` what is around; `way_in`, `ask` and `opening` lead to a cloud and a
 //! replica of its store; `cluster` is the member, with a file for each of its duties; `services` and `certificate` are
-//! what clients see; `operator` takes the orders of who is root here, `members_api` those
-//! of administrators.
+//! what clients see; `removal` and `left` are how a node goes, `recovery` how a cloud goes on that lost most of them;
+//! `overview` shows it all, `operator` takes the orders of who is root here, `members_api` those of administrators.
 //!
 //! It must never open a store before it is settled whose it is, nor do for all nodes what only a leader may.
 
+pub mod address;
 mod alive;
 mod announce;
 mod ask;
@@ -19,12 +20,16 @@ mod hello;
 mod in_use;
 mod kept;
 mod leading;
+mod left;
 mod liveness;
 mod members;
 mod members_api;
 mod names;
 mod opening;
 mod operator;
+mod overview;
+mod recovery;
+mod removal;
 mod services;
 mod surroundings;
 #[cfg(test)]
@@ -44,9 +49,11 @@ use cairn_state::Reporter;
 use cairn_wire::{local_socket, store_server};
 use tokio::task::JoinSet;
 
-use self::cluster::Cluster;
+pub use self::cluster::Cluster;
 use self::leading::while_leading;
-pub use self::operator::{Open, Order, Overview};
+pub use self::operator::{Address, Open, Order};
+pub use self::overview::{Overview, overview};
+pub use self::recovery::{Confirmed, Prospect};
 use self::services::Services;
 use self::surroundings::Surroundings;
 use crate::appliance::Appliance;
@@ -74,6 +81,15 @@ pub async fn run(paths: Paths) -> Result<()> {
     tracing::info!(node = cluster.name, "the APIs answer");
     tokio::select! {
         to = giving_way::given_up(cluster.clone()) => bail!("this node's cloud gave way to {to}: starting anew"),
+        () = recovery::ordered(cluster.clone()) => bail!("this node is to go on without its cloud's majority"),
+        () = cluster.store.left_behind() => {
+            recovery::put_aside(cluster.paths())?;
+            bail!("the cloud was gone on with without this node: starting anew with an empty replica")
+        }
+        left = left::removed(cluster.clone()) => {
+            left?;
+            bail!("this node was removed from its cloud: it stops serving")
+        }
         served = serve(app, certificates, listen, lifecycle::stopped()) => served.context("serving the APIs"),
         // Nothing more can be written. Started anew, the store's file is repaired, or says why it can't be.
         failure = cluster.store.failed() => bail!("the store's disk failed: {failure}"),
@@ -97,7 +113,7 @@ async fn prepare(
     let (leader, conducted) = (cluster.clone(), services.clone());
     duties.spawn(while_leading(move || leader.leads(), move || conducted.conductors()));
     let appliance = Arc::new(Appliance::new(
-        store.clone(),
+        cluster.clone(),
         paths.handover().join("ca.pem"),
         members_api::router(cluster.clone()).merge(services.maintenance()),
     ));

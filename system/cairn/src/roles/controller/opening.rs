@@ -19,6 +19,8 @@ use jiff::Timestamp;
 use super::given::Given;
 use super::giving_way;
 use super::kept::{self, Kept};
+use super::left;
+use super::recovery;
 use super::surroundings::Surroundings;
 use super::way_in::{self, WayIn};
 
@@ -50,6 +52,7 @@ impl Opening<'_> {
     pub async fn open(&self) -> Result<Opened> {
         let paths = &self.around.paths;
         match kept::load(paths)? {
+            Some(kept) if kept.left => match left::stay_out(paths).await? {},
             Some(kept) if giving_way::has_begun(paths, &kept.belonging.cloud)? => {
                 giving_way::let_go(paths, &kept.belonging.cloud)?;
             }
@@ -80,7 +83,7 @@ impl Opening<'_> {
             WayIn::Joined(belonging) => {
                 tracing::info!(cloud = belonging.cloud, "this node was let in");
                 giving_way::is_over(paths, &belonging.cloud)?;
-                let kept = Kept { founded: false, belonging: *belonging };
+                let kept = Kept { founded: false, left: false, belonging: *belonging };
                 kept::save(paths, &kept)?;
                 self.again(kept).await
             }
@@ -97,7 +100,13 @@ impl Opening<'_> {
                 self.around.paths.store().display()
             );
         }
-        Ok(Opened { store: self.replica(Options::join()).await?, kept })
+        let paths = &self.around.paths;
+        let recovers = recovery::carry_out(paths, self.replica_name()).await?;
+        let store = self.replica(Options::join()).await?;
+        if recovers {
+            recovery::finish(paths, &store, self.given.key.id()).await?;
+        }
+        Ok(Opened { store, kept })
     }
 
     /// A store that was there before anything was kept: of a founder that was interrupted, or of a single node.
@@ -145,7 +154,7 @@ impl Opening<'_> {
             let bootstrapped = cairn_identity::bootstrap(&store, hash, REGION).await;
             bootstrapped.context("the cloud's first users could not be made")?;
         }
-        let kept = Kept { founded, belonging };
+        let kept = Kept { founded, left: false, belonging };
         kept::save(&self.around.paths, &kept)?;
         Ok(Opened { store, kept })
     }

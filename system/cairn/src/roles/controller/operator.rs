@@ -1,10 +1,10 @@
 //! What an operator of this node sees of the cloud and orders: a socket that root alone can open.
 //!
-//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove` and `open`. Each order is one transaction; it is done
+//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove`, `open`, `address`
+//! and `recover`. Each order is one transaction; it is done
 //! when it is answered, on whichever node it was given.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -12,81 +12,37 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cairn_cluster::membership::{Cloud, JoinPolicy, Member, Request, RequestState, change};
-use cairn_cluster::{Alive, Words};
-use cairn_state::Tx;
+use cairn_cluster::Words;
+use cairn_cluster::membership::{Member, Request, change};
+use cairn_state::RoleStatus;
 use cairn_wire::local_http;
 use cairn_wire::remote::PeerId;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::address;
 use super::cluster::Cluster;
+use super::overview::{self, Overview};
+use super::recovery::{self, Confirmed, Prospect};
+use super::removal;
 
 /// Readable and writable by the controller, and so by root.
 const MODE: u32 = 0o600;
-/// How often a removal is tried when other nodes are removed at the same moment.
-const TRIES: usize = 5;
 /// The longest that a cloud can be opened for, in minutes: a day.
 const OPEN_MAX_MIN: u32 = 24 * 60;
 
-/// The cloud as this node sees it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Overview {
-    /// The cloud's id.
-    pub cloud: String,
-    /// This node's name.
-    pub node: String,
-    /// Who leads, by name, as far as is known.
-    pub leader: Option<String>,
-    /// Until when joining is open.
-    pub open_until: Option<Timestamp>,
-    /// Everyone who belongs or has belonged.
-    pub members: Vec<MemberLine>,
-    /// Who waits to be let in, or was refused.
-    pub requests: Vec<RequestLine>,
-}
-
-/// A member as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MemberLine {
-    /// Its name.
-    pub name: String,
-    /// Its identity.
-    pub id: PeerId,
-    /// How far it belongs.
-    pub state: String,
-    /// Whether its replica votes now.
-    pub voter: bool,
-    /// Whether it is in touch with the cloud.
-    pub alive: bool,
-    /// Where it can be tried.
-    pub addresses: Vec<SocketAddr>,
-}
-
-/// A request to join as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RequestLine {
-    /// The name of the node that asks.
-    pub name: String,
-    /// Its identity.
-    pub id: PeerId,
-    /// What its screen shows if nobody is in the middle.
-    pub words: String,
-    /// When it asked.
-    pub asked: Timestamp,
-    /// Who refused it, if somebody did.
-    pub refused_by: Option<String>,
-}
-
 /// An order about one node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Order {
     /// Its name, or the beginning of its id.
     pub node: String,
     /// The words that were compared, for letting it in.
     #[serde(default)]
     pub words: Option<String>,
+    /// Whether volumes of which it has the only whole copy may be lost, for removing it.
+    #[serde(default)]
+    pub lose_volumes: bool,
 }
 
 /// An order to let in whoever asks.
@@ -94,6 +50,13 @@ pub struct Order {
 pub struct Open {
     /// For how long.
     pub minutes: u32,
+}
+
+/// An order to give the cloud an address of its own, or to take it back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: Option<IpAddr>,
 }
 
 /// Serves the socket, for ever.
@@ -108,10 +71,13 @@ pub async fn serve(cluster: Arc<Cluster>) {
 pub fn router(cluster: Arc<Cluster>) -> Router {
     Router::new()
         .route("/cluster", get(overview))
+        .route("/roles", get(roles))
+        .route("/recovery", get(prospect).post(recover))
         .route("/accept", post(accept))
         .route("/refuse", post(refuse))
         .route("/remove", post(remove))
         .route("/open", post(open))
+        .route("/address", post(set_address))
         .with_state(cluster)
 }
 
@@ -135,6 +101,16 @@ impl From<change::Error> for Failure {
     }
 }
 
+impl From<removal::Error> for Failure {
+    fn from(e: removal::Error) -> Failure {
+        match e {
+            removal::Error::Member(e) => e.into(),
+            removal::Error::Service(e) => Failure(e.status, e.message),
+            e => Failure(StatusCode::CONFLICT, e.to_string()),
+        }
+    }
+}
+
 fn bad(why: impl ToString) -> Failure {
     Failure(StatusCode::BAD_REQUEST, why.to_string())
 }
@@ -144,41 +120,24 @@ pub type Done = Result<Json<()>, Failure>;
 
 /// The cloud as this node sees it.
 pub async fn overview(State(cluster): State<Arc<Cluster>>) -> Result<Json<Overview>, Failure> {
-    // What this replica knows is shown even when nobody leads: that is when an operator looks.
-    let status = cluster.store.status().map_err(|e| change::Error::Store(e.into()))?;
-    let mut overview = cluster.store.read(|tx| lines(tx, &status.voters))?;
-    let member = status.leader.and_then(|leader| cluster.names.of_replica(leader));
-    overview.leader =
-        member.and_then(|id| overview.members.iter().find(|m| m.id == id)).map(|m| m.name.clone());
-    overview.node.clone_from(&cluster.name);
-    Ok(Json(overview))
+    Ok(Json(overview::overview(&cluster).await?))
 }
 
-fn lines(tx: &mut Tx, voters: &BTreeSet<u64>) -> Result<Overview, change::Error> {
-    let policy = tx.get::<JoinPolicy>(JoinPolicy::ID)?.unwrap_or_default();
-    let alive: BTreeSet<_> = tx.list_unfenced::<Alive>()?.into_iter().map(|alive| alive.node).collect();
-    let members = tx.list_unfenced::<Member>()?.into_iter().map(|m| MemberLine {
-        alive: alive.contains(&m.name),
-        voter: m.replica.is_some_and(|replica| voters.contains(&replica)),
-        state: format!("{:?}", m.state).to_lowercase(),
-        name: m.name,
-        id: m.id,
-        addresses: m.addresses,
-    });
-    let members = members.collect();
-    let requests = tx.list_unfenced::<Request>()?.into_iter().map(|r| RequestLine {
-        refused_by: match r.state {
-            RequestState::Waiting => None,
-            RequestState::Refused { by } => Some(by),
-        },
-        name: r.name,
-        id: r.id,
-        words: r.words.to_string(),
-        asked: r.asked,
-    });
-    let requests = requests.collect();
-    let cloud = tx.get::<Cloud>(Cloud::ID)?.map(|cloud| cloud.id).unwrap_or_default();
-    Ok(Overview { cloud, open_until: policy.open_until, members, requests, ..Overview::default() })
+/// What the roles reported, as this replica knows it.
+async fn roles(State(cluster): State<Arc<Cluster>>) -> Result<Json<Vec<RoleStatus>>, Failure> {
+    Ok(Json(cluster.store.read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<RoleStatus>()?))?))
+}
+
+async fn prospect(State(cluster): State<Arc<Cluster>>) -> Result<Json<Prospect>, Failure> {
+    recovery::prospect(&cluster).await.map(Json).map_err(not_recovered)
+}
+
+async fn recover(State(cluster): State<Arc<Cluster>>, Json(confirmed): Json<Confirmed>) -> Done {
+    recovery::order(&cluster, &confirmed).await.map(Json).map_err(not_recovered)
+}
+
+fn not_recovered(e: anyhow::Error) -> Failure {
+    Failure(StatusCode::CONFLICT, format!("{e:#}"))
 }
 
 /// Lets in a node that asks, if its words are these.
@@ -205,14 +164,7 @@ pub async fn remove(State(cluster): State<Arc<Cluster>>, Json(order): Json<Order
     caught_up(&cluster).await?;
     let members = cluster.store.read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<Member>()?))?;
     let id = only(members.iter().map(|m| (m.id, m.name.as_str())), &order.node)?;
-    for _ in 0..TRIES {
-        let successor = cluster.store.read(change::authority)?.successor().map_err(change::Error::Key)?;
-        match cluster.store.transact(|tx| change::remove(tx, id, &successor)).await {
-            Err(change::Error::Overtaken) => {}
-            done => return Ok(Json(done?)),
-        }
-    }
-    Err(change::Error::Overtaken.into())
+    Ok(Json(removal::remove(&cluster, id, order.lose_volumes).await?))
 }
 
 /// Lets in whoever asks, for a time.
@@ -223,6 +175,10 @@ pub async fn open(State(cluster): State<Arc<Cluster>>, Json(order): Json<Open>) 
     let span = SignedDuration::from_mins(order.minutes.into());
     cluster.store.transact(|tx| change::open(tx, span, Timestamp::now())).await?;
     Ok(Json(()))
+}
+
+async fn set_address(State(cluster): State<Arc<Cluster>>, Json(order): Json<Address>) -> Done {
+    address::set(&cluster.store, order.address).await.map(Json).map_err(|e| Failure(e.status, e.message))
 }
 
 /// An order is given on what is true now, not on what this replica has heard of so far.

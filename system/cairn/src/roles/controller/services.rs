@@ -9,9 +9,11 @@ use cairn_node::Paths;
 use cairn_state::LocalStore;
 use tokio::task::JoinSet;
 
+use super::address;
 use super::cluster::Cluster;
 use super::liveness;
 use super::opening::REGION;
+use super::removal;
 use crate::appliance::{self, Appliance};
 use crate::maintenance;
 use crate::roles::neighbours::{COMPUTE_PORT, Names, neighbours};
@@ -27,6 +29,7 @@ pub struct Services {
     block: Arc<cairn_block::Service>,
     compute: Arc<cairn_compute::Service>,
     store: LocalStore,
+    node: String,
 }
 
 impl Services {
@@ -52,6 +55,7 @@ impl Services {
                 Arc::new(|tx, node| Ok(tx.get::<Alive>(node)?.is_some())),
             ),
             store: store.clone(),
+            node: cluster.name.clone(),
         }
     }
 
@@ -84,6 +88,8 @@ impl Services {
     pub fn conductors(&self) -> JoinSet<()> {
         let mut work = JoinSet::new();
         work.spawn(complete(self.store.clone()));
+        work.spawn(removal::sweep(self.store.clone()));
+        work.spawn(address::hold(self.store.clone(), self.node.clone()));
         work.spawn(cairn_identity::conductor(self.identity.clone()));
         work.spawn(cairn_image::conductor(self.image.clone()));
         work.spawn(cairn_network::conductor_with(self.network.clone(), liveness::fallen()));

@@ -142,9 +142,11 @@ fn plan(status: &Status, members: &[Member], health: &BTreeMap<PeerId, Health>) 
     match replicas {
         Some(replicas) if replicas.is_empty() || replicas == status.voters => {}
         Some(replicas) if replicas.contains(&status.node) => steps.push(Step::Voters(replicas)),
-        Some(replicas) => {
-            steps.extend(replicas.intersection(&status.voters).next().map(|to| Step::HandOver(*to)))
-        }
+        Some(replicas) => steps.push(match replicas.intersection(&status.voters).next() {
+            Some(to) => Step::HandOver(*to),
+            // None of them votes yet: they do beside this node until one of them leads.
+            None => Step::Voters(replicas.into_iter().chain([status.node]).collect()),
+        }),
         // One of them is only being taken in.
         None => {}
     }

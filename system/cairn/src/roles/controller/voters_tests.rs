@@ -95,6 +95,17 @@ fn a_leader_that_shall_not_vote_hands_over_first() {
 }
 
 #[test]
+fn an_only_voter_that_shall_not_vote_has_another_vote_beside_it_first() {
+    let leaving = Member { state: MemberState::Leaving, ..member(1, true) };
+    let members = [leaving, member(2, false)];
+    let steps = plan(&group(1, &[1, 2], &[1]), &members, &up(&[1, 2]));
+    assert_eq!(steps, [Step::Record([id(2)].into()), Step::Voters([1, 2].into())]);
+    let members = [Member { voter: false, ..members[0].clone() }, member(2, true)];
+    assert_eq!(plan(&group(1, &[1, 2], &[1, 2]), &members, &up(&[1, 2])), [Step::HandOver(2)]);
+    assert_eq!(plan(&group(2, &[1, 2], &[1, 2]), &members, &up(&[1, 2])), [Step::Voters([2].into())]);
+}
+
+#[test]
 fn a_node_that_lost_its_disk_comes_back_with_another_replica() {
     let back = Member { replica: Some(33), ..member(3, true) };
     let members = [member(1, true), member(2, true), back];
@@ -108,7 +119,7 @@ fn a_node_that_lost_its_disk_comes_back_with_another_replica() {
 
 #[test]
 fn who_answers_for_another_replica_or_is_far_behind_has_not_caught_up() {
-    let heard = |replica, applied| Some(Heard { replica, applied });
+    let heard = |replica, applied| Some(Heard { replica, applied, last: applied, generation: 1 });
     let (m, second) = (member(1, false), Duration::from_secs(1));
     assert_eq!(judge(&m, heard(1, 9_500), 10_000, second), UP);
     assert_eq!(judge(&m, heard(1, 8_000), 10_000, second), Health::Up { caught_up: false });

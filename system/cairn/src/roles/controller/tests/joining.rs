@@ -24,7 +24,11 @@ async fn a_node_waits_with_its_words_until_it_is_accepted() {
         .await;
         let shown = asked(&second).words.unwrap();
         assert_eq!(asked(&first).waiting, [told::Waiting { name: second.name(), words: shown.clone() }]);
-        let order = |words: &str| operator::Order { node: second.name(), words: Some(words.into()) };
+        let order = |words: &str| operator::Order {
+            node: second.name(),
+            words: Some(words.into()),
+            ..operator::Order::default()
+        };
         let refused = ordered(&first, "/accept", &order("zoo zoo zoo zoo")).await.unwrap_err();
         assert!(refused.contains("compare them again"), "{refused}");
         assert!(ordered(&first, "/accept", &order("not words")).await.is_err());
@@ -43,7 +47,7 @@ async fn a_node_waits_with_its_words_until_it_is_accepted() {
     let served = tokio::spawn(async move { local_http::serve(&socket, 0o600, router).await });
     let client = local_http::Client::new(second.paths.operator_socket());
     until("the socket is there", || second.paths.operator_socket().exists()).await;
-    let seen: operator::Overview = within(client.get_json("/cluster")).await.unwrap();
+    let seen: super::super::Overview = within(client.get_json("/cluster")).await.unwrap();
     assert_eq!((seen.members.len(), seen.requests.len(), seen.leader), (2, 0, Some(first.name())));
     served.abort();
 }

@@ -5,6 +5,8 @@ mod apart;
 mod joining;
 mod lone;
 mod orders;
+mod recovery;
+mod removal;
 mod three;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -8,7 +8,8 @@ use cairn_node::told;
 use http::StatusCode;
 
 use super::super::members_api::{self, Policy};
-use super::super::operator::{Open, Order, Overview};
+use super::super::operator::{Open, Order};
+use super::super::overview::Overview;
 use super::*;
 
 fn admin() -> Caller {

@@ -13,11 +13,11 @@ fn alive(node: &Node) -> usize {
     node.store().read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<Alive>()?.len())).unwrap()
 }
 
-fn leader(nodes: &[&Node]) -> Option<usize> {
+pub(super) fn leader(nodes: &[&Node]) -> Option<usize> {
     nodes.iter().position(|node| node.cluster().leads())
 }
 
-async fn three() -> [Node; 3] {
+pub(super) async fn three() -> [Node; 3] {
     let wire = Wire::new();
     let nodes = [wire.node(1), wire.node(2), wire.node(3)];
     join_all(nodes.iter().map(Node::start)).await;
@@ -70,7 +70,7 @@ async fn a_removed_node_is_refused_and_the_others_go_on() {
     let role = handover::open(&left[0].paths.run, &left[0].paths.trust(), 4601).unwrap();
     assert!(role.id_of(&gone.name()).is_some());
 
-    let order = operator::Order { node: gone.name(), words: None };
+    let order = operator::Order { node: gone.name(), ..operator::Order::default() };
     ordered(left[0], "/remove", &order).await.unwrap();
     until("two members, of which one votes", || {
         left.iter().all(|n| {
