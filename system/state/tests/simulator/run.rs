@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use cairn_state::{
-    Compare, LocalStore, Op as StoreOp, Options, Revision, Store, StoreError, Txn, TxnOutcome,
-};
+use cairn_state::{Compare, LocalStore, Op as StoreOp, Options, Revision, StoreError, Txn, TxnOutcome};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
