@@ -94,7 +94,7 @@ fn open(disk: &Disk) -> LocalStore {
 
 impl Bench {
     fn new() -> Bench {
-        let disk = Disk::new(Vec::new(), Break::Never);
+        let disk = Disk::new(Vec::<u8>::new(), Break::Never);
         Bench { store: open(&disk), disk, model: Model::default(), watches: Vec::new() }
     }
 

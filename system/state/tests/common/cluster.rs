@@ -64,7 +64,7 @@ impl Cluster {
     pub async fn of(count: usize) -> Cluster {
         let mut cluster =
             Cluster { wires: Wires::default(), disks: Vec::new(), nodes: Vec::new(), stores: Vec::new() };
-        cluster.open(Disk::new(Vec::new(), Break::Never), Options::found(Member::default()));
+        cluster.open(Disk::new(Vec::<u8>::new(), Break::Never), Options::found(Member::default()));
         for _ in 1..count {
             cluster.add().await;
         }
@@ -85,7 +85,7 @@ impl Cluster {
 
     /// Takes in a new replica as a learner.
     pub async fn add(&mut self) -> usize {
-        let place = self.open(Disk::new(Vec::new(), Break::Never), Options::join());
+        let place = self.open(Disk::new(Vec::<u8>::new(), Break::Never), Options::join());
         let member = Member { name: format!("n{place}"), addresses: vec![] };
         self.store(0).admit(self.nodes[place], member).await.unwrap();
         place
