@@ -115,7 +115,7 @@ async fn format_2() {
     }
     let raft = txn.open_table(RAFT).unwrap();
     let names: Vec<_> = raft.iter().unwrap().map(|row| row.unwrap().0.value().to_owned()).collect();
-    assert_eq!(names, ["applied", "membership", "node", "purged", "vote"]);
+    assert_eq!(names, ["applied", "generation", "membership", "node", "purged", "vote"]);
     let log = txn.open_table(RAFT_LOG).unwrap();
     let indexes: Vec<_> = log.iter().unwrap().map(|row| row.unwrap().0.value()).collect();
     assert_eq!(indexes, [2, 3, 4, 5, 6, 7], "the leader's first entry, then one for each change");
