@@ -16,6 +16,7 @@ use cairn_wire::remote::{
     Call, Connection, Endpoint, Expect, Outgoing, PORT, PeerId, Refusal, Service, Services, Trust, TrustSet,
     Versions, serve,
 };
+use mdns_sd::{HostnameResolutionEvent, ScopedIp, ServiceDaemon};
 use nix::sched::{CloneFlags, setns};
 use tokio::net::TcpListener;
 
@@ -63,6 +64,7 @@ impl Drop for Lan {
 
 enum Order {
     Announce(Announcement),
+    AnswerForCloud(bool),
     Reach(PeerId),
     End,
 }
@@ -155,6 +157,7 @@ async fn live(
     while let Some(order) = orders.recv().await {
         match order {
             Order::Announce(announcement) => discovery.announce(&announcement).unwrap(),
+            Order::AnswerForCloud(answer) => discovery.answer_for_cloud(answer).unwrap(),
             Order::Reach(node) => {
                 let seen = discovery.seen().borrow().clone();
                 let found = seen.iter().find(|s| s.announcement.node == node);
@@ -168,6 +171,27 @@ async fn live(
             Order::End => return,
         }
     }
+}
+
+/// What somebody at this place of the LAN finds under the cloud's name.
+fn resolved(lan: &Lan, n: usize) -> Vec<Ipv6Addr> {
+    let namespace = File::open(format!("/run/netns/{}", lan.names[n])).unwrap();
+    let looking = std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let daemon = ServiceDaemon::new().unwrap();
+        let events = daemon.resolve_hostname("cairn.local.", Some(PATIENCE.as_millis() as u64)).unwrap();
+        while let Ok(event) = events.recv_timeout(PATIENCE) {
+            if let HostnameResolutionEvent::AddressesFound(_, found) = event {
+                let v6 = |ip: ScopedIp| match ip {
+                    ScopedIp::V6(v6) => Some(*v6.addr()),
+                    _ => None,
+                };
+                return found.into_iter().filter_map(v6).collect();
+            }
+        }
+        Vec::new()
+    });
+    looking.join().unwrap()
 }
 
 #[test]
@@ -205,6 +229,9 @@ fn nodes_find_and_reach_each_other_by_link_local_addresses_alone() {
     nodes[0].wait("a new address is seen", |node| {
         node.sighting(ids[1]).is_some_and(|s| s.addresses.iter().any(|a| a.ip() == added))
     });
+    nodes[1].orders.send(Order::AnswerForCloud(true)).unwrap();
+    assert!(resolved(&lan, 3).contains(&added), "a browser finds the cloud by its name");
+    nodes[1].orders.send(Order::AnswerForCloud(false)).unwrap();
     drop(nodes.remove(1));
     nodes[0].wait("who says good-bye is gone", |node| node.sighting(ids[1]).is_none());
     lan.unplug(3);

@@ -14,6 +14,11 @@ use super::announcement::Announcement;
 
 /// The type of our service.
 const SERVICE: &str = "_cairn._tcp.local.";
+/// What people look for: the cloud, by the one name that all its nodes answer to in turn.
+const FRONT: &str = "_https._tcp.local.";
+const FRONT_NAME: &str = "Cairn";
+const FRONT_HOST: &str = "cairn.local.";
+const FRONT_PORT: u16 = 443;
 /// The most nodes that are seen at a time.
 const SEEN_MAX: usize = 512;
 /// The most addresses that are taken of a node.
@@ -74,6 +79,21 @@ impl Discovery {
         // The name comes from the key, so there is no other to look for.
         service.set_requires_probe(false);
         Ok(self.daemon.register(service)?)
+    }
+
+    /// Answers for the cloud's name, `cairn.local`, beside this node's own, or does not any more. One node of a cloud
+    /// does, and another when that is lost.
+    pub fn answer_for_cloud(&self, answer: bool) -> Result<(), Error> {
+        if !answer {
+            self.daemon.unregister(&format!("{FRONT_NAME}.{FRONT}"))?;
+            return Ok(());
+        }
+        let none: HashMap<String, String> = HashMap::new();
+        let front = ServiceInfo::new(FRONT, FRONT_NAME, FRONT_HOST, "", FRONT_PORT, none)?;
+        let mut front = front.enable_addr_auto();
+        // Who answered before may not have said good-bye: the name is the cloud's, not a node's.
+        front.set_requires_probe(false);
+        Ok(self.daemon.register(front)?)
     }
 
     /// Who is seen, this node among them if it announces itself, as it changes.

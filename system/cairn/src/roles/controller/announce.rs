@@ -1,4 +1,5 @@
-//! Says on every link what cloud this node is of, so that others find it, and whether it holds anything of a user's.
+//! Says on every link what cloud this node is of, so that others find it, and whether it holds anything of a user's. The
+//! node that leads answers for the cloud's name, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,15 @@ use super::in_use::in_use;
 const LOOK: Duration = Duration::from_secs(2);
 /// Runs for ever.
 pub async fn run(cluster: Arc<Cluster>) {
-    let mut said = None;
+    let (mut said, mut answers) = (None, false);
     loop {
+        let leads = cluster.leads();
+        if leads != answers {
+            match cluster.sight().answer_for_cloud(leads) {
+                Ok(()) => answers = leads,
+                Err(error) => tracing::warn!(%error, "the cloud's name is not answered for as it should be"),
+            }
+        }
         match announcement(&cluster) {
             Ok(now) if said.as_ref() != Some(&now) => match cluster.sight().announce(&now) {
                 Ok(()) => said = Some(now),

@@ -20,6 +20,8 @@ const ADDRESSES_INTERVAL: Duration = Duration::from_secs(3);
 pub trait Sight: Send + Sync + 'static {
     /// Says this from now on.
     fn announce(&self, announcement: &Announcement) -> Result<()>;
+    /// Answers for the cloud's name, or does not any more.
+    fn answer_for_cloud(&self, answer: bool) -> Result<()>;
     /// Who is seen.
     fn seen(&self) -> watch::Receiver<Arc<Vec<Sighting>>>;
 }
@@ -27,6 +29,10 @@ pub trait Sight: Send + Sync + 'static {
 impl Sight for Discovery {
     fn announce(&self, announcement: &Announcement) -> Result<()> {
         Ok(Discovery::announce(self, announcement)?)
+    }
+
+    fn answer_for_cloud(&self, answer: bool) -> Result<()> {
+        Ok(Discovery::answer_for_cloud(self, answer)?)
     }
 
     fn seen(&self) -> watch::Receiver<Arc<Vec<Sighting>>> {

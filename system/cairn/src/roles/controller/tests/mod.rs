@@ -82,6 +82,10 @@ impl Sight for Eye {
         Ok(())
     }
 
+    fn answer_for_cloud(&self, _: bool) -> Result<()> {
+        Ok(())
+    }
+
     fn seen(&self) -> watch::Receiver<Arc<Vec<Sighting>>> {
         self.wire.seen.subscribe()
     }
