@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::regions::{AREA, REGION, units};
 
-use crate::Random;
+use crate::{BLOCK, Random};
 
 /// Versions of blocks, by where they begin.
 pub type Content = BTreeMap<u64, u64>;
@@ -24,6 +24,9 @@ pub struct Disk {
     pub boot: u64,
     pub session: u64,
     pub alive: bool,
+    /// Whether it has no room for blocks that it has not.
+    pub full: bool,
+    size: u64,
 }
 
 impl Disk {
@@ -37,11 +40,12 @@ impl Disk {
         view
     }
 
-    pub fn begin(&mut self, epoch: u64) -> Result<(u64, Opened), Failure> {
+    pub fn begin(&mut self, epoch: u64, size: u64) -> Result<(u64, Opened), Failure> {
         if epoch < self.epoch {
             return Err(Failure::Fenced);
         }
         self.epoch = epoch;
+        self.size = size.max(self.size);
         self.session += 1;
         let areas: Vec<u64> = self.marks.keys().copied().collect();
         let intact = areas.is_empty() || self.settled_boot == self.boot;
@@ -52,11 +56,19 @@ impl Disk {
         if self.session != session {
             return Err(Failure::Fenced);
         }
+        assert!(op.range().end <= self.size, "{op:?} is beyond the end");
         match op {
             Op::Write { offset, data } => {
                 self.mark(op, seq);
+                if self.has_no_room(*offset) {
+                    return Err(Failure::Full);
+                }
                 let version = u64::from_le_bytes(data[..8].try_into().unwrap());
                 self.cache.push((*offset, version));
+            }
+            Op::Zero { offset, len, .. } => {
+                self.mark(op, seq);
+                self.cache.extend((*offset..offset + len).step_by(BLOCK as usize).map(|at| (at, 0)));
             }
             Op::Flush => self.flush(),
             Op::Clean(areas) => self.clear(areas.clone(), seq),
@@ -67,7 +79,7 @@ impl Disk {
                 self.clear(areas, seq);
                 self.settled_boot = self.boot;
             }
-            Op::Zero { .. } | Op::Grow(_) => {}
+            Op::Grow(size) => self.size = self.size.max(*size),
         }
         Ok(())
     }
@@ -85,6 +97,9 @@ impl Disk {
         }
         for area in units(&(region * REGION..(region + 1) * REGION), AREA) {
             self.set_mark(area, seq);
+        }
+        if content.iter().any(|(at, version)| *version > 0 && self.has_no_room(*at)) {
+            return Err(Failure::Full);
         }
         let view = self.view();
         let here = view.range(region * REGION..(region + 1) * REGION);
@@ -120,6 +135,10 @@ impl Disk {
         for area in units(&op.range(), AREA) {
             self.set_mark(area, seq);
         }
+    }
+
+    fn has_no_room(&self, at: u64) -> bool {
+        self.full && self.view().get(&at).is_none_or(|version| *version == 0)
     }
 
     fn set_mark(&mut self, area: u64, seq: u64) {

@@ -10,10 +10,10 @@ use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Reading, Swa
 
 use crate::Random;
 use crate::disk::{Content, Disk};
-use crate::guest::Guest;
+use crate::guest::{Asked, Guest};
 
-/// Bytes of the volume.
-pub const SIZE: u64 = 40 << 20;
+/// Bytes of the volume at first.
+const SIZE: u64 = 40 << 20;
 
 /// What happens at some moment.
 pub enum Event {
@@ -53,6 +53,8 @@ pub struct World {
     pub now: u64,
     pub disks: BTreeMap<String, Disk>,
     pub set: ReplicaSet,
+    /// Bytes that the volume shall have.
+    pub size: u64,
     pub store_up: bool,
     pub cut: HashSet<(String, String)>,
     pub writers: Vec<Running>,
@@ -74,6 +76,7 @@ impl World {
             now: 0,
             disks: names.iter().map(|n| (n.clone(), Disk::new())).collect(),
             set: ReplicaSet::new("v", names[..3].iter().cloned()),
+            size: SIZE,
             store_up: true,
             cut: HashSet::new(),
             writers: Vec::new(),
@@ -114,7 +117,7 @@ impl World {
     pub fn start(&mut self, node: &str, epoch: u64, user_since: u64) -> usize {
         let boot = self.disks[node].boot.to_string();
         let term = Term { node: node.into(), boot, epoch, user_since };
-        let core = Writer::new(term, SIZE, self.set.clone());
+        let core = Writer::new(term, self.size, self.set.clone());
         self.writers.push(Running { core, node: node.into(), alive: true, links: BTreeMap::new() });
         let index = self.writers.len() - 1;
         self.guest.current = index;
@@ -123,9 +126,9 @@ impl World {
     }
 
     /// Gives a request to a writer; the guest knows it by its number.
-    pub fn request(&mut self, writer: usize, op: Op) {
-        let (id, actions) = self.writers[writer].core.request(op.clone());
-        self.guest.issued(writer, id, op);
+    pub fn request(&mut self, writer: usize, asked: Asked) {
+        let (id, actions) = self.writers[writer].core.request(asked.op.clone());
+        self.guest.issued(writer, id, asked);
         self.perform(writer, actions);
     }
 
@@ -227,9 +230,9 @@ impl World {
                 }
             }
             Event::Open { writer, node } => {
-                let epoch = self.epoch_of(writer);
+                let (epoch, size) = (self.epoch_of(writer), self.writers[writer].core.size());
                 let result = match self.reaches(writer, &node) {
-                    true => self.disks.get_mut(&node).unwrap().begin(epoch),
+                    true => self.disks.get_mut(&node).unwrap().begin(epoch, size),
                     false => Err(Failure::Broken("away".into())),
                 };
                 self.soon(Event::Opened { writer, node, result });

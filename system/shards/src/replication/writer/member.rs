@@ -54,6 +54,8 @@ pub struct Member {
     pub missed: Marks,
     /// Regions copied to it that it may not have flushed.
     pub copied: Marks,
+    /// The bytes it was asked to have when it was last connected.
+    pub size: u64,
     /// Counts its connections: what is answered on an earlier one says nothing any more.
     pub session: u64,
     /// What is under way, in the order it was sent.
@@ -74,6 +76,7 @@ impl Member {
             link: Link::Down { retry_at: Duration::ZERO },
             missed,
             copied: Marks::default(),
+            size: 0,
             session: 0,
             pending: BTreeMap::new(),
             marked: Vec::new(),

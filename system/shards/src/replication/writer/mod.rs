@@ -101,6 +101,8 @@ pub struct Writer {
     /// How many regions may be copied to replicas that nobody waits for.
     credit: u64,
     touched: Touched,
+    /// Changes that some replicas have and others had no room for; they stand until they are made again.
+    uneven: Vec<Range<u64>>,
     loss: Loss,
     cleaned_at: Duration,
     now: Duration,
@@ -126,6 +128,7 @@ impl Writer {
             copy: None,
             credit: 0,
             touched: Touched::default(),
+            uneven: Vec::new(),
             loss,
             cleaned_at: Duration::ZERO,
             now: Duration::ZERO,
@@ -239,6 +242,11 @@ impl Writer {
                 opened.areas.iter().for_each(|area| member.missed.insert_area(*area, regions));
             }
             member.marked = opened.areas;
+            // The volume may have grown while it was being connected.
+            let (asked, wanted) = (member.size, self.wanted_size());
+            if asked < wanted {
+                self.send(node, Op::Grow(wanted), None, 0..0);
+            }
         }
         self.advance()
     }

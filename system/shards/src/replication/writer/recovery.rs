@@ -46,12 +46,22 @@ impl Writer {
     }
 
     fn connect(&mut self) {
+        let size = self.wanted_size();
         for (node, member) in &mut self.members {
             if matches!(member.link, Link::Down { retry_at } if retry_at <= self.now) {
-                member.link = Link::Opening;
+                (member.link, member.size) = (Link::Opening, size);
                 self.actions.push(Action::Open(node.clone()));
             }
         }
+    }
+
+    /// The bytes that replicas shall have, once what is under way is done.
+    pub(super) fn wanted_size(&self) -> u64 {
+        let grown = self.requests.values().filter_map(|r| match r.op {
+            Op::Grow(size) => Some(size),
+            _ => None,
+        });
+        grown.fold(self.size, u64::max)
     }
 
     /// Waits for the replicas in sync; those that do not come in time are called out of sync, if one is there.
@@ -119,6 +129,7 @@ impl Writer {
                 return self.propose(served);
             }
             self.touched.clear();
+            self.uneven.clear();
             self.loss.serve();
             self.phase = Phase::Serving;
         }

@@ -45,14 +45,25 @@ impl Writer {
                 _ => Ok(()),
             };
             self.touched.touch(&op.range());
+            self.heed_room(&op.range(), full);
             if let Some(number) = flush.filter(|_| result.is_ok()) {
-                let busy: Vec<Range<u64>> = self.requests.values().map(|r| r.op.range()).collect();
+                let under_way = self.requests.values().map(|r| r.op.range());
+                let busy: Vec<Range<u64>> = under_way.chain(self.uneven.iter().cloned()).collect();
                 self.touched.flushed(number, &busy);
             }
             if let (Op::Grow(size), Ok(())) = (&op, &result) {
                 self.size = self.size.max(*size);
             }
             self.actions.push(Action::Complete { request, result });
+        }
+    }
+
+    /// A change has ended: if a replica had no room for it, what it changes is not the same everywhere.
+    fn heed_room(&mut self, range: &Range<u64>, full: bool) {
+        let within = |r: &Range<u64>| range.start <= r.start && r.end <= range.end;
+        self.uneven.retain(|r| !within(r));
+        if full && !range.is_empty() {
+            self.uneven.push(range.clone());
         }
     }
 
