@@ -34,6 +34,7 @@ struct Append<K: Runtime> {
     core: Arc<Core>,
     rows: Vec<(u64, Vec<u8>)>,
     last: u64,
+    truncations: u64,
     flushed: Option<IOFlushed<Types<K>>>,
 }
 
@@ -56,7 +57,7 @@ impl<K: Runtime> Job for Append<K> {
 
     fn done(mut self: Box<Self>, result: Result<(), StoreError>) {
         if result.is_ok() {
-            self.core.tail().flushed(self.last);
+            self.core.tail().flushed(self.last, self.truncations);
         }
         if let Some(flushed) = self.flushed.take() {
             flushed.io_completed(result.map_err(io::Error::other));
@@ -192,8 +193,9 @@ impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
             rows.push((last, saved::encode(&entry).map_err(io::Error::other)?));
             tail.push(entry);
         }
+        let truncations = tail.truncations();
         drop(tail);
-        self.0.disk.put(Append { core: self.0.clone(), rows, last, flushed: Some(callback) });
+        self.0.disk.put(Append { core: self.0.clone(), rows, last, truncations, flushed: Some(callback) });
         Ok(())
     }
 

@@ -9,12 +9,13 @@ use openraft::raft::TransferLeaderRequest;
 use super::group::{Group, Miss};
 use super::image::{self, Image};
 use super::messages::{Piece, Request, Response};
-use super::types::{NodeId, Runtime};
+use super::types::{Runtime, Vote};
 
-/// Which snapshot is being received, and which of its pieces comes next.
+/// Which snapshot is being received, and which of its pieces comes next. A sender counts its snapshots from when it was
+/// started, and never leads the same term as before.
 #[derive(Debug, Default)]
 pub(crate) struct Receiving {
-    from: Option<(NodeId, u64)>,
+    from: Option<(Vote, u64)>,
     next: u64,
 }
 
@@ -40,7 +41,7 @@ impl<K: Runtime> Group<K> {
 
     async fn receive(&self, piece: Piece) -> Response<K> {
         let mut receiving = self.receiving.lock().await;
-        let from = Some((piece.vote.leader_id.node_id, piece.transfer));
+        let from = Some((piece.vote, piece.transfer));
         if piece.number == 0 {
             *receiving = Receiving { from, next: 0 };
         }

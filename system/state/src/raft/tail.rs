@@ -18,6 +18,8 @@ pub(crate) struct Tail {
     entries: BTreeMap<u64, LogEntry>,
     bytes: usize,
     flushed: u64,
+    /// How often it was truncated: what was on its way to the disk before is not what has that index now.
+    truncations: u64,
     pub last: Option<LogId>,
     pub purged: Option<LogId>,
     pub vote: Option<Vote>,
@@ -45,9 +47,16 @@ impl Tail {
         }
     }
 
-    /// Is told that the log is on stable media up to here.
-    pub(crate) fn flushed(&mut self, upto: u64) {
-        self.flushed = self.flushed.max(upto);
+    /// How often it was truncated.
+    pub(crate) fn truncations(&self) -> u64 {
+        self.truncations
+    }
+
+    /// Is told that the log, as it was after so many truncations, is on stable media up to here.
+    pub(crate) fn flushed(&mut self, upto: u64, truncations: u64) {
+        if truncations == self.truncations {
+            self.flushed = self.flushed.max(upto);
+        }
         while self.entries.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
             match self.entries.first_key_value() {
                 Some((index, _)) if *index <= self.flushed => self.drop_first(),
@@ -64,6 +73,7 @@ impl Tail {
 
     /// Forgets what is after this.
     pub(crate) fn truncate(&mut self, after: Option<LogId>) {
+        self.truncations += 1;
         let next = after.map_or(0, |l| l.index + 1);
         for entry in self.entries.split_off(&next).values() {
             self.bytes -= weight(entry);
@@ -92,5 +102,33 @@ impl Tail {
             Vec::new()
         };
         (found, first.min(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+
+    use super::super::types::LeaderId;
+    use super::*;
+
+    fn entry(term: u64, index: u64) -> LogEntry {
+        let log_id = LogId { leader_id: LeaderId { term, node_id: 1 }, index };
+        LogEntry { log_id, payload: EntryPayload::Blank }
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_is_kept_whatever_was_flushed_before_a_truncation() {
+        let mut tail = Tail::default();
+        let before = tail.truncations();
+        (1..=900).for_each(|index| tail.push(entry(1, index)));
+        tail.truncate(Some(entry(1, 1).log_id));
+        (2..=900).for_each(|index| tail.push(entry(2, index)));
+        // The disk has just written what was truncated since.
+        tail.flushed(900, before);
+        let (found, from_disk) = tail.read(2, 901);
+        assert_eq!((found.len(), from_disk), (899, 1));
+        tail.flushed(900, tail.truncations());
+        assert_eq!(tail.read(2, 901).0.len(), KEPT_MAX);
     }
 }

@@ -6,7 +6,8 @@
 //! linearizable (checked by stateright), no write done twice, the watches without gap, no lease ended that was just
 //! kept alive, all replicas equal in the end, and once the faults stop, every node must serve within bounded time.
 //!
-//! `CAIRN_SIM_SEED=n` runs that one; `CAIRN_SIM_RUNS=n` as many, `CAIRN_SIM_FROM=n` from there on.
+//! `CAIRN_SIM_SEED=n` runs that one (and with `CAIRN_SIM_SHOW=1` shows it, the engine's words as `RUST_LOG` says);
+//! `CAIRN_SIM_RUNS=n` as many, `CAIRN_SIM_FROM=n` from there on.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should panic")]
 
 mod channel;
@@ -15,14 +16,16 @@ mod channel;
 mod disk;
 mod faults;
 mod follow;
+#[path = "../common/history.rs"]
+mod history;
 mod lessee;
-mod model;
 mod run;
 mod runtime;
 mod world;
 
-use std::sync::Mutex;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 
 use run::{Tally, run};
 
@@ -33,20 +36,47 @@ const RUNS: u64 = 10_000;
 const FAILED_MAX: usize = 5;
 
 /// Seeds that have found something, each with what it was.
-const KEPT: &[(u64, &str)] = &[];
+const KEPT: &[(u64, &str)] =
+    &[(2657, "a replica in the place of a lost one answered what was meant for the lost one")];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+thread_local! {
+    /// The last panic on this thread: most are in tasks, which end without a word.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 fn outcome(seed: u64) -> Result<Tally, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANIC.set(Some(info.to_string()));
+            before(info);
+        }));
+    });
+    PANIC.set(None);
     let caught = std::panic::catch_unwind(|| run(seed));
-    caught.unwrap_or_else(|_| Err("it panicked".into()))
+    match PANIC.take() {
+        Some(panic) => Err(panic),
+        None => caught.unwrap_or_else(|_| Err("it panicked".into())),
+    }
+}
+
+/// With CAIRN_SIM_SHOW, what the engine says of one run is printed.
+fn show() {
+    if std::env::var("CAIRN_SIM_SHOW").is_ok() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
 }
 
 #[test]
 fn many_histories_are_linearizable_and_live() {
     if let Some(seed) = number("CAIRN_SIM_SEED") {
+        show();
         println!("{:?}", outcome(seed).unwrap_or_else(|e| panic!("seed {seed}: {e}")));
         return;
     }

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use cairn_state::{Compare, LocalStore, Op as StoreOp, Options, Revision, StoreError, Txn, TxnOutcome};
+use cairn_state::{Options, Revision, Store};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::disk::Content;
-use crate::follow::{self, Written};
+use crate::follow;
+use crate::history::{History, Op, Ret, Written, ask};
 use crate::lessee;
-use crate::model::{History, Op, Ret};
 use crate::runtime::{begin, below, live};
 use crate::world::{NODES, World, member};
 
@@ -65,8 +65,10 @@ pub fn run(seed: u64) -> Result<Tally, String> {
             println!("{history:#?}");
         }
         agree(&world)?;
-        let written = Written::read(&world).await?;
-        written.follows(&seen?)?;
+        let (store, _) = world.store(0).ok_or("a node is down in the calm")?;
+        let watch = store.watch("", Revision(0)).await.map_err(|e| e.to_string())?;
+        let written = Written::read(watch, Duration::from_millis(1)).await?;
+        follow::agrees(&written, &seen?)?;
         if !history.linearizable(&written) {
             return Err(format!("not linearizable: {history:?}"));
         }
@@ -108,36 +110,6 @@ fn founded() -> Result<Vec<Content>, String> {
         })
     };
     DISKS.get_or_init(found).clone()
-}
-
-fn key(key: u8) -> String {
-    format!("k/{key}")
-}
-
-fn txn(op: &Op) -> Txn {
-    let put = |k: u8, value: u64| StoreOp::Put { key: key(k), value: value.to_string().into(), lease: None };
-    match op {
-        Op::Put(k, value) => Txn { compares: vec![], ops: vec![put(*k, *value)] },
-        Op::Swap(k, at, value) => {
-            Txn { compares: vec![Compare::Modified(key(*k), Revision(*at))], ops: vec![put(*k, *value)] }
-        }
-        Op::Delete(k) => Txn { compares: vec![], ops: vec![StoreOp::Delete { key: key(*k) }] },
-        Op::Get(_) => Txn::default(),
-    }
-}
-
-async fn ask(store: &LocalStore, op: &Op) -> Result<Ret, StoreError> {
-    if let Op::Get(k) = op {
-        store.catch_up().await?;
-        let snapshot = store.snapshot()?;
-        let entry = snapshot.get(&key(*k))?;
-        let found = entry.map(|e| (String::from_utf8_lossy(&e.value).parse().unwrap_or(0), e.modified.0));
-        return Ok(Ret::Found(found, snapshot.revision().0));
-    }
-    Ok(match store.commit(txn(op)).await? {
-        TxnOutcome::Committed(at) => Ret::Committed(at.0),
-        TxnOutcome::Conflict => Ret::Conflict,
-    })
 }
 
 /// Asks one thing of one node, and notes it. `None`: it is not known what became of it.

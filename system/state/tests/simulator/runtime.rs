@@ -57,6 +57,7 @@ thread_local! {
 
 /// Begins a simulation on this thread.
 pub fn begin(seed: u64) {
+    LIFE.set(None);
     START.set(Some(tokio::time::Instant::now()));
     DICE.set(Dice(seed));
 }
@@ -88,13 +89,20 @@ impl<F: Future> Future for Living<F> {
             life.waiting.lock().unwrap().push(cx.waker().clone());
             return Poll::Pending;
         }
-        let outer = LIFE.replace(self.life.clone());
-        let polled = match &mut self.future {
+        let _within = Within(LIFE.replace(self.life.clone()));
+        match &mut self.future {
             Some(future) => future.as_mut().poll(cx),
             None => Poll::Pending,
-        };
-        LIFE.set(outer);
-        polled
+        }
+    }
+}
+
+/// While it is there, another life is lived on this thread; then this one again, also after a panic.
+struct Within(Option<Arc<Life>>);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        LIFE.set(self.0.take());
     }
 }
 

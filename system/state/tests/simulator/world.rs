@@ -81,10 +81,11 @@ fn lost(why: &str) -> NotReached {
 impl Network for Wires {
     async fn call(&self, to: NodeId, _: &Member, request: Bytes) -> Result<Bytes, NotReached> {
         let world = self.world.upgrade().ok_or_else(|| lost("the world has ended"))?;
+        // Whoever is at that place gets it, also one that has come in the place of whom it was meant for.
         let to = world.place_of(to).ok_or_else(|| lost("no such node"))?;
         world.travel(self.from, to).await?;
         // A carrier may double what the protocol stands, but not orders: see `Network::call`.
-        let protocol = request.get(1).is_some_and(|kind| *kind <= LAST_OF_THE_PROTOCOL);
+        let protocol = request.get(3).is_some_and(|kind| *kind <= LAST_OF_THE_PROTOCOL);
         if protocol && below(100) < world.weather.lock().unwrap().doubled {
             tokio::spawn(arrive(world.clone(), self.from, to, request.clone()));
         }

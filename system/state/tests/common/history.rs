@@ -4,14 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::follow::Written;
+use cairn_state::{
+    Compare, Event, LocalStore, Op as StoreOp, Revision, StoreError, Txn, TxnOutcome, WatchStream,
+};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
+
+/// The search goes as deep as there are calls.
+const SEARCH_STACK_BYTES: usize = 64 << 20;
 
 /// How long an order is looked for.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
 
 /// What a client asks for. Values are never the same twice.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     Put(u8, u64),
     /// Puts if the key was last put at this revision (0: is absent).
@@ -21,7 +28,7 @@ pub enum Op {
 }
 
 /// What it is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ret {
     Committed(u64),
     Conflict,
@@ -90,6 +97,76 @@ impl SequentialSpec for Plain {
     }
 }
 
+fn key(key: u8) -> String {
+    format!("k/{key}")
+}
+
+fn txn(op: &Op) -> Txn {
+    let put = |k: u8, value: u64| StoreOp::Put { key: key(k), value: value.to_string().into(), lease: None };
+    match op {
+        Op::Put(k, value) => Txn { compares: vec![], ops: vec![put(*k, *value)] },
+        Op::Swap(k, at, value) => {
+            Txn { compares: vec![Compare::Modified(key(*k), Revision(*at))], ops: vec![put(*k, *value)] }
+        }
+        Op::Delete(k) => Txn { compares: vec![], ops: vec![StoreOp::Delete { key: key(*k) }] },
+        Op::Get(_) => Txn::default(),
+    }
+}
+
+/// Asks a store.
+pub async fn ask(store: &LocalStore, op: &Op) -> Result<Ret, StoreError> {
+    if let Op::Get(k) = op {
+        store.catch_up().await?;
+        let snapshot = store.snapshot()?;
+        let entry = snapshot.get(&key(*k))?;
+        let found = entry.map(|e| (String::from_utf8_lossy(&e.value).parse().unwrap_or(0), e.modified.0));
+        return Ok(Ret::Found(found, snapshot.revision().0));
+    }
+    Ok(match store.commit(txn(op)).await? {
+        TxnOutcome::Committed(at) => Ret::Committed(at.0),
+        TxnOutcome::Conflict => Ret::Conflict,
+    })
+}
+
+/// All that was ever written, in the end.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub events: Vec<Event>,
+    /// The revision of each value that clients have put.
+    values: BTreeMap<u64, u64>,
+    /// The revisions of keys that are not the clients'.
+    foreign: Arc<BTreeSet<u64>>,
+}
+
+impl Written {
+    /// What a watch from the beginning tells, until it is silent for so long. No value may be put twice.
+    pub async fn read(mut watch: WatchStream, silence: Duration) -> Result<Written, String> {
+        let mut events = Vec::new();
+        while let Ok(Some(event)) = tokio::time::timeout(silence, watch.next()).await {
+            events.push(event.map_err(|e| e.to_string())?);
+        }
+        Written::of(events)
+    }
+
+    pub fn of(events: Vec<Event>) -> Result<Written, String> {
+        let (mut values, mut foreign) = (BTreeMap::new(), BTreeSet::new());
+        for event in &events {
+            let at = event.revision().0;
+            match event {
+                Event::Put(entry) if entry.key.starts_with("k/") => {
+                    let value = String::from_utf8_lossy(&entry.value).parse().map_err(|e| format!("{e}"))?;
+                    if let Some(before) = values.insert(value, at) {
+                        return Err(format!("{value} was put once, but at {before} and at {at}"));
+                    }
+                }
+                Event::Delete { key, .. } if key.starts_with("k/") => {}
+                _ => drop(foreign.insert(at)),
+            }
+        }
+        Ok(Written { events, values, foreign: Arc::new(foreign) })
+    }
+}
+
 /// The history of a run, in the order of time.
 #[derive(Debug, Default)]
 pub struct History {
@@ -125,7 +202,7 @@ impl History {
     /// that was ever put: a call without an answer has been done at that revision, some time before the end, or
     /// never. (A removal leaves no value: it may have been done or not.)
     pub fn linearizable(&self, written: &Written) -> bool {
-        let plain = Plain { foreign: written.foreign(), ..Plain::default() };
+        let plain = Plain { foreign: written.foreign.clone(), ..Plain::default() };
         let mut tester = LinearizabilityTester::new(plain);
         let mut late = Vec::new();
         for (at, (thread, step)) in self.events.iter().enumerate() {
@@ -136,7 +213,7 @@ impl History {
                     tester.on_invoke(*thread, op.clone()).unwrap();
                 }
                 Step::Call(op @ (Op::Put(_, value) | Op::Swap(_, _, value))) => {
-                    if let Some(revision) = written.at(*value) {
+                    if let Some(&revision) = written.values.get(value) {
                         tester.on_invoke(*thread, op.clone()).unwrap();
                         late.push((*thread, Ret::Committed(revision)));
                     }
@@ -150,9 +227,10 @@ impl History {
         }
         // The search for an order that is not there may take for ever; one that is there is found at once.
         let (found, result) = mpsc::channel();
-        std::thread::spawn(move || {
+        let search = move || {
             let _ = found.send(tester.is_consistent());
-        });
+        };
+        std::thread::Builder::new().stack_size(SEARCH_STACK_BYTES).spawn(search).unwrap();
         result.recv_timeout(SEARCH_MAX).unwrap_or(false)
     }
 }
