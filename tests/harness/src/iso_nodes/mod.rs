@@ -62,8 +62,8 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     ensure!(paths.iso().is_file(), "there is no {}: build it by: cargo iso", paths.iso().display());
     let mut stages = Stages::start(paths)?;
     let fleet = Fleet::new(paths, options, &interrupt);
-    let parts = options.parts.iter();
-    let shown = parts.map(|part| stages.run(part.title(), |_| part.show(&fleet))).collect::<Result<()>>();
+    let mut parts = options.parts.iter();
+    let shown = parts.try_for_each(|part| stages.run(part.title(), |_| part.show(&fleet)));
     say(&stages.summary());
     if options.keep || shown.is_err() {
         say(&format!("the machines are left as they are; their consoles are in {}", fleet.dir().display()));
