@@ -1,5 +1,7 @@
 //! The machines: switched on and off, looked at by their consoles, and asked by the API as the administrator would.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -20,8 +22,8 @@ use crate::cloud::Access;
 /// The instance's name and the first three bytes of its LAN.
 const INSTANCE: &str = "iso";
 const PREFIX: &str = "10.216.0";
-/// How often is looked whether a point is reached: the error of a time.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often is looked whether a point is reached: the error of a time. Each look costs the nodes some work.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Machines on a LAN of their own, all from the same ISO.
 pub struct Fleet<'a> {
@@ -29,13 +31,15 @@ pub struct Fleet<'a> {
     options: &'a Options,
     interrupt: &'a Interrupt,
     dir: PathBuf,
+    /// Each node's own: clocks may differ. A password costs a node more than all else that it is asked.
+    tokens: RefCell<BTreeMap<u8, String>>,
 }
 
 impl<'a> Fleet<'a> {
     /// The machines of this checkout, on or off.
     pub fn new(paths: &'a Paths, options: &'a Options, interrupt: &'a Interrupt) -> Fleet<'a> {
         let dir = paths.workspace().join("target/iso-nodes");
-        Fleet { paths, options, interrupt, dir }
+        Fleet { paths, options, interrupt, dir, tokens: RefCell::default() }
     }
 
     /// Their folder.
@@ -45,6 +49,7 @@ impl<'a> Fleet<'a> {
 
     /// Cuts the power of all, and removes what they had.
     pub fn clean(&self) -> Result<()> {
+        self.tokens.borrow_mut().clear();
         EmulatedCloud::there(INSTANCE, PREFIX, &self.dir).clean()
     }
 
@@ -61,6 +66,7 @@ impl<'a> Fleet<'a> {
 
     /// Switches the first `count` on, those that are not, in one moment; `clock` is what theirs says then. Gives when.
     pub fn switch_on(&self, count: u8, clock: Option<&str>) -> Result<Instant> {
+        ensure!(!self.interrupt.seen(), "interrupted");
         let clock = clock.map(vm::clock).transpose()?;
         let nodes = self.first(count);
         let on = Instant::now();
@@ -83,14 +89,14 @@ impl<'a> Fleet<'a> {
     /// Waits until this holds, and gives how long that took since `from`.
     pub fn wait(&self, what: &str, from: Instant, holds: impl Fn() -> Result<()>) -> Result<Duration> {
         let since = Instant::now();
-        while let Err(wrong) = holds() {
+        loop {
             ensure!(!self.interrupt.seen(), "interrupted");
+            let Err(wrong) = holds() else { return Ok(from.elapsed()) };
             if since.elapsed() > Duration::from_secs(self.options.limit) {
                 bail!("no {what} within {} s: {wrong:#}", self.options.limit);
             }
             sleep(LOOK);
         }
-        Ok(from.elapsed())
     }
 
     /// Whether the API of any of the first `count` answers.
@@ -115,7 +121,6 @@ impl<'a> Fleet<'a> {
     pub fn is_one_cloud(&self, count: u8) -> Result<()> {
         let nodes = self.first(count);
         nodes.check_on()?;
-        nodes.check_api()?;
         let mut clouds = Vec::new();
         for node in nodes.nodes() {
             let overview = self.overview(node.number()).with_context(|| node.name())?;
@@ -129,7 +134,9 @@ impl<'a> Fleet<'a> {
 
     /// The cloud as a node sees it.
     pub fn overview(&self, number: u8) -> Result<Value> {
-        self.call("GET", number, "", None)?.json()
+        let reply = self.call("GET", number, "", None)?;
+        ensure!(reply.status == 200, "the cloud is not shown: {} {}", reply.status, reply.body);
+        reply.json()
     }
 
     /// The number of the node that leads, as one of them knows it.
@@ -171,14 +178,30 @@ impl<'a> Fleet<'a> {
         Console::parse(&self.screen(number)?).with_context(|| format!("node {number} shows no address yet"))
     }
 
-    /// A call of a node's own API, by a token that it gave itself: clocks may differ.
+    /// How the cloud is reached, from the consoles if that was not read yet.
+    fn access(&self) -> Result<Access> {
+        let first = self.first(1);
+        Access::load(&first.access_dir()).or_else(|_| {
+            self.first(self.count()).write_access()?;
+            Access::load(&first.access_dir())
+        })
+    }
+
+    /// A call of a node's own API.
     fn call(&self, method: &str, number: u8, path: &str, body: Option<&Value>) -> Result<Reply> {
-        let access = Access::load(&self.first(1).access_dir())?;
-        let url = self.console(number)?.url;
-        let token = token(&access, &url)?;
+        let (access, url) = (self.access()?, self.console(number)?.url);
+        let known = self.tokens.borrow().get(&number).cloned();
+        let token = known.map_or_else(|| token(&access, &url), Ok)?;
         let request = Request::new(method, &format!("{url}/appliance/v1/cluster{path}"), &access.ca());
         let request = request.token(&token);
-        body.into_iter().fold(request, Request::json).send()
+        let reply = body.into_iter().fold(request, Request::json).send()?;
+        let mut tokens = self.tokens.borrow_mut();
+        if reply.status == 401 {
+            tokens.remove(&number)
+        } else {
+            tokens.insert(number, token)
+        };
+        Ok(reply)
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Options {
     /// Leave the machines on
     #[arg(long)]
     pub keep: bool,
+    /// Only remove what an earlier run has left
+    #[arg(long, conflicts_with = "keep")]
+    pub clean: bool,
 }
 
 /// What is shown.
@@ -59,14 +62,20 @@ const WAITS: Duration = Duration::from_secs(20);
 /// Runs the parts, on the ISO that was built before.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let interrupt = Interrupt::listen()?;
+    let fleet = Fleet::new(paths, options, &interrupt);
+    if options.clean {
+        return fleet.clean();
+    }
     ensure!(paths.iso().is_file(), "there is no {}: build it by: cargo iso", paths.iso().display());
     let mut stages = Stages::start(paths)?;
-    let fleet = Fleet::new(paths, options, &interrupt);
     let mut parts = options.parts.iter();
     let shown = parts.try_for_each(|part| stages.run(part.title(), |_| part.show(&fleet)));
     say(&stages.summary());
     if options.keep || shown.is_err() {
-        say(&format!("the machines are left as they are; their consoles are in {}", fleet.dir().display()));
+        let dir = fleet.dir().display();
+        say(&format!(
+            "the machines are left as they are (--clean removes them); their consoles are in {dir}"
+        ));
         return shown;
     }
     fleet.clean()?;
