@@ -10,7 +10,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use cairn_cluster::membership::{JoinPolicy, Otherwise};
 use cairn_gateway::{ApiError, ApiResult, Body, Caller};
-use cairn_state::Abort;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -101,7 +100,7 @@ pub async fn policy(
 ) -> ApiResult<StatusCode> {
     caller.require_admin()?;
     let closed = JoinPolicy { open_until: None, otherwise: policy.otherwise };
-    cluster.store.transact(|tx| Ok::<_, Abort>(tx.put(&closed)?)).await?;
+    cluster.store.transact(|tx| tx.put(&closed)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
