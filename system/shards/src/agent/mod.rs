@@ -1,16 +1,16 @@
 //! The node side: the storage process. It makes the disks and sockets of this node match the volumes' specs, and
 //! reports what it sees.
 //!
-//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`shared_plan`] and
-//! [`shared`] do so for volumes that have replicas on several nodes. Everything that
+//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`replicated_plan`] and
+//! [`replicated`] do so for volumes that have replicas on several nodes. Everything that
 //! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
 
 mod disks;
 mod plan;
 mod reconcile;
+mod replicated;
+mod replicated_plan;
 mod report;
-mod shared;
-mod shared_plan;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -12,8 +12,8 @@ use cairn_state::{Fault, StoreError, StoreExt};
 use tokio::task::spawn_blocking;
 
 use super::reconcile::{Volumes, blocking};
+use super::replicated_plan::{Origin, Plan, Seen, Step, plan};
 use super::report;
-use super::shared_plan::{Origin, Plan, Seen, Step, plan};
 use crate::blk::Export;
 use crate::fsio;
 use crate::media::{self, Media, Switch};
