@@ -230,7 +230,7 @@ impl World {
                 }
             }
             Event::Open { writer, node } => {
-                let (epoch, size) = (self.epoch_of(writer), self.writers[writer].core.size());
+                let (epoch, size) = (self.epoch_of(writer), self.writers[writer].core.wanted_size());
                 let result = match self.reaches(writer, &node) {
                     true => self.disks.get_mut(&node).unwrap().begin(epoch, size),
                     false => Err(Failure::Broken("away".into())),

@@ -55,8 +55,8 @@ impl Writer {
         }
     }
 
-    /// The bytes that replicas shall have, once what is under way is done.
-    pub(super) fn wanted_size(&self) -> u64 {
+    /// The bytes that replicas shall have, once what is under way is done: with so many one is opened.
+    pub fn wanted_size(&self) -> u64 {
         let grown = self.requests.values().filter_map(|r| match r.op {
             Op::Grow(size) => Some(size),
             _ => None,
