@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, anyhow};
 use image_builder::Paths;
 
-use super::{Node, wait_up};
+use super::{Node, wait_shown, wait_up};
 
 /// The most nodes of one instance.
 const MAX: u8 = 9;
@@ -50,7 +50,7 @@ impl Cluster {
         // Only the founder's shows the secret; the first one's shows the address to use.
         let mut screens = String::new();
         for node in self.nodes.iter().rev() {
-            screens += &node.screen()?;
+            screens += &wait_shown(node)?;
         }
         first.write_access(&screens)
     }

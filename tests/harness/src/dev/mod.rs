@@ -125,7 +125,20 @@ pub fn prepare(stages: &mut Stages) -> Result<()> {
 pub fn start(node: &Node, binary: &Path) -> Result<()> {
     node.start(binary)?;
     wait_up(node)?;
-    node.write_access(&node.screen()?)
+    node.write_access(&wait_shown(node)?)
+}
+
+/// Waits until the console of a node whose API answers shows where: another role draws it, from what it is told.
+fn wait_shown(node: &Node) -> Result<String> {
+    let since = Instant::now();
+    loop {
+        let screen = node.screen();
+        match screen {
+            Ok(screen) if screen.contains("CAIRN-CONSOLE url=") => return Ok(screen),
+            other if since.elapsed() > UP_MAX => return other.context("the console shows no address"),
+            _ => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
 }
 
 /// Waits until the API of a node that was started answers.
