@@ -2,6 +2,8 @@
 //! what others have said, not with a certificate that has ended, not by nonsense. And the cloud goes on answering.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,33 +15,22 @@ use cairn_cluster::join::{SERVICE, service::JoinService};
 use cairn_cluster::membership::service::{self, MemberService};
 use cairn_cluster::membership::{JoinPolicy, Member, Otherwise, change};
 use cairn_cluster::token::TokenRecord;
-use cairn_cluster::{Authority, NodeKey, Token};
+use cairn_cluster::{Authority, Token};
 use cairn_state::LocalStore;
 use cairn_wire::remote::{
-    self, Code, Connection, Endpoint, Error as WireError, Expect, PeerId, REPLICAS, ReplicaService, Services,
-    Trust, TrustSet, Versions,
+    self, Code, Connection, Error as WireError, Expect, PeerId, REPLICAS, ReplicaService, Services,
 };
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use common::Node;
+
 const WITHIN: Duration = Duration::from_secs(10);
 /// How many mutilated handshakes are tried; each from a seed of its own, which a failure names.
 const FUZZED: u64 = 150;
 
-struct Node {
-    key: NodeKey,
-    endpoint: Endpoint,
-}
-
 impl Node {
-    fn new() -> Node {
-        let key = NodeKey::generate().unwrap();
-        let credentials = key.credentials(key.self_signed().unwrap()).unwrap();
-        let trust = Trust::new(TrustSet::default());
-        Node { key, endpoint: Endpoint { credentials, trust, versions: Versions::OURS } }
-    }
-
     async fn apply(&self, to: SocketAddr, token: Option<&Token>) -> Result<Applied, Error> {
         apply(&self.endpoint, &[to], Expect::Anyone, &application(), token).await
     }

@@ -1,6 +1,8 @@
 //! Nodes join over loopback, under each policy: the first founds, the others ask.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +12,19 @@ use cairn_cluster::join::messages::{Answer, Application};
 use cairn_cluster::join::{SERVICE, applicant::Doubt, service::JoinService};
 use cairn_cluster::membership::{JoinPolicy, Member, MemberState, Otherwise, Request, change};
 use cairn_cluster::token::TokenRecord;
-use cairn_cluster::{Authority, Belonging, NodeKey, Token};
+use cairn_cluster::{Authority, Belonging, Token};
 use cairn_state::{LocalStore, Tx};
 use cairn_wire::remote::{
-    self, Call, Code, Connection, Endpoint, Error as WireError, Expect, Outgoing, PeerId, Refusal, Service,
-    Services, Trust, TrustSet, Versions,
+    self, Call, Code, Connection, Error as WireError, Expect, Outgoing, PeerId, Refusal, Service, Services,
 };
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 
+use common::Node;
+
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// A node that is of no cloud yet.
-struct Node {
-    key: NodeKey,
-    endpoint: Endpoint,
-}
-
 impl Node {
-    fn new() -> Node {
-        let key = NodeKey::generate().unwrap();
-        let credentials = key.credentials(key.self_signed().unwrap()).unwrap();
-        let trust = Trust::new(TrustSet::default());
-        Node { key, endpoint: Endpoint { credentials, trust, versions: Versions::OURS } }
-    }
-
     async fn apply(&self, to: SocketAddr, token: Option<&Token>) -> Result<Applied, Error> {
         let application =
             Application { release: "0.1.0".into(), addresses: vec!["192.0.2.1:4600".parse().unwrap()] };
