@@ -53,9 +53,7 @@ pub struct Options {
 
 /// Runs the tests against the cloud that runs.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
-    let seed = options.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos().into())
-    });
+    let seed = seed(options.seed);
     eprintln!("faults: seed {seed}");
     let mut random = Random::new(seed);
     let target = Target::new(paths, options);
@@ -129,6 +127,12 @@ pub fn verify(scene: &Scene, from: u64, to: u64) -> Result<()> {
     let read = login.run(&load::read_script(from, to))?;
     ensure!(read.trim() == "same", "the guest's flushed blocks are not as written: {}", read.trim());
     Ok(())
+}
+
+/// The seed that was given, or a new one.
+pub fn seed(given: Option<u64>) -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH);
+    given.unwrap_or_else(|| now().map_or(1, |d| d.subsec_nanos().into()))
 }
 
 /// A small generator of reproducible random numbers (xorshift64).

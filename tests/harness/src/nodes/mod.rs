@@ -10,14 +10,13 @@ mod moves;
 mod twice;
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use image_builder::Paths;
 
 use crate::dev::{self, Cluster};
-use crate::faults::Random;
+use crate::faults::{self, Random};
 use crate::tour::{Guest, Inventory, Scene, names, step};
 use cloud::Cloud;
 
@@ -78,9 +77,7 @@ pub fn clean(paths: &Paths) -> Result<()> {
 
 /// Starts the nodes (those that run go on) and shows all that is asked for.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
-    let seed = options.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.subsec_nanos().into())
-    });
+    let seed = faults::seed(options.seed);
     eprintln!("nodes: seed {seed}");
     let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
     let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
@@ -124,7 +121,7 @@ fn acts(options: &Options, cloud: &Cloud, scene: &mut Scene, random: &mut Random
             }
         }
     }
-    step("every flushed block of the whole run", || crate::faults::verify(scene, 0, next))
+    step("every flushed block of the whole run", || faults::verify(scene, 0, next))
 }
 
 /// Repeats a loss; each takes the number of the next block to write and gives the one after its last.
