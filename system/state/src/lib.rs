@@ -29,7 +29,7 @@ pub use kv::{
     WatchStream,
 };
 pub use mirror::Mirror;
-pub use raft::{Member, Network, NodeId, NotReached, Status, Timing};
+pub use raft::{Member, Network, NodeId, NotReached, Status, Timing, is_witness};
 pub use reconcile::{Fault, Reconciler, ReconcilerStatus};
 pub use record::{Index, Record, StoreExt};
 pub use report::{Reporter, RoleStatus};

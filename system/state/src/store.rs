@@ -20,8 +20,8 @@ use crate::engine::layout::failed;
 use crate::engine::{self, Clock, Command, Core, Limits, Reply, Snapshot};
 use crate::kv::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, WatchStream};
 use crate::raft::{
-    self, Birth, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Saved, Status, Timing,
-    Tokio,
+    self, Birth, Caller, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Saved, Status,
+    Timing, Tokio,
 };
 
 /// How many requests may wait for an answer; more wait for a place.
@@ -48,6 +48,16 @@ impl Options {
     /// A new file waits for a group to take it in.
     pub fn join() -> Options {
         Options::new(Birth::Waits)
+    }
+
+    /// A new file waits for a group to take it in as its witness: it votes, and keeps of the log what it cannot read.
+    pub fn witness() -> Options {
+        Options::new(Birth::WaitsAsWitness)
+    }
+
+    /// Whether a new file becomes a witness's.
+    pub fn is_witness(&self) -> bool {
+        matches!(self.birth, Birth::WaitsAsWitness)
     }
 
     fn new(birth: Birth) -> Options {
@@ -293,6 +303,13 @@ impl LocalStore {
         self.replica()?.change(Change::Lead(to)).await
     }
 
+    /// With what is sealed that a witness is given, and opened when it gives it back: the same key on every member,
+    /// and for the life of the witness. Without it nothing is sent to a witness.
+    pub fn seal_with(&self, key: &[u8; 32]) -> Result<(), StoreError> {
+        self.core()?.seal.set(key);
+        Ok(())
+    }
+
     /// Where the requests of other replicas are answered. It does not keep the store open.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint(Arc::downgrade(&self.inner))
@@ -319,8 +336,17 @@ pub struct Endpoint(Weak<Inner>);
 impl Endpoint {
     /// Answers a request, which the other's [`Network`] has carried here. `None` if the store is closed.
     pub async fn serve(&self, request: Bytes) -> Option<Bytes> {
+        self.answer(request, Caller::Node).await
+    }
+
+    /// Answers a request of the group's witness, which may do little.
+    pub async fn serve_witness(&self, request: Bytes) -> Option<Bytes> {
+        self.answer(request, Caller::Witness).await
+    }
+
+    async fn answer(&self, request: Bytes, caller: Caller) -> Option<Bytes> {
         let replica = self.0.upgrade()?.replica.clone()?;
-        Some(replica.serve(request).await)
+        Some(replica.serve(request, caller).await)
     }
 }
 

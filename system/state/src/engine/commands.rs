@@ -3,6 +3,7 @@
 //! The same command on the same state has the same effect on every node: no clock, no randomness, no knowledge of
 //! the node. The log and the wire carry them in postcard, so variants and fields are only ever added at the end.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{apply, end_lease, weight};
@@ -24,6 +25,8 @@ pub enum Command {
     Revoke(LeaseId),
     /// Does a transaction, unless it was done before under this ticket: then it is answered as it was.
     Once(Ticket, Txn),
+    /// One of the others, as a witness is given it: only members can read it. No state machine ever meets it.
+    Sealed(Bytes),
 }
 
 impl std::fmt::Display for Command {
@@ -32,6 +35,7 @@ impl std::fmt::Display for Command {
             Command::Txn(txn) | Command::Once(_, txn) => write!(f, "txn of {} operations", txn.ops.len()),
             Command::Grant { ttl_ms } => write!(f, "lease of {ttl_ms} ms"),
             Command::Revoke(lease) => write!(f, "end of lease {}", lease.0),
+            Command::Sealed(bytes) => write!(f, "{} sealed bytes", bytes.len()),
         }
     }
 }
@@ -42,6 +46,7 @@ impl Command {
         match self {
             Command::Txn(txn) | Command::Once(_, txn) => weight(txn),
             Command::Grant { .. } | Command::Revoke(_) => 16,
+            Command::Sealed(bytes) => bytes.len(),
         }
     }
 }
@@ -97,6 +102,9 @@ fn perform(tables: &mut Tables, command: Command, effects: &mut Effects) -> Resu
         Command::Txn(txn) | Command::Once(_, txn) => apply(tables, txn, &mut effects.events).map(Reply::Txn),
         Command::Grant { ttl_ms } => grant(tables, ttl_ms, effects).map(Reply::Granted),
         Command::Revoke(lease) => revoke(tables, lease, effects),
+        Command::Sealed(_) => {
+            Err(StoreError::Storage("the log has an entry as witnesses are given it".into()))
+        }
     };
     match done {
         Err(e @ StoreError::Storage(_)) => Err(e),

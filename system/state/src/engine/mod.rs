@@ -31,7 +31,7 @@ pub(crate) use self::leases::{Clock, Leases};
 pub(crate) use self::sessions::Sessions;
 pub use self::snapshot::Snapshot;
 use crate::kv::{LeaseId, Revision, StoreError, WatchStream};
-use crate::raft::{Applied, LogId, Saved, Standing, StoredMembership, Tail};
+use crate::raft::{Applied, LogId, Saved, Seal, Standing, StoredMembership, Tail, is_witness};
 
 /// The sizes of a store.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +56,9 @@ pub(crate) struct Core {
     pub disk: Queue,
     pub leases: Leases,
     pub standing: Standing,
+    pub seal: Seal,
+    /// Whether this is a witness's: it keeps the log, which it cannot read, and no state.
+    pub witness: bool,
     pub feed: broadcast::Sender<Arc<Batch>>,
     pub keep_revisions: u64,
     applied: Mutex<Applied>,
@@ -78,6 +81,8 @@ impl Core {
             disk,
             leases: Leases::new(clock),
             standing: Standing::new(saved.generation),
+            seal: Seal::default(),
+            witness: is_witness(saved.node),
             feed: broadcast::channel(limits.feed_commits).0,
             keep_revisions: limits.history_revisions,
             applied: Mutex::new(saved.applied.clone()),

@@ -21,11 +21,11 @@ use super::log::LogStore;
 use super::machine::Machine;
 use super::messages::{Change, Request, Response};
 use super::network::{self, Network, Peers};
-use super::serve::Receiving;
+use super::serve::{Caller, Receiving};
 use super::standing::Refusal;
 use super::tickets::{Held, Tickets};
 use super::types::{LeaderId, Member, NodeId, Runtime, Types};
-use super::{Status, Timing, duties};
+use super::{Status, Timing, duties, witness};
 use crate::engine::disk::gone;
 use crate::engine::{Command, Core, Reply};
 use crate::kv::{LeaseId, StoreError};
@@ -42,7 +42,7 @@ pub(crate) trait Replica: Send + Sync {
     /// Changes who is in the group.
     async fn change(self: Arc<Self>, change: Change) -> Result<(), StoreError>;
     /// Answers another replica.
-    async fn serve(self: Arc<Self>, request: Bytes) -> Bytes;
+    async fn serve(self: Arc<Self>, request: Bytes, caller: Caller) -> Bytes;
     /// How the group looks from here.
     fn status(&self) -> Status;
     /// Ends it.
@@ -58,8 +58,8 @@ pub(crate) struct Group<K: Runtime> {
     tickets: Tickets,
     /// The term whose leases `core` has.
     lessor: Mutex<Option<LeaderId>>,
-    me: NodeId,
-    timing: Timing,
+    pub(super) me: NodeId,
+    pub(super) timing: Timing,
     failure: watch::Receiver<Option<StoreError>>,
     /// Where the group's own tasks run; without one, where the caller's do.
     runtime: Option<tokio::runtime::Handle>,
@@ -84,7 +84,7 @@ impl<K: Runtime> Group<K> {
         failure: watch::Receiver<Option<StoreError>>,
         runtime: Option<tokio::runtime::Handle>,
     ) -> Result<Arc<Group<K>>, StoreError> {
-        let config = timing.config().map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let config = timing.config(core.witness).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let peers = Peers {
             network: network.clone(),
             core: core.clone(),
@@ -99,8 +99,11 @@ impl<K: Runtime> Group<K> {
         let lessor = Mutex::default();
         let group = Group { raft, core, receiving, network, tickets, lessor, me, timing, failure, runtime };
         let group = Arc::new(group);
-        let duties = duties::run(Arc::downgrade(&group), group.raft.server_metrics());
-        drop(K::Async::spawn(duties));
+        let metrics = group.raft.server_metrics();
+        match group.core.witness {
+            true => drop(K::Async::spawn(witness::run(Arc::downgrade(&group), metrics))),
+            false => drop(K::Async::spawn(duties::run(Arc::downgrade(&group), metrics))),
+        }
         group.ready().await?;
         Ok(group)
     }
@@ -130,7 +133,7 @@ impl<K: Runtime> Group<K> {
     }
 
     /// The term in which this replica leads.
-    fn leads(&self) -> Option<LeaderId> {
+    pub(super) fn leads(&self) -> Option<LeaderId> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id)
@@ -425,8 +428,11 @@ impl<K: Runtime> Replica for Group<K> {
         self.there(group.order(Request::Change(change))).await
     }
 
-    async fn serve(self: Arc<Self>, request: Bytes) -> Bytes {
+    async fn serve(self: Arc<Self>, request: Bytes, caller: Caller) -> Bytes {
         let response = match Request::<K>::decode(&request) {
+            Ok((_, request)) if !caller.may_ask(&request) => {
+                Response::Failed("a witness may not ask for this".into())
+            }
             Ok((head, request)) => match self.core.standing.admit(self.me, head) {
                 Ok(()) => self.answer_in_time(request, self.timing.patience).await,
                 Err(Refusal::LeftBehind(generation)) => Response::LeftBehind(generation),

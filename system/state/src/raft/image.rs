@@ -131,6 +131,11 @@ impl Pieces {
     }
 }
 
+/// The one piece of what a witness gets: where the log stands, and no state.
+pub(crate) fn nothing() -> Result<(Vec<u8>, bool), StoreError> {
+    Ok((saved::encode(&Vec::<Row>::new())?, false))
+}
+
 type Entries = ReadOnlyTable<&'static str, &'static [u8]>;
 type History = ReadOnlyTable<(u64, u32), &'static [u8]>;
 

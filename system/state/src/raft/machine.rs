@@ -80,6 +80,7 @@ impl<K: Runtime> Job for Apply<K> {
             log_id = Some(entry.log_id);
             self.replies.push(match entry.payload {
                 EntryPayload::Blank => Reply::Nothing,
+                EntryPayload::Normal(_) if self.core.witness => Reply::Nothing,
                 EntryPayload::Normal(command) => {
                     commands::run(&mut tables, &mut sessions, index, command, &mut effects)?
                 }

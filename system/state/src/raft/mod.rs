@@ -2,7 +2,8 @@
 //!
 //! The protocol is openraft's, never one of our own. Here are its log and state machine on the store's file
 //! (`log`, `tail`, `machine`, `image`, `saved`), how replicas talk (`network`, `messages`, `serve`) and what a
-//! store asks of its group (`group`, `duties`); `standing` keeps apart what is of a group that went on without some. It opens no socket: a [`Network`] is given to it.
+//! store asks of its group (`group`, `duties`); `standing` keeps apart what is of a group that went on without some;
+//! `witness` and `seal` are of the replica that votes and cannot read. It opens no socket: a [`Network`] is given to it.
 //!
 //! A store of one node is a group of one voter: the same path, with nobody to wait for. What must never be: an
 //! answer before a majority has it on stable media, a read that misses what was acknowledged before it (but for
@@ -16,6 +17,7 @@ mod machine;
 mod messages;
 mod network;
 mod saved;
+mod seal;
 mod serve;
 mod standing;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod suite;
 mod tail;
 mod tickets;
 mod types;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,10 +37,12 @@ pub(crate) use self::messages::Change;
 pub(crate) use self::network::Nobody;
 pub use self::network::{Network, NotReached};
 pub(crate) use self::saved::{Applied, Birth, Saved, open, recover};
+pub(crate) use self::seal::Seal;
+pub(crate) use self::serve::Caller;
 pub(crate) use self::standing::Standing;
 pub(crate) use self::tail::Tail;
 pub(crate) use self::types::{LogId, StoredMembership};
-pub use self::types::{Member, NodeId, Runtime, Tokio};
+pub use self::types::{Member, NodeId, Runtime, Tokio, is_witness};
 
 /// The times of a group, the same for all its members.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +74,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    fn config(&self) -> Result<Config, ConfigError> {
+    fn config(&self, witness: bool) -> Result<Config, ConfigError> {
         let ms = |time: Duration| time.as_millis() as u64;
         let config = Config {
             cluster_name: "cairn".into(),
@@ -84,6 +89,8 @@ impl Timing {
             // A leader that goes on after a restart as if nothing had been would answer reads before it knows again
             // what it had committed.
             enable_leader_restore: Some(false),
+            // A witness does so by itself, late: see there.
+            enable_elect: !witness,
             ..Config::default()
         };
         config.validate()

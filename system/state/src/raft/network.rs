@@ -19,11 +19,11 @@ use openraft::raft::{
 };
 use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
-use super::image::{Image, Pieces};
+use super::image::{self, Image, Pieces};
 use super::machine::SnapshotOf;
 use super::messages::{Head, Piece, Request, Response};
 use super::standing::{LEFT_BEHIND, Standing};
-use super::types::{Member, NodeId, Runtime, Types, Vote};
+use super::types::{Member, NodeId, Runtime, Types, Vote, is_witness};
 use crate::engine::Core;
 
 /// Carries requests to other replicas.
@@ -144,11 +144,15 @@ impl Peer {
         let Image::Live(source) = image else {
             return Err(unreachable("a received snapshot cannot be sent"));
         };
+        if self.core.witness {
+            return Err(unreachable("a witness has no state to send"));
+        }
         let mut pieces = Pieces::new(&source.0).map_err(unreachable)?;
         let transfer = self.transfers.fetch_add(1, Ordering::Relaxed);
         let mut number = 0;
         loop {
-            let (data, more) = pieces.next().map_err(unreachable)?;
+            let next = if is_witness(self.to) { image::nothing() } else { pieces.next() };
+            let (data, more) = next.map_err(unreachable)?;
             let meta = pieces.meta().clone();
             let piece = Piece { vote, transfer, number, meta, data: data.into(), more };
             match self.ask(Request::<K>::Piece(piece), self.piece_patience).await? {
@@ -169,9 +173,12 @@ impl<K: Runtime> RaftNetworkV2<Types<K>> for Peer {
 
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types<K>>,
+        mut rpc: AppendEntriesRequest<Types<K>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<K>>, RPCError<Types<K>>> {
+        if is_witness(self.to) && !self.core.witness {
+            self.core.seal.close_for(&mut rpc.entries).map_err(unreachable)?;
+        }
         match self.ask(Request::Append(rpc), option.hard_ttl()).await? {
             Response::Append(response) => Ok(response),
             _ => Err(misfit()),

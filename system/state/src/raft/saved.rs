@@ -13,7 +13,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::types::{LeaderId, LogEntry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
+use super::types::{self, LeaderId, LogEntry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
 use crate::engine::layout::{self, RAFT, RAFT_LOG, failed};
 use crate::kv::StoreError;
 
@@ -124,6 +124,8 @@ pub(crate) enum Birth {
     Founds(Member),
     /// As a replica without a group: another's leader will take it in.
     Waits,
+    /// As such a one that is a witness.
+    WaitsAsWitness,
 }
 
 /// Reads what the replica starts from; a file that is no replica's yet is made one, in one commit, with this number
@@ -134,12 +136,13 @@ pub(crate) fn open(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result
         return Ok(saved);
     }
     // What a store has held alone must not be forgotten for another group's state.
-    if format != 0 && matches!(birth, Birth::Waits) {
+    if format != 0 && !matches!(birth, Birth::Founds(_)) {
         return Err(StoreError::Storage(
             "this store holds a cloud of its own, and cannot join another's".into(),
         ));
     }
     let node = node.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let node = if matches!(birth, Birth::WaitsAsWitness) { types::witness_number(node) } else { node };
     let txn = db.begin_write().map_err(failed)?;
     layout::make_tables(&txn)?;
     put(&txn, NODE, &node)?;

@@ -9,7 +9,29 @@ use openraft::raft::TransferLeaderRequest;
 use super::group::{Group, Miss};
 use super::image::{self, Image};
 use super::messages::{Piece, Request, Response};
+use super::seal;
 use super::types::{Runtime, Vote};
+
+/// Who asks, as the transport has found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A node of this cloud.
+    Node,
+    /// Its witness, on a machine of somebody's.
+    Witness,
+}
+
+impl Caller {
+    /// A witness votes, hands on what it was given to keep, and nothing else.
+    pub(super) fn may_ask<K: Runtime>(self, request: &Request<K>) -> bool {
+        match (self, request) {
+            (Caller::Node, _) => true,
+            (Caller::Witness, Request::Append(rpc)) => rpc.entries.iter().all(seal::is_opaque),
+            (Caller::Witness, Request::Vote(_) | Request::PreVote(_) | Request::Transfer { .. }) => true,
+            (Caller::Witness, _) => false,
+        }
+    }
+}
 
 /// Which snapshot is being received, and which of its pieces comes next. A sender counts its snapshots from when it was
 /// started, and never leads the same term as before.
@@ -22,7 +44,10 @@ pub(crate) struct Receiving {
 impl<K: Runtime> Group<K> {
     pub(super) async fn answer(&self, request: Request<K>) -> Response<K> {
         match request {
-            Request::Append(rpc) => settle(self.raft.append_entries(rpc).await, Response::Append),
+            Request::Append(mut rpc) => match self.core.seal.open_for(self.core.witness, &mut rpc.entries) {
+                Ok(()) => settle(self.raft.append_entries(rpc).await, Response::Append),
+                Err(e) => Response::Failed(e.to_string()),
+            },
             Request::Vote(rpc) => settle(self.raft.vote(rpc).await, Response::Vote),
             Request::PreVote(rpc) => settle(self.raft.pre_vote(rpc).await, Response::Vote),
             Request::Transfer { from, to, last } => {
@@ -30,6 +55,8 @@ impl<K: Runtime> Group<K> {
                 settle(self.raft.handle_transfer_leader(rpc).await, Response::Transfer)
             }
             Request::Piece(piece) => self.receive(piece).await,
+            // What it would take to know, it cannot read.
+            _ if self.core.witness => Response::NotLeader(None),
             Request::Propose(command) => {
                 excuse(self.propose_here(command).await, |(reply, index)| Response::Done(reply, index))
             }

@@ -15,6 +15,19 @@ use crate::engine::{Command, Reply};
 /// with another one, because it may have forgotten what it had promised under the old.
 pub type NodeId = u64;
 
+/// What marks the number of a witness: ones where a random number of this kind has the version of a UUID, which is 4.
+const WITNESS: u64 = 0xf000;
+
+/// Whether the replica of this number is a witness's. The number says so, since nobody may ever come to know it too late.
+pub fn is_witness(node: NodeId) -> bool {
+    node & WITNESS == WITNESS
+}
+
+/// This number, as one of a witness.
+pub(crate) fn witness_number(node: NodeId) -> NodeId {
+    node | WITNESS
+}
+
 /// What the group knows of a member beside its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

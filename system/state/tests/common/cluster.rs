@@ -21,6 +21,9 @@ pub fn fast() -> Timing {
     }
 }
 
+/// What members seal with that a witness is given.
+const KEY: [u8; 32] = [7; 32];
+
 /// The network: who is there.
 #[derive(Clone, Default)]
 pub struct Wires(Arc<Mutex<BTreeMap<NodeId, Endpoint>>>);
@@ -37,14 +40,25 @@ impl Wires {
     }
 }
 
+/// A replica's end of the network.
+struct End {
+    wires: Wires,
+    /// Whether it is a witness's: the others are told so.
+    witness: bool,
+}
+
 #[async_trait]
-impl Network for Wires {
+impl Network for End {
     async fn call(&self, to: NodeId, _: &Member, request: Bytes) -> Result<Bytes, NotReached> {
-        let endpoint = self.0.lock().unwrap().get(&to).cloned();
+        let endpoint = self.wires.0.lock().unwrap().get(&to).cloned();
         let absent = || NotReached { why: "nobody there".into(), maybe_arrived: false };
         let endpoint = endpoint.ok_or_else(absent)?;
         // As over a socket, the other end works on its own time.
-        tokio::spawn(async move { endpoint.serve(request).await })
+        let witness = self.witness;
+        let answer = async move {
+            if witness { endpoint.serve_witness(request).await } else { endpoint.serve(request).await }
+        };
+        tokio::spawn(answer)
             .await
             .map_err(|e| NotReached { why: e.to_string(), maybe_arrived: true })?
             .ok_or(NotReached { why: "it went away".into(), maybe_arrived: true })
@@ -72,9 +86,17 @@ impl Cluster {
         cluster
     }
 
+    fn replica(&self, disk: Disk, options: Options, witness: bool) -> LocalStore {
+        let end = End { wires: self.wires.clone(), witness };
+        let store = LocalStore::on_backend(disk, options.network(Arc::new(end)).timing(fast())).unwrap();
+        store.seal_with(&KEY).unwrap();
+        store
+    }
+
     fn open(&mut self, disk: Disk, options: Options) -> usize {
-        let options = options.network(Arc::new(self.wires.clone())).timing(fast());
-        let store = LocalStore::on_backend(disk.clone(), options).unwrap();
+        // Whoever waits as a witness is one from its number on, which it has only then.
+        let witness = options.is_witness();
+        let store = self.replica(disk.clone(), options, witness);
         let node = store.status().unwrap().node;
         self.wires.0.lock().unwrap().insert(node, store.endpoint());
         self.disks.push(disk);
@@ -85,7 +107,16 @@ impl Cluster {
 
     /// Takes in a new replica as a learner.
     pub async fn add(&mut self) -> usize {
-        let place = self.open(Disk::new(Vec::<u8>::new(), Break::Never), Options::join());
+        self.take_in(Options::join()).await
+    }
+
+    /// Takes in a witness as a learner.
+    pub async fn add_witness(&mut self) -> usize {
+        self.take_in(Options::witness()).await
+    }
+
+    async fn take_in(&mut self, options: Options) -> usize {
+        let place = self.open(Disk::new(Vec::<u8>::new(), Break::Never), options);
         let member = Member { name: format!("n{place}"), addresses: vec![] };
         self.store(0).admit(self.nodes[place], member).await.unwrap();
         place
@@ -99,6 +130,21 @@ impl Cluster {
         self.stores[place].clone().unwrap()
     }
 
+    /// What its disk has.
+    pub fn content(&self, place: usize) -> Vec<u8> {
+        self.disks[place].content().bytes()
+    }
+
+    /// Nobody reaches it from now on, as long as it runs.
+    pub fn cut_off(&self, place: usize) {
+        self.wires.disconnect(self.nodes[place]);
+    }
+
+    /// It is reached again.
+    pub fn heal(&self, place: usize) {
+        self.wires.connect(&self.store(place));
+    }
+
     /// Ends a replica; nothing else may hold it.
     pub fn stop(&mut self, place: usize) {
         self.wires.0.lock().unwrap().remove(&self.nodes[place]);
@@ -108,8 +154,8 @@ impl Cluster {
     /// Starts it again, with what its disk has.
     pub async fn start(&mut self, place: usize) {
         let disk = Disk::new(self.disks[place].content(), Break::Never);
-        let options = Options::join().network(Arc::new(self.wires.clone())).timing(fast());
-        let store = LocalStore::on_backend(disk.clone(), options).unwrap();
+        let witness = cairn_state::is_witness(self.nodes[place]);
+        let store = self.replica(disk.clone(), Options::join(), witness);
         assert_eq!(store.status().unwrap().node, self.nodes[place]);
         self.wires.0.lock().unwrap().insert(self.nodes[place], store.endpoint());
         self.disks[place] = disk;

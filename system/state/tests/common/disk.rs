@@ -84,6 +84,15 @@ impl Pages {
 #[derive(Clone, Default)]
 pub struct Content(Pages);
 
+impl Content {
+    /// All of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.0.len];
+        self.0.read(0, &mut bytes).unwrap();
+        bytes
+    }
+}
+
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Content {
         Content(Pages::of(&bytes))
