@@ -7,7 +7,7 @@ use cairn_node::Paths;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use crate::roles::controller::{Open, Order};
+use crate::roles::controller::{Add, Open, Order};
 use crate::{lifecycle, logging, operator, roles};
 
 /// Cairn: a cloud in a box.
@@ -74,6 +74,10 @@ enum Command {
         /// The address, or `none` to take it back.
         address: String,
     },
+    /// Takes in or lets go a witness: a third machine that votes and is no node, so that a cloud of two nodes bears the
+    /// loss of either. `cairn-witness` is to run there.
+    #[command(subcommand)]
+    Witness(Witness),
     /// Goes on without the cloud's majority, when most of the members that vote are lost for good. Shows what that
     /// means, refuses while it is not safe, and asks for confirmation. For the node that knows most.
     Recover {
@@ -87,6 +91,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Witness {
+    /// Takes in the witness at this address; or says where the cloud's own is now.
+    Add {
+        /// Its IP address, with a port if that is not 4600.
+        address: String,
+        /// What `cairn-witness code` shows there.
+        code: String,
+    },
+    /// Lets the witness go.
+    Remove,
 }
 
 /// Runs what the command line says.
@@ -109,6 +126,8 @@ pub fn run() -> Result<()> {
         }
         Command::Open { minutes } => order(&paths, "/open", &Open { minutes }),
         Command::Address { address } => order(&paths, "/address", &operator::address(&address)?),
+        Command::Witness(Witness::Add { address, code }) => order(&paths, "/witness", &Add { address, code }),
+        Command::Witness(Witness::Remove) => order(&paths, "/witness/remove", &()),
         Command::Recover { cloud } => lifecycle::runtime(1)?.block_on(operator::recover(&paths, cloud)),
         Command::Status { json } => lifecycle::runtime(1)?.block_on(operator::status(&paths, json)),
     }

@@ -163,6 +163,11 @@ fn cloud_text(overview: &Overview) -> String {
         let votes = if leads { "leads".to_owned() } else { yes(m.voter) };
         members.add_row(vec![m.name.clone(), m.state.clone(), votes, yes(m.alive), addresses]);
     }
+    if let Some(w) = &overview.witness {
+        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+        let at = w.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        members.add_row(vec!["the witness".to_owned(), String::new(), yes(w.voter), yes(w.alive), at]);
+    }
     let mut text = format!("cloud {}, seen from {}\n{members}", overview.cloud, overview.node);
     text += &format!("\n{}", overview.outlook);
     if let (Some(address), on) = (overview.address, overview.address_on.as_deref().unwrap_or("no node")) {

@@ -6,6 +6,8 @@
 //! ([`certificates`]). What is decided is pure; what is remembered is in the store; what is said goes over
 //! `cairn-wire`.
 //!
+//! A cloud of two nodes may have a [`witness`]: a third machine that votes and is no node.
+//!
 //! Beside them: the lease by which a node is known to be in touch ([`alive`]), what a node's roles go by when they talk
 //! to other nodes ([`handover`]), and the authority behind the API's certificates ([`api_authority`]).
 //!
@@ -24,6 +26,7 @@ pub mod join;
 pub mod key;
 pub mod membership;
 pub mod token;
+pub mod witness;
 pub mod words;
 
 pub use alive::Alive;

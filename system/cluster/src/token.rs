@@ -69,7 +69,7 @@ impl FromStr for Token {
 
     fn from_str(text: &str) -> Result<Token, NotAToken> {
         let (id, secret) = text.trim().split_once('.').ok_or(NotAToken)?;
-        let fits = |part: &str, chars| part.len() == chars && part.bytes().all(|c| ALPHABET.contains(&c));
+        let fits = |part: &str, chars| part.len() == chars && is_of_alphabet(part);
         match fits(id, ID_CHARS) && fits(secret, SECRET_CHARS) {
             true => Ok(Token { id: id.into(), secret: secret.into() }),
             false => Err(NotAToken),
@@ -84,7 +84,13 @@ pub(crate) fn nonce() -> Result<Bytes32, NoRandomness> {
     Ok(bytes)
 }
 
-fn random(chars: usize) -> Result<String, NoRandomness> {
+/// Whether all of a text is of those letters and digits.
+pub(crate) fn is_of_alphabet(text: &str) -> bool {
+    text.bytes().all(|c| ALPHABET.contains(&c))
+}
+
+/// So many random letters and digits, 32 at most.
+pub(crate) fn random(chars: usize) -> Result<String, NoRandomness> {
     let bytes = nonce()?;
     let chars = bytes.iter().take(chars).filter_map(|b| ALPHABET.get(usize::from(b & 31)));
     Ok(chars.map(|c| char::from(*c)).collect())

@@ -48,6 +48,7 @@ impl Node {
             authority: authority.certificate.clone(),
             members: members.iter().map(pin).collect(),
             removed: removed.iter().map(|n| n.key.id()).collect(),
+            witness: None,
         };
         let beside = self.dir.path().join("trust.new");
         std::fs::write(&beside, serde_json::to_vec(&belonging).unwrap()).unwrap();

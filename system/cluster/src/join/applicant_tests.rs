@@ -43,6 +43,7 @@ impl Table {
             authority: self.authority.certificate.clone(),
             members: vec![pin(&self.me), pin(&self.other)],
             removed: vec![],
+            witness: None,
         }
     }
 }

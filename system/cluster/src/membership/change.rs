@@ -12,6 +12,7 @@ use super::records::{
 use crate::certificates::Authority;
 use crate::der::Der;
 use crate::key::{self, KeyError, NodeKey};
+use crate::witness::Witness;
 use crate::words::Words;
 
 /// How long a new cloud is open to whoever asks.
@@ -122,6 +123,7 @@ pub fn belonging(tx: &mut Tx, public_key: &[u8], now: Timestamp) -> Result<Belon
         authority: authority.certificate,
         members: members.iter().filter(|m| m.is_trusted()).map(Member::pin).collect(),
         removed: members.iter().filter(|m| !m.is_trusted()).map(|m| m.id).collect(),
+        witness: tx.get::<Witness>(Witness::ID)?.map(|witness| witness.pin()),
     })
 }
 
@@ -236,6 +238,10 @@ pub fn recovered(tx: &mut Tx, me: PeerId) -> Result<(), Error> {
         (member.voter, member.replica) = (mine, member.replica.filter(|_| mine));
         tx.put(&member)?;
     }
+    if let Some(mut witness) = tx.get::<Witness>(Witness::ID)? {
+        (witness.voter, witness.replica) = (false, None);
+        tx.put(&witness)?;
+    }
     Ok(())
 }
 
@@ -260,13 +266,20 @@ pub fn remove(tx: &mut Tx, id: PeerId, successor: &Authority) -> Result<(), Erro
     Ok(tx.put(&member)?)
 }
 
-/// Makes exactly these members voters.
+/// Makes exactly these members voters, the witness among them.
 pub fn set_voters(tx: &mut Tx, voters: &std::collections::BTreeSet<PeerId>) -> Result<(), Error> {
     for mut member in tx.list::<Member>()? {
         let votes = voters.contains(&member.id) && member.is_trusted();
         if member.voter != votes {
             member.voter = votes;
             tx.put(&member)?;
+        }
+    }
+    if let Some(mut witness) = tx.get::<Witness>(Witness::ID)? {
+        let votes = voters.contains(&witness.id);
+        if witness.voter != votes {
+            witness.voter = votes;
+            tx.put(&witness)?;
         }
     }
     Ok(())

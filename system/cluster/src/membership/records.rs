@@ -213,6 +213,9 @@ pub struct Belonging {
     pub members: Vec<Pin>,
     /// The keys that were removed.
     pub removed: Vec<PeerId>,
+    /// The machine that votes and is no node, if there is one.
+    #[serde(default)]
+    pub witness: Option<Pin>,
 }
 
 impl Belonging {
@@ -220,6 +223,7 @@ impl Belonging {
     pub fn trust(&self) -> TrustSet {
         TrustSet {
             members: self.members.iter().map(|pin| pin.id).collect(),
+            witnesses: self.witness.iter().map(|pin| pin.id).collect(),
             removed: self.removed.iter().copied().collect(),
             authorities: vec![CertificateDer::from(self.authority.0.clone())],
         }

@@ -3,7 +3,7 @@
 //! At most five, and an odd number, since an even one bears no more failures. Of the sizes that are possible the
 //! one that bears the most failures from here on is taken, the larger of two alike. So two nodes have one voter
 //! (a second could only take the quorum away), three have three, and five voters of which two are dead become
-//! three. A voter stays one as long as that holds: nothing changes without a gain.
+//! three. A witness counts like a node, so two nodes and a witness are three voters, and gives way to a third node. A voter stays one as long as that holds: nothing changes without a gain.
 //!
 //! It must never take a step that the voters there are now cannot agree on: without a quorum nothing is changed.
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 use cairn_wire::remote::PeerId;
 
 use super::records::{Member, MemberState};
+use crate::witness::Witness;
 
 /// The most voters.
 pub const VOTERS_MAX: usize = 5;
@@ -44,13 +45,21 @@ pub struct Candidate {
     pub leader: bool,
     /// How it is.
     pub health: Health,
+    /// Whether it only votes: nodes go before it.
+    pub witness: bool,
 }
 
 impl Candidate {
     /// A member, and how the leader finds it.
     pub fn of(member: &Member, leader: bool, health: Health) -> Candidate {
         let eligible = member.state == MemberState::Member;
-        Candidate { id: member.id, voter: member.voter, eligible, leader, health }
+        Candidate { id: member.id, voter: member.voter, eligible, leader, health, witness: false }
+    }
+
+    /// The witness, and how the leader finds it.
+    pub fn of_witness(witness: &Witness, health: Health) -> Candidate {
+        let (id, voter) = (witness.id, witness.voter);
+        Candidate { id, voter, eligible: true, leader: false, health, witness: true }
     }
 
     fn answers(&self) -> bool {
@@ -65,9 +74,9 @@ impl Candidate {
         }
     }
 
-    /// The best first: who stays changes least.
-    fn rank(&self) -> (bool, bool, bool, PeerId) {
-        (!self.leader, !self.voter, !self.answers(), self.id)
+    /// The best first: a node, then who stays, since that changes least.
+    fn rank(&self) -> (bool, bool, bool, bool, PeerId) {
+        (self.witness, !self.leader, !self.voter, !self.answers(), self.id)
     }
 }
 

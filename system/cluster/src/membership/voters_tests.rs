@@ -10,7 +10,7 @@ const BRIEF: Health = Health::Silent(Duration::from_secs(5));
 const DEAD: Health = Health::Silent(DEAD_AFTER);
 
 fn node(n: u8, voter: bool, health: Health) -> Candidate {
-    Candidate { id: PeerId::new([n; 32]), voter, eligible: true, leader: false, health }
+    Candidate { id: PeerId::new([n; 32]), voter, eligible: true, leader: false, health, witness: false }
 }
 
 /// The numbers of those who shall vote.
@@ -32,6 +32,21 @@ fn a_growing_cloud_gets_one_three_and_five_voters() {
     assert_eq!(chosen(&cloud(&[UP], &[UP, UP])), [1, 2, 3]);
     assert_eq!(chosen(&cloud(&[UP; 3], &[UP])), [1, 2, 3]);
     assert_eq!(chosen(&cloud(&[UP; 3], &[UP; 4])), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_witness_makes_three_of_two_and_gives_way_to_a_node() {
+    let with_witness = |voters: &[Health], learners: &[Health], votes| {
+        let mut members = cloud(voters, learners);
+        members.push(Candidate { witness: true, ..node(9, votes, UP) });
+        members
+    };
+    assert_eq!(chosen(&with_witness(&[UP], &[], false)), [1], "one node and a witness are two");
+    assert_eq!(chosen(&with_witness(&[UP], &[UP], false)), [1, 2, 9]);
+    assert_eq!(chosen(&with_witness(&[UP, UP], &[], true)), [1, 2, 9]);
+    assert_eq!(chosen(&with_witness(&[UP, UP], &[UP], true)), [1, 2, 3]);
+    assert_eq!(chosen(&with_witness(&[UP, UP, DEAD], &[], false)), [1, 2, 9], "it stands in for a dead one");
+    assert_eq!(chosen(&with_witness(&[UP, DEAD], &[], true)), [1, 2, 9], "nobody to take its place");
 }
 
 #[test]

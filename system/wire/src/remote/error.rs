@@ -114,6 +114,11 @@ impl Refusal {
         Refusal::new(Code::Invalid, text)
     }
 
+    /// The peer may not.
+    pub fn forbidden(text: impl Into<String>) -> Refusal {
+        Refusal::new(Code::Forbidden, text)
+    }
+
     /// Too much at once: try again later.
     pub fn busy(text: impl Into<String>) -> Refusal {
         Refusal::new(Code::Busy, text)

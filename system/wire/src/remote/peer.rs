@@ -89,6 +89,8 @@ pub enum Standing {
     /// Its key is not known here, but one of the cloud's authorities vouches for it and the certificate has not
     /// expired: a member that this node has not heard of yet.
     Certified,
+    /// Its key is that of the cloud's witness, which takes part in votes and in nothing else.
+    Witness,
     /// Holds the key it shows, and that is all that is known.
     Stranger,
     /// Its key was removed from the cloud. No certificate helps it.

@@ -13,9 +13,9 @@ use cairn_state::{Endpoint as Replica, Member, Network, NodeId, NotReached};
 
 use super::error::{Error, Refusal};
 use super::message::Outgoing;
-use super::peer::PeerId;
+use super::peer::{PeerId, Standing};
 use super::peers::Peers;
-use super::service::{Call, Limits, Service};
+use super::service::{Access, Call, Limits, Service};
 
 /// The name of the service.
 pub const REPLICAS: &str = "raft";
@@ -62,6 +62,9 @@ pub struct ReplicaService {
 }
 
 impl ReplicaService {
+    /// What it bears.
+    pub const LIMITS: Limits = Limits { calls: 4096, message_bytes: MESSAGE_BYTES_MAX, answer: ANSWER_MAX };
+
     /// For this store ([`cairn_state::LocalStore::endpoint`]).
     pub fn new(replica: Replica) -> ReplicaService {
         ReplicaService { replica }
@@ -70,8 +73,12 @@ impl ReplicaService {
 
 #[async_trait]
 impl Service for ReplicaService {
+    fn access(&self) -> Access {
+        Access::Voters
+    }
+
     fn limits(&self) -> Limits {
-        Limits { calls: 4096, message_bytes: MESSAGE_BYTES_MAX, answer: ANSWER_MAX }
+        ReplicaService::LIMITS
     }
 
     async fn call(&self, mut call: Call) -> Result<Outgoing, Refusal> {
@@ -79,7 +86,11 @@ impl Service for ReplicaService {
             return Err(call.unknown_method());
         }
         let request: Bytes = call.message().await?;
-        match self.replica.serve(request).await {
+        let answer = match call.peer.standing {
+            Standing::Witness => self.replica.serve_witness(request).await,
+            _ => self.replica.serve(request).await,
+        };
+        match answer {
             Some(answer) => Outgoing::message(&answer),
             None => Err(Refusal::unavailable("this node's store is closed")),
         }

@@ -13,15 +13,28 @@ use tokio::sync::Semaphore;
 
 use super::error::{Code, Error, Refusal};
 use super::message::{Messages, Outgoing};
-use super::peer::Peer;
+use super::peer::{Peer, Standing};
 
 /// Who may call a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Only the cloud's own.
     Cloud,
+    /// The cloud's own, and its witness.
+    Voters,
     /// Whoever holds a key that was not removed.
     Anyone,
+}
+
+impl Access {
+    /// Whether a peer of this standing may call.
+    fn admits(self, standing: Standing) -> bool {
+        match self {
+            Access::Cloud => standing.belongs(),
+            Access::Voters => standing.belongs() || standing == Standing::Witness,
+            Access::Anyone => true,
+        }
+    }
 }
 
 /// What a service bears.
@@ -135,8 +148,8 @@ impl Services {
         let Some(offered) = self.offered.get(name) else {
             return Err(Refusal::new(Code::NotFound, format!("no service {name:?}")));
         };
-        if offered.service.access() == Access::Cloud && !call.peer.standing.belongs() {
-            return Err(Refusal::new(Code::Forbidden, "only members of the cloud may call this"));
+        if !offered.service.access().admits(call.peer.standing) {
+            return Err(Refusal::forbidden("only members of the cloud may call this"));
         }
         let Ok(_permit) = offered.calls.try_acquire() else {
             return Err(Refusal::busy(format!("{name} is busy")));

@@ -60,7 +60,7 @@ impl Verifier {
             (Expect::Node(wanted) | Expect::Stranger(wanted), _) if id != wanted => {
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }
-            (Expect::Node(_) | Expect::Ours, Standing::Stranger) => {
+            (Expect::Node(_) | Expect::Ours, Standing::Stranger) | (Expect::Ours, Standing::Witness) => {
                 Err(CertificateError::UnknownIssuer.into())
             }
             _ => Ok(()),

@@ -19,6 +19,8 @@ use super::peer::{PeerId, Standing};
 pub struct TrustSet {
     /// The keys of members, those included that are joining or leaving.
     pub members: BTreeSet<PeerId>,
+    /// The keys of machines that are no nodes and only vote.
+    pub witnesses: BTreeSet<PeerId>,
     /// The keys that were removed, for ever.
     pub removed: BTreeSet<PeerId>,
     /// The certificates of the cloud's authorities, DER. Several while one replaces another.
@@ -52,6 +54,8 @@ pub fn standing(
         Standing::Removed
     } else if set.members.contains(&id) {
         Standing::Member
+    } else if set.witnesses.contains(&id) {
+        Standing::Witness
     } else if vouched_for(&set.authorities, certificate, now) {
         Standing::Certified
     } else {

@@ -127,6 +127,11 @@ impl Cluster {
             .with(service::SERVICE, Arc::new(MemberService::new(self.store.clone())))
     }
 
+    /// Its end of connections as a member.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Its end of connections to clouds that it is not of.
     pub fn stranger(&self) -> &Endpoint {
         &self.stranger
@@ -178,10 +183,11 @@ impl Cluster {
     /// Calls members at these addresses from now on, and nobody else.
     pub fn call_at(&self, belonging: &Belonging) {
         for peers in [&self.peers, &self.store_peers] {
-            for pin in &belonging.members {
+            let known = || belonging.members.iter().chain(&belonging.witness);
+            for pin in known() {
                 peers.set_addresses(pin.id, pin.addresses.clone());
             }
-            peers.keep_only(|id| belonging.members.iter().any(|pin| pin.id == *id));
+            peers.keep_only(|id| known().any(|pin| pin.id == *id));
         }
     }
 }

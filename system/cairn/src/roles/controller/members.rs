@@ -13,6 +13,7 @@ use anyhow::Result;
 use cairn_cluster::certificates::{Renewal, renewal};
 use cairn_cluster::discovery::Sighting;
 use cairn_cluster::membership::{Cloud, Member, MemberState, Request, RequestState, change};
+use cairn_cluster::witness::{SealKey, Witness};
 use cairn_cluster::{Authority, Belonging};
 use cairn_node::paths;
 use cairn_node::told::{self, Joining, Waiting};
@@ -58,6 +59,8 @@ struct Records {
     cloud: Option<Cloud>,
     members: Vec<Member>,
     authority: Option<Authority>,
+    witness: Option<Witness>,
+    seal: Option<SealKey>,
     requests: Vec<Request>,
 }
 
@@ -69,7 +72,8 @@ fn records(cluster: &Cluster) -> Result<Records> {
             None => None,
         };
         let (members, requests) = (tx.list_unfenced::<Member>()?, tx.list_unfenced::<Request>()?);
-        Ok::<_, change::Error>(Records { cloud, members, authority, requests })
+        let (witness, seal) = (tx.get::<Witness>(Witness::ID)?, tx.get::<SealKey>(SealKey::ID)?);
+        Ok::<_, change::Error>(Records { cloud, members, authority, witness, seal, requests })
     });
     Ok(records?)
 }
@@ -79,14 +83,17 @@ pub fn refresh(cluster: &Cluster) -> Result<()> {
     let records = records(cluster)?;
     let mut belonging = cluster.kept().belonging;
     if let Some(authority) = &records.authority
-        && let Some(now) = known(&belonging, cluster.id, &records.members, authority)
+        && let Some(now) = known(&belonging, cluster.id, &records, authority)
     {
         belonging = now;
         if renewal(&belonging.certificate, authority.generation, Timestamp::now()) == Renewal::Now {
             belonging.certificate = authority.issue(&cluster.key.public_key(), Timestamp::now())?;
         }
         cluster.keep(belonging.clone())?;
-        cluster.names.set_members(&records.members);
+        cluster.names.set_members(&records.members, records.witness.as_ref());
+    }
+    if let Some(key) = records.seal.as_ref().and_then(SealKey::bytes) {
+        cluster.store.seal_with(&key)?;
     }
     let seen = cluster.sight().seen().borrow().clone();
     let belonging = reachable(belonging, &seen);
@@ -125,7 +132,8 @@ fn state(me: PeerId, records: &Records) -> String {
 }
 
 /// What this node knows of its cloud by its store; `None` if the store does not say that it belongs.
-fn known(before: &Belonging, me: PeerId, members: &[Member], authority: &Authority) -> Option<Belonging> {
+fn known(before: &Belonging, me: PeerId, records: &Records, authority: &Authority) -> Option<Belonging> {
+    let members = &records.members;
     let mine = members.iter().find(|m| m.id == me)?;
     if !mine.is_trusted() || authority.cloud != before.cloud {
         return None;
@@ -134,6 +142,7 @@ fn known(before: &Belonging, me: PeerId, members: &[Member], authority: &Authori
         authority: authority.certificate.clone(),
         members: members.iter().filter(|m| m.is_trusted()).map(Member::pin).collect(),
         removed: members.iter().filter(|m| !m.is_trusted()).map(|m| m.id).collect(),
+        witness: records.witness.as_ref().map(Witness::pin),
         ..before.clone()
     })
 }
@@ -173,6 +182,11 @@ mod tests {
         }
     }
 
+    fn records(members: &[Member]) -> Records {
+        let members = members.to_vec();
+        Records { cloud: None, members, authority: None, witness: None, seal: None, requests: vec![] }
+    }
+
     #[test]
     fn a_store_that_does_not_say_so_takes_nothing_away() {
         let (a, b) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
@@ -184,13 +198,16 @@ mod tests {
             authority: Der(vec![1]),
             members: vec![Pin { id: b.id(), name: b.name(), addresses: vec![] }],
             removed: vec![],
+            witness: None,
         };
         let (mine, other) = (member(&a, MemberState::Member), member(&b, MemberState::Removed));
-        assert_eq!(known(&before, a.id(), &[], &authority), None);
-        assert_eq!(known(&before, a.id(), &[member(&a, MemberState::Removed)], &authority), None);
+        let known =
+            |members: &[Member], authority: &Authority| known(&before, a.id(), &records(members), authority);
+        assert_eq!(known(&[], &authority), None);
+        assert_eq!(known(&[member(&a, MemberState::Removed)], &authority), None);
         let foreign = Authority::create("other", 1).unwrap();
-        assert_eq!(known(&before, a.id(), std::slice::from_ref(&mine), &foreign), None);
-        let now = known(&before, a.id(), &[mine.clone(), other], &authority).unwrap();
+        assert_eq!(known(std::slice::from_ref(&mine), &foreign), None);
+        let now = known(&[mine.clone(), other], &authority).unwrap();
         assert_eq!((&now.members, &now.removed), (&vec![mine.pin()], &vec![b.id()]));
         assert_eq!((now.authority, now.certificate), (authority.certificate, certificate));
     }
@@ -217,6 +234,7 @@ mod tests {
             authority: authority.certificate,
             members: vec![member(&key, MemberState::Member).pin()],
             removed: vec![],
+            witness: None,
         };
         let now = reachable(belonging, &[Sighting { announcement, addresses }]);
         let [pin] = &now.members[..] else { panic!("one member") };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use cairn_cluster::membership::{JoinPolicy, Otherwise};
 use cairn_gateway::{ApiError, ApiResult, Body, Caller};
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::cluster::Cluster;
 use super::operator::{self, Done, Failure, Open, Order};
 use super::overview::Overview;
+use super::witness::Add;
 
 /// Its routes, below the appliance's.
 pub fn router(cluster: Arc<Cluster>) -> Router {
@@ -26,6 +27,7 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/cluster/remove", post(remove))
         .route("/cluster/open", post(open))
         .route("/cluster/policy", post(policy))
+        .route("/cluster/witness", put(add_witness).delete(remove_witness))
         .with_state(cluster)
 }
 
@@ -103,6 +105,22 @@ pub async fn policy(
     let closed = JoinPolicy { open_until: None, otherwise: policy.otherwise };
     cluster.store.transact(|tx| tx.put(&closed)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PUT /appliance/v1/cluster/witness`: takes in the witness at an address that has this code, or says where it is now.
+pub async fn add_witness(
+    State(cluster): State<Arc<Cluster>>,
+    caller: Caller,
+    Body(order): Body<Add>,
+) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::add_witness(State(cluster), Json(order)).await)
+}
+
+/// `DELETE /appliance/v1/cluster/witness`: lets the witness go.
+pub async fn remove_witness(State(cluster): State<Arc<Cluster>>, caller: Caller) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    done(operator::remove_witness(State(cluster)).await)
 }
 
 fn done(done: Done) -> ApiResult<StatusCode> {

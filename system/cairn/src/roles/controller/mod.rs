@@ -36,6 +36,7 @@ mod surroundings;
 mod tests;
 mod voters;
 mod way_in;
+mod witness;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use self::overview::{Overview, overview};
 pub use self::recovery::{Confirmed, Prospect};
 use self::services::Services;
 use self::surroundings::Surroundings;
+pub use self::witness::Add;
 use crate::appliance::Appliance;
 use crate::{lifecycle, roles};
 

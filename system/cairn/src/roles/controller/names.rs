@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cairn_cluster::membership::{Member, Pin};
+use cairn_cluster::witness::Witness;
 use cairn_wire::remote::{PeerId, WhoIs};
 
 /// The nodes behind replicas. Cheap to clone; clones are one.
@@ -26,12 +27,13 @@ impl Names {
         by_replica.retain(|_, id| by_name.values().any(|known| known == id));
     }
 
-    /// These are the members, and their replicas.
-    pub fn set_members(&self, members: &[Member]) {
+    /// These are the members and the witness, and their replicas.
+    pub fn set_members(&self, members: &[Member], witness: Option<&Witness>) {
         let trusted = || members.iter().filter(|m| m.is_trusted());
         let mut book = self.0.write().unwrap_or_else(PoisonError::into_inner);
         book.by_name = trusted().map(|m| (m.name.clone(), m.id)).collect();
         book.by_replica = trusted().filter_map(|m| Some((m.replica?, m.id))).collect();
+        book.by_replica.extend(witness.and_then(|w| Some((w.replica?, w.id))));
     }
 
     /// The node behind a replica of this number.
@@ -73,10 +75,10 @@ mod tests {
             replica: Some(7),
             joined: jiff::Timestamp::UNIX_EPOCH,
         };
-        names.set_members(std::slice::from_ref(&member));
+        names.set_members(std::slice::from_ref(&member), None);
         assert_eq!(who_is(7, &group("")), Some(id), "a group that was founded without names");
         member.state = MemberState::Removed;
-        names.set_members(&[member]);
+        names.set_members(&[member], None);
         assert_eq!((who_is(7, &group("n1")), who_is(8, &group("n1"))), (None, None));
     }
 }

@@ -1,6 +1,6 @@
 //! What an operator of this node sees of the cloud and orders: a socket that root alone can open.
 //!
-//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove`, `open`, `address`
+//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove`, `open`, `address`, `witness`
 //! and `recover`. Each order is one transaction; it is done
 //! when it is answered, on whichever node it was given.
 
@@ -26,6 +26,7 @@ use super::cluster::Cluster;
 use super::overview::{self, Overview};
 use super::recovery::{self, Confirmed, Prospect};
 use super::removal;
+use super::witness::{self, Add};
 
 /// Readable and writable by the controller, and so by root.
 const MODE: u32 = 0o600;
@@ -78,6 +79,8 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/remove", post(remove))
         .route("/open", post(open))
         .route("/address", post(set_address))
+        .route("/witness", post(add_witness))
+        .route("/witness/remove", post(remove_witness))
         .with_state(cluster)
 }
 
@@ -129,14 +132,14 @@ async fn roles(State(cluster): State<Arc<Cluster>>) -> Result<Json<Vec<RoleStatu
 }
 
 async fn prospect(State(cluster): State<Arc<Cluster>>) -> Result<Json<Prospect>, Failure> {
-    recovery::prospect(&cluster).await.map(Json).map_err(not_recovered)
+    recovery::prospect(&cluster).await.map(Json).map_err(not_done)
 }
 
 async fn recover(State(cluster): State<Arc<Cluster>>, Json(confirmed): Json<Confirmed>) -> Done {
-    recovery::order(&cluster, &confirmed).await.map(Json).map_err(not_recovered)
+    recovery::order(&cluster, &confirmed).await.map(Json).map_err(not_done)
 }
 
-fn not_recovered(e: anyhow::Error) -> Failure {
+fn not_done(e: anyhow::Error) -> Failure {
     Failure(StatusCode::CONFLICT, format!("{e:#}"))
 }
 
@@ -179,6 +182,18 @@ pub async fn open(State(cluster): State<Arc<Cluster>>, Json(order): Json<Open>) 
 
 async fn set_address(State(cluster): State<Arc<Cluster>>, Json(order): Json<Address>) -> Done {
     address::set(&cluster.store, order.address).await.map(Json).map_err(|e| Failure(e.status, e.message))
+}
+
+/// Takes in a witness.
+pub async fn add_witness(State(cluster): State<Arc<Cluster>>, Json(order): Json<Add>) -> Done {
+    caught_up(&cluster).await?;
+    witness::add(&cluster, &order).await.map(Json).map_err(not_done)
+}
+
+/// Lets the witness go.
+pub async fn remove_witness(State(cluster): State<Arc<Cluster>>) -> Done {
+    caught_up(&cluster).await?;
+    witness::remove(&cluster).await.map(Json).map_err(not_done)
 }
 
 /// An order is given on what is true now, not on what this replica has heard of so far.

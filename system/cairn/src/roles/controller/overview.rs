@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cairn_cluster::Alive;
 use cairn_cluster::membership::{Cloud, JoinPolicy, Member, Request, RequestState, change};
+use cairn_cluster::witness::Witness;
 use cairn_state::{Abort, Tx};
 use cairn_wire::remote::PeerId;
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address;
 use super::cluster::Cluster;
+use super::witness;
 
 /// How long it takes at most to find out whether what is shown is current.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -43,6 +45,8 @@ pub struct Overview {
     pub open_until: Option<Timestamp>,
     /// Everyone who belongs or has belonged.
     pub members: Vec<MemberLine>,
+    /// The machine that votes and is no node, if there is one.
+    pub witness: Option<WitnessLine>,
     /// Who waits to be let in, or was refused.
     pub requests: Vec<RequestLine>,
 }
@@ -62,6 +66,19 @@ pub struct MemberLine {
     pub alive: bool,
     /// Where it can be tried.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// The witness as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WitnessLine {
+    /// Its identity.
+    pub id: PeerId,
+    /// Where it is.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it votes now.
+    pub voter: bool,
+    /// Whether it answers this node.
+    pub alive: bool,
 }
 
 /// A request to join as an operator sees it.
@@ -84,11 +101,19 @@ pub async fn overview(cluster: &Cluster) -> Result<Overview, change::Error> {
     let current = matches!(tokio::time::timeout(WITHIN, cluster.store.catch_up()).await, Ok(Ok(())));
     let status = cluster.store.status().map_err(Abort::from)?;
     let mut overview = cluster.store.read(|tx| lines(tx, &status.voters))?;
+    if let Some(found) = cluster.store.read(|tx| Ok::<_, change::Error>(tx.get::<Witness>(Witness::ID)?))? {
+        overview.witness = Some(WitnessLine {
+            voter: found.replica.is_some_and(|replica| status.voters.contains(&replica)),
+            alive: witness::answers(cluster, &found).await,
+            id: found.id,
+            addresses: found.addresses,
+        });
+    }
     let leader = status.leader.and_then(|leader| cluster.names.of_replica(leader));
     overview.leader =
         leader.and_then(|id| overview.members.iter().find(|m| m.id == id)).map(|m| m.name.clone());
     overview.node.clone_from(&cluster.name);
-    overview.outlook = outlook(&overview.members, current);
+    overview.outlook = outlook(&overview.members, overview.witness.as_ref(), current);
     (overview.current, overview.generation) = (current, status.generation);
     Ok(overview)
 }
@@ -124,20 +149,22 @@ fn lines(tx: &mut Tx, voters: &BTreeSet<u64>) -> Result<Overview, change::Error>
 }
 
 /// What the next loss of a member would mean.
-fn outlook(members: &[MemberLine], current: bool) -> String {
-    let voters: Vec<_> = members.iter().filter(|m| m.voter).collect();
+fn outlook(members: &[MemberLine], witness: Option<&WitnessLine>, current: bool) -> String {
+    let witness = witness.filter(|w| w.voter).map(|w| ("the witness", w.alive));
+    let nodes = members.iter().filter(|m| m.voter).map(|m| (m.name.as_str(), m.alive));
+    let voters: Vec<_> = nodes.chain(witness).collect();
     let others = members.iter().filter(|m| m.state != "removed" && !m.voter).count();
-    let spare = voters.iter().filter(|m| m.alive).count().checked_sub(voters.len() / 2 + 1);
+    let spare = voters.iter().filter(|(_, alive)| *alive).count().checked_sub(voters.len() / 2 + 1);
     match (&voters[..], spare) {
         _ if !current => "The majority of the members that vote cannot be reached: nothing can be changed, and what is \
                           shown is what this node knew last. Switch the others on; if they are lost for good, see: \
                           cairn recover"
             .into(),
-        ([one], _) if others == 0 => format!("{} is the only node: what is lost with it is lost.", one.name),
-        ([one], _) => format!(
+        ([(one, _)], _) if others == 0 => format!("{one} is the only node: what is lost with it is lost."),
+        ([(one, _)], _) => format!(
             "Only {one} votes. If another node is lost, all goes on; if {one} is lost, nothing can be changed until it \
-             is back or \"cairn recover\" is given on another node. A third node ends that.",
-            one = one.name
+             is back or \"cairn recover\" is given on another node. A third node ends that, or a witness: see \"cairn \
+             witness\"."
         ),
         (_, Some(0) | None) => "If one more of the members that vote is lost, nothing can be changed until it is back, \
                                 or another takes its place."
@@ -166,15 +193,20 @@ mod tests {
     #[test]
     fn what_the_next_loss_means_is_said_plainly() {
         let (voter, learner, dead) = ((true, true), (false, true), (true, false));
-        let say = |all: &[(bool, bool)]| outlook(&members(all), true);
+        let say = |all: &[(bool, bool)]| outlook(&members(all), None, true);
         assert!(say(&[voter]).starts_with("n0 is the only node"));
         assert!(
             say(&[voter, learner])
                 .starts_with("Only n0 votes. If another node is lost, all goes on; if n0 is lost")
         );
+        let with_witness = |alive| {
+            let witness = WitnessLine { id: PeerId::new([9; 32]), addresses: vec![], voter: true, alive };
+            outlook(&members(&[voter, voter]), Some(&witness), true)
+        };
+        assert!(with_witness(true).starts_with("One more") && with_witness(false).starts_with("If one more"));
         assert!(say(&[voter; 3]).starts_with("One more"));
         assert!(say(&[voter, voter, dead]).starts_with("If one more"));
         assert!(say(&[voter; 5]).starts_with("2 more"));
-        assert!(outlook(&members(&[voter, dead, dead]), false).contains("what this node knew last"));
+        assert!(outlook(&members(&[voter, dead, dead]), None, false).contains("what this node knew last"));
     }
 }

@@ -13,12 +13,14 @@ use anyhow::Result;
 use cairn_cluster::membership::service::Health as Heard;
 use cairn_cluster::membership::voters::{Candidate, Health, voters};
 use cairn_cluster::membership::{Member, change};
-use cairn_state::Status;
+use cairn_cluster::witness::Witness;
+use cairn_state::{Status, is_witness};
 use cairn_wire::remote::PeerId;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, leads};
+use super::witness;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -52,10 +54,15 @@ impl Watch {
             *self = Watch::default();
             return Ok(());
         }
-        let members: Vec<_> =
-            cluster.store.read(|tx| Ok::<_, change::Error>(tx.list_unfenced::<Member>()?))?;
-        let health = self.health(cluster, &status, &members).await;
-        for step in plan(&status, &members, &health) {
+        let (members, witness) = cluster.store.read(|tx| {
+            Ok::<_, change::Error>((tx.list_unfenced::<Member>()?, tx.get::<Witness>(Witness::ID)?))
+        })?;
+        let mut health = self.health(cluster, &status, &members).await;
+        if let Some(witness) = &witness {
+            let heard = witness::tell(cluster, witness, &members).await;
+            health.insert(witness.id, self.heard(witness.id, witness.replica, heard, status.applied));
+        }
+        for step in plan(&status, &seats(&members, witness.as_ref()), &health) {
             tracing::info!(?step, "the store's group changes");
             step.take(cluster).await?;
         }
@@ -69,28 +76,33 @@ impl Watch {
         status: &Status,
         members: &[Member],
     ) -> BTreeMap<PeerId, Health> {
-        let since = *self.since.get_or_insert_with(Instant::now);
         let others = members.iter().filter(|m| m.is_trusted() && m.id != cluster.id);
         let asked = others.map(|m| async move {
             (m, cluster.peers.call::<_, Heard>(m.id, "cluster/health", &(), WITHIN).await.ok())
         });
         let mut health = BTreeMap::from([(cluster.id, Health::Up { caught_up: true })]);
         for (member, heard) in join_all(asked).await {
-            if heard.is_some() {
-                self.heard.insert(member.id, Instant::now());
-            }
-            let last = self.heard.get(&member.id).copied().unwrap_or(since);
-            health.insert(member.id, judge(member, heard, status.applied, last.elapsed()));
+            health.insert(member.id, self.heard(member.id, member.replica, heard, status.applied));
         }
         health
+    }
+
+    /// Notes whether it has answered, and says how it is.
+    fn heard(&mut self, id: PeerId, replica: Option<u64>, heard: Option<Heard>, applied: u64) -> Health {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if heard.is_some() {
+            self.heard.insert(id, Instant::now());
+        }
+        let last = self.heard.get(&id).copied().unwrap_or(since);
+        judge(replica, heard, applied, last.elapsed())
     }
 }
 
 /// How a member is that has answered so, or was last heard of so long ago.
-fn judge(member: &Member, heard: Option<Heard>, applied: u64, silent: Duration) -> Health {
+fn judge(replica: Option<u64>, heard: Option<Heard>, applied: u64, silent: Duration) -> Health {
     match heard {
         Some(heard) => {
-            let same = member.replica == Some(heard.replica);
+            let same = replica == Some(heard.replica);
             Health::Up { caught_up: same && heard.applied.saturating_add(LAG_MAX) >= applied }
         }
         None => Health::Silent(silent),
@@ -126,52 +138,79 @@ impl Step {
     }
 }
 
+/// Who may sit in the group, as far as a plan goes: a node that is trusted, or the witness.
+struct Seat {
+    candidate: Candidate,
+    replica: Option<u64>,
+    name: String,
+    addresses: Vec<String>,
+}
+
+/// The seats. How the candidates are is not known yet.
+fn seats(members: &[Member], witness: Option<&Witness>) -> Vec<Seat> {
+    let unknown = Health::Silent(Duration::ZERO);
+    let addresses = |all: &[std::net::SocketAddr]| all.iter().map(ToString::to_string).collect();
+    let nodes = members.iter().filter(|m| m.is_trusted()).map(|m| Seat {
+        candidate: Candidate::of(m, false, unknown),
+        replica: m.replica,
+        name: m.name.clone(),
+        addresses: addresses(&m.addresses),
+    });
+    let witness = witness.map(|w| Seat {
+        candidate: Candidate::of_witness(w, unknown),
+        replica: w.replica,
+        name: Witness::NAME.into(),
+        addresses: addresses(&w.addresses),
+    });
+    nodes.chain(witness).collect()
+}
+
 /// What the leader does next.
-fn plan(status: &Status, members: &[Member], health: &BTreeMap<PeerId, Health>) -> Vec<Step> {
-    let trusted: Vec<_> = members.iter().filter(|m| m.is_trusted()).collect();
+fn plan(status: &Status, seats: &[Seat], health: &BTreeMap<PeerId, Health>) -> Vec<Step> {
     let in_group = |replica: &u64| status.members.contains_key(replica);
-    let missing = trusted.iter().filter_map(|m| Some((m.replica.filter(|r| !in_group(r))?, m)));
-    let mut steps: Vec<_> = missing.map(|(r, m)| Step::Admit(r, in_the_group(m))).collect();
-    let wanted = wanted(status, &trusted, health);
-    let voting: BTreeSet<_> = trusted.iter().filter(|m| m.voter).map(|m| m.id).collect();
+    let missing = seats.iter().filter_map(|s| Some((s.replica.filter(|r| !in_group(r))?, s)));
+    let mut steps: Vec<_> = missing.map(|(r, s)| Step::Admit(r, in_the_group(s))).collect();
+    let wanted = wanted(status, seats, health);
+    let voting: BTreeSet<_> = seats.iter().map(|s| &s.candidate).filter(|c| c.voter).map(|c| c.id).collect();
     if wanted != voting {
         steps.push(Step::Record(wanted.clone()));
     }
-    let find = |id: &PeerId| trusted.iter().find(|m| m.id == *id).and_then(|m| m.replica);
+    let find = |id: &PeerId| seats.iter().find(|s| s.candidate.id == *id).and_then(|s| s.replica);
     let replicas: Option<BTreeSet<u64>> = wanted.iter().map(|id| find(id).filter(in_group)).collect();
     match replicas {
         Some(replicas) if replicas.is_empty() || replicas == status.voters => {}
         Some(replicas) if replicas.contains(&status.node) => steps.push(Step::Voters(replicas)),
-        Some(replicas) => steps.push(match replicas.intersection(&status.voters).next() {
-            Some(to) => Step::HandOver(*to),
-            // None of them votes yet: they do beside this node until one of them leads.
-            None => Step::Voters(replicas.into_iter().chain([status.node]).collect()),
-        }),
+        Some(replicas) => {
+            steps.push(match replicas.intersection(&status.voters).find(|r| !is_witness(**r)) {
+                Some(to) => Step::HandOver(*to),
+                // None of them votes yet: they do beside this node until one of them leads.
+                None => Step::Voters(replicas.into_iter().chain([status.node]).collect()),
+            })
+        }
         // One of them is only being taken in.
         None => {}
     }
-    let of_members: BTreeSet<_> = trusted.iter().filter_map(|m| m.replica).collect();
+    let of_members: BTreeSet<_> = seats.iter().filter_map(|s| s.replica).collect();
     let left = status.members.keys().filter(|r| **r != status.node && !status.voters.contains(r));
     steps.extend(left.filter(|r| !of_members.contains(r)).map(|r| Step::Dismiss(*r)));
     steps
 }
 
 /// Who shall vote.
-fn wanted(status: &Status, trusted: &[&Member], health: &BTreeMap<PeerId, Health>) -> BTreeSet<PeerId> {
-    let candidates: Vec<_> = trusted
+fn wanted(status: &Status, seats: &[Seat], health: &BTreeMap<PeerId, Health>) -> BTreeSet<PeerId> {
+    let candidates: Vec<_> = seats
         .iter()
-        .map(|m| {
-            let leader = m.replica == Some(status.node);
-            let health = health.get(&m.id).copied().unwrap_or(Health::Silent(Duration::ZERO));
-            Candidate::of(m, leader, health)
+        .map(|s| {
+            let leader = s.replica == Some(status.node);
+            let health = health.get(&s.candidate.id).copied().unwrap_or(s.candidate.health);
+            Candidate { leader, health, ..s.candidate.clone() }
         })
         .collect();
     voters(&candidates)
 }
 
-fn in_the_group(member: &Member) -> cairn_state::Member {
-    let addresses = member.addresses.iter().map(ToString::to_string).collect();
-    cairn_state::Member { name: member.name.clone(), addresses }
+fn in_the_group(seat: &Seat) -> cairn_state::Member {
+    cairn_state::Member { name: seat.name.clone(), addresses: seat.addresses.clone() }
 }
 
 #[cfg(test)]

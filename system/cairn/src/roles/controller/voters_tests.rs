@@ -42,6 +42,36 @@ fn up(nodes: &[u8]) -> BTreeMap<PeerId, Health> {
     nodes.iter().map(|n| (id(*n), UP)).collect()
 }
 
+fn plan(status: &Status, members: &[Member], health: &BTreeMap<PeerId, Health>) -> Vec<Step> {
+    super::plan(status, &seats(members, None), health)
+}
+
+#[test]
+fn a_witness_votes_beside_two_nodes_and_never_leads() {
+    let number = 0xf009;
+    let mut witness = Witness {
+        id: id(9),
+        addresses: vec![],
+        voter: false,
+        replica: Some(number),
+        since: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let members = [member(1, true), member(2, false)];
+    let health = up(&[1, 2, 9]);
+    let steps = super::plan(&group(1, &[1, 2], &[1]), &seats(&members, Some(&witness)), &health);
+    let named = cairn_state::Member { name: "witness".into(), addresses: vec![] };
+    assert_eq!(steps, [Step::Admit(number, named), Step::Record([id(1), id(2), id(9)].into())]);
+    witness.voter = true;
+    let mut members = [member(1, true), member(2, true)];
+    let steps = super::plan(&group(1, &[1, 2, number], &[1]), &seats(&members, Some(&witness)), &health);
+    assert_eq!(steps, [Step::Voters([1, 2, number].into())]);
+    // The leader leaves: the other node leads, whatever number the witness has.
+    members[0].state = MemberState::Leaving;
+    let now = group(1, &[1, 2, number], &[1, 2, number]);
+    let steps = super::plan(&now, &seats(&members, Some(&witness)), &health);
+    assert!(steps.contains(&Step::HandOver(2)), "{steps:?}");
+}
+
 #[test]
 fn a_cloud_of_one_and_one_of_three_are_left_alone() {
     assert_eq!(plan(&group(1, &[1], &[1]), &[member(1, true)], &up(&[1])), []);
@@ -121,8 +151,8 @@ fn a_node_that_lost_its_disk_comes_back_with_another_replica() {
 fn who_answers_for_another_replica_or_is_far_behind_has_not_caught_up() {
     let heard = |replica, applied| Some(Heard { replica, applied, last: applied, generation: 1 });
     let (m, second) = (member(1, false), Duration::from_secs(1));
-    assert_eq!(judge(&m, heard(1, 9_500), 10_000, second), UP);
-    assert_eq!(judge(&m, heard(1, 8_000), 10_000, second), Health::Up { caught_up: false });
-    assert_eq!(judge(&m, heard(2, 10_000), 10_000, second), Health::Up { caught_up: false });
-    assert_eq!(judge(&m, None, 10_000, second), Health::Silent(second));
+    assert_eq!(judge(m.replica, heard(1, 9_500), 10_000, second), UP);
+    assert_eq!(judge(m.replica, heard(1, 8_000), 10_000, second), Health::Up { caught_up: false });
+    assert_eq!(judge(m.replica, heard(2, 10_000), 10_000, second), Health::Up { caught_up: false });
+    assert_eq!(judge(m.replica, None, 10_000, second), Health::Silent(second));
 }

@@ -8,6 +8,7 @@ mod orders;
 mod recovery;
 mod removal;
 mod three;
+mod witness;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,12 +206,12 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Gives an order to a node's operator's socket, as the command line does; what it answers if it refuses.
-async fn ordered(node: &Node, path: &str, order: &operator::Order) -> Result<(), String> {
+async fn ordered(node: &Node, path: &str, order: &impl serde::Serialize) -> Result<(), String> {
     let (socket, router) = (node.paths.operator_socket(), operator::router(node.cluster()));
     let served = socket.clone();
     let server = tokio::spawn(async move { local_http::serve(&served, 0o600, router).await });
     until("the socket is there", || socket.exists()).await;
-    let answer = within(local_http::Client::new(&socket).post_json::<()>(path, order)).await;
+    let answer = within(local_http::Client::new(&socket).post_json(path, order)).await;
     server.abort();
     drop(std::fs::remove_file(&socket));
     answer.map_err(|e| e.to_string())
