@@ -1,7 +1,9 @@
-//! Password hashing: argon2id, off the threads that serve requests, few at a time.
+//! Password hashing: argon2id, off the threads that serve requests, few at a time, and after all else that this process
+//! has to do. It must never keep the store from being heard by other nodes, whoever tries passwords how often.
 //!
 //! Passwords are never logged or kept.
 
+use std::num::NonZero;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,9 +19,13 @@ const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 /// The most memory a hash from elsewhere may ask for, in KiB; and the length of a hash, in bytes.
 const MEMORY_KIB_MAX: u32 = 64 * 1024;
 const OUTPUT: usize = 32;
-/// How many hashes are computed at once, and how many may wait.
-const AT_ONCE: usize = 2;
+/// The most hashes that are computed at once, on however many processors: each thread keeps the memory of one.
+const AT_ONCE_MAX: usize = 4;
+/// How many may wait; whoever comes then is told to try again.
 const WAITING_MAX: usize = 128;
+/// How much nicer than the rest of the process the threads are that hash: they get a tenth of a processor where others
+/// want all of it.
+const NICER: i32 = 10;
 /// The longest password, in bytes.
 const LENGTH_MAX: usize = 4096;
 /// A hash of the same cost that no password has, checked for users that do not exist.
@@ -37,22 +43,22 @@ pub struct Passwords {
 
 impl Default for Passwords {
     fn default() -> Passwords {
-        let (queue, jobs) = mpsc::sync_channel::<Job>(WAITING_MAX);
-        let jobs = Arc::new(Mutex::new(jobs));
-        for n in 0..AT_ONCE {
-            let jobs = jobs.clone();
-            let spawned =
-                std::thread::Builder::new().name(format!("password-{n}")).spawn(move || work(&jobs));
-            if let Err(e) = spawned {
-                tracing::error!(error = %e, "no thread to hash passwords");
-            }
-        }
-        Passwords { queue }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Passwords::new(at_once(processors), WAITING_MAX)
     }
+}
+
+/// How many hashes are computed at once: half of the processors is for everybody else.
+fn at_once(processors: usize) -> usize {
+    (processors / 2).clamp(1, AT_ONCE_MAX)
 }
 
 /// Does jobs until their sender is gone.
 fn work(jobs: &Mutex<Receiver<Job>>) {
+    // Of this thread alone, on Linux.
+    if let Err(e) = rustix::process::nice(NICER) {
+        tracing::warn!(error = %e, "passwords are hashed at the priority of everything else");
+    }
     let mut memory = Vec::new();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -64,6 +70,21 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
 }
 
 impl Passwords {
+    /// So many hashes at once; so many may wait for their turn, which comes in the order of asking.
+    fn new(at_once: usize, waiting_max: usize) -> Passwords {
+        let (queue, jobs) = mpsc::sync_channel::<Job>(waiting_max);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for n in 0..at_once {
+            let jobs = jobs.clone();
+            let spawned =
+                std::thread::Builder::new().name(format!("password-{n}")).spawn(move || work(&jobs));
+            if let Err(e) = spawned {
+                tracing::error!(error = %e, "no thread to hash passwords");
+            }
+        }
+        Passwords { queue }
+    }
+
     /// The PHC string of a new password.
     pub async fn hash(&self, password: &str) -> Result<String, ApiError> {
         if password.len() > LENGTH_MAX {
@@ -173,5 +194,58 @@ mod tests {
         let small = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
         let small = argon2::PasswordHasher::<PasswordHash>::hash_password(&small, b"x").unwrap().to_string();
         assert!(passwords.verify("x", Some(&small)).await.unwrap(), "the hash's own parameters count");
+    }
+
+    #[test]
+    fn half_of_the_processors_hash_at_the_most() {
+        assert_eq!([1, 2, 3, 4, 8, 64].map(at_once), [1, 1, 1, 2, 4, 4]);
+    }
+
+    /// The nice value of this thread: field 19, of which the second may contain anything but a last parenthesis.
+    fn nice() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[16].parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_threads_that_hash_are_nicer() {
+        let passwords = Passwords::new(1, 1);
+        let before = nice();
+        let theirs = passwords.run(|_| nice()).await.unwrap();
+        assert_eq!((theirs, nice()), ((before + NICER).min(19), before));
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_a_turn_in_order_and_who_finds_too_many_is_told_to_come_again() {
+        let passwords = Arc::new(Passwords::new(1, 2));
+        let ((begun, has_begun), (go_on, goes_on)) = (oneshot::channel(), mpsc::channel::<()>());
+        let busy = passwords.clone();
+        let first = tokio::spawn(async move {
+            busy.run(move |_| (begun.send(()).unwrap(), goes_on.recv().unwrap())).await
+        });
+        has_begun.await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiting = [1, 2].map(|n| {
+            let order = order.clone();
+            // What is asked for waits from when it is first polled.
+            let mut waits = Box::pin(passwords.run(move |_| order.lock().unwrap().push(n)));
+            assert!(poll_once(&mut waits).is_pending());
+            waits
+        });
+        let refused = passwords.verify("x", None).await.unwrap_err();
+        assert_eq!(refused.status, http::StatusCode::SERVICE_UNAVAILABLE);
+        go_on.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        for waits in waiting {
+            waits.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [1, 2]);
+        passwords.verify("x", None).await.unwrap();
+    }
+
+    /// Polls once.
+    fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+        std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
     }
 }

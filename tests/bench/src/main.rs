@@ -10,6 +10,7 @@
 
 mod boot;
 mod figures;
+mod store;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,11 @@ struct Cli {
 enum Command {
     /// From power-on to an API that answers, beside the same image without Cairn to its multi-user.target.
     Boot(boot::Options),
+    /// The store's writes, reads, failover, watches and size, beside Debian's etcd.
+    Store(store::Options),
+    /// A node of `store`, which starts it.
+    #[command(hide = true)]
+    StoreNode(store::node::NodeOptions),
 }
 
 fn main() -> ExitCode {
@@ -36,8 +42,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let paths = Paths::find()?;
     match cli.command {
-        Command::Boot(options) => boot::run(&paths, &options),
+        Command::Boot(options) => boot::run(&Paths::find()?, &options),
+        Command::Store(options) => store::run(&Paths::find()?, &options),
+        Command::StoreNode(options) => store::node::run(&options),
     }
 }

@@ -91,21 +91,34 @@ impl<F: FnMut(&WriteTransaction) -> Result<(), StoreError> + Send> Job for Chang
     }
 }
 
+/// Has a change done behind all that wait; gives what will be told of it.
+fn put(
+    core: &Core,
+    durable: bool,
+    change: impl FnMut(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
+) -> oneshot::Receiver<Result<(), StoreError>> {
+    let (done, result) = oneshot::channel();
+    core.disk.put(Change { change, durable, done });
+    result
+}
+
 /// Does a change behind all that wait, and waits for it.
 pub(crate) async fn change(
     core: &Core,
     durable: bool,
     change: impl FnMut(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
 ) -> Result<(), io::Error> {
-    let (done, result) = oneshot::channel();
-    core.disk.put(Change { change, durable, done });
-    result.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    put(core, durable, change).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 impl LogStore {
     /// The entries of `from..to`; no more than `bytes_max`, but for the first.
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogEntry>, StoreError> {
-        let (recent, disk_end) = self.0.tail().read(from, to);
+        let (from, (recent, disk_end)) = {
+            let tail = self.0.tail();
+            let from = tail.purged.map_or(from, |purged| from.max(purged.index + 1));
+            (from, tail.read(from, to))
+        };
         let mut found = Vec::new();
         let mut bytes = 0;
         if from < disk_end {
@@ -207,12 +220,13 @@ impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         self.0.tail().purge(log_id);
+        // Nobody waits for it: the engine would hear and say nothing as long as the disk takes for what is before it.
         // If a crash undoes it, there is more log than needed, which does no harm.
-        change(&self.0, false, move |txn| {
+        drop(put(&self.0, false, move |txn| {
             saved::put_purged(txn, &log_id)?;
             remove(txn, ..=log_id.index)
-        })
-        .await
+        }));
+        Ok(())
     }
 }
 

@@ -49,7 +49,7 @@ pub use self::types::{Member, NodeId, Runtime, Tokio, is_witness};
 pub struct Timing {
     /// How often a leader is heard of.
     pub heartbeat: Duration,
-    /// After how long without one a voter looks for another leader, at least; at most it is twice that.
+    /// A voter that has heard of no leader for two and a half to three times this looks for another.
     pub election: Duration,
     /// How long to wait between looks for a leader.
     pub pause: Duration,
@@ -60,12 +60,12 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// For machines that are also busy with guests: a pause of a second is no reason to change leaders, and a lost
-    /// one is replaced within five.
+    /// For machines that are also busy with guests: a pause of two seconds is no reason to change leaders, and a lost
+    /// one is replaced within three.
     fn default() -> Timing {
         Timing {
             heartbeat: Duration::from_millis(250),
-            election: Duration::from_millis(1500),
+            election: Duration::from_millis(800),
             pause: Duration::from_millis(50),
             patience: Duration::from_secs(15),
             log_entries: 5000,
@@ -79,8 +79,10 @@ impl Timing {
         let config = Config {
             cluster_name: "cairn".into(),
             heartbeat_interval: ms(self.heartbeat),
+            // The engine waits for the longer of these, for which a leader may count on its followers, and then for
+            // any time between them.
             election_timeout_min: ms(self.election),
-            election_timeout_max: ms(self.election * 2),
+            election_timeout_max: ms(self.election * 3 / 2),
             install_snapshot_timeout: ms(self.patience),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.log_entries),
             max_in_snapshot_log_to_keep: self.log_entries,
