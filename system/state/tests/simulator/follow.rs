@@ -24,7 +24,7 @@ pub fn agrees(written: &Written, seen: &[Event]) -> Result<(), String> {
 pub async fn follow(world: Arc<World>, until: Instant) -> Result<Vec<Event>, String> {
     let mut seen: Vec<Event> = Vec::new();
     while Instant::now() < until {
-        let Some((store, life)) = world.store(below(world.places() as u64) as usize) else {
+        let Some((store, life)) = world.store(world.any()) else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

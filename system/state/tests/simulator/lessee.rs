@@ -23,7 +23,7 @@ async fn ask<T, F>(world: &World, what: impl FnOnce(LocalStore) -> F) -> Option<
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let (store, life) = world.store(below(world.places() as u64) as usize)?;
+    let (store, life) = world.store(world.any())?;
     match tokio::time::timeout(PATIENCE, live(&life, what(store))).await {
         Ok(Err(StoreError::Unavailable(_)) | Err(StoreError::Storage(_))) | Err(_) => None,
         Ok(result) => Some(result),

@@ -2,7 +2,7 @@
 //!
 //! Three replicas on disks that are slow, fail, lose or tear what was not synced, a network that loses, delays,
 //! doubles and cuts, clocks that jump or lag, nodes that stand still, crashes of process and power, changes of leader
-//! and voters, a fourth that joins, is lost for good and comes as another; clients on all nodes. What they saw must be
+//! and voters, a fourth that joins, is lost for good and comes as another, or two replicas and a witness; clients on all nodes. What they saw must be
 //! linearizable (checked by stateright), no write done twice, the watches without gap, no lease ended that was just
 //! kept alive, all replicas equal in the end, and once the faults stop, every node must serve within bounded time.
 //!

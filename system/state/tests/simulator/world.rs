@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cairn_state::{Limits, LocalStore, Member, Network, NodeId, NotReached, Options, Timing};
+use cairn_state::{Limits, LocalStore, Member, Network, NodeId, NotReached, Options, Timing, is_witness};
 
 use crate::disk::{Break, Content, Dice, Disk};
 use crate::runtime::{Life, Simulated, below, clock, live};
@@ -17,6 +17,15 @@ pub const NODES: usize = 3;
 
 /// The place of the one that may join it, and may lose its disk and come back as another.
 pub const SPARE: usize = NODES;
+
+/// The place that a witness has in the runs that have one.
+pub const WITNESS: usize = NODES - 1;
+
+/// What is in a witness's number.
+const WITNESS_NUMBER: NodeId = 0xf000;
+
+/// What members seal with that a witness is given.
+const KEY: [u8; 32] = [7; 32];
 
 pub fn timing() -> Timing {
     Timing {
@@ -100,16 +109,20 @@ async fn arrive(world: Arc<World>, from: usize, to: usize, request: Bytes) -> Op
         let nodes = world.nodes.lock().unwrap();
         (nodes[to].life.clone(), nodes[to].store.as_ref()?.endpoint())
     };
-    let answer = live(&life, async move { endpoint.serve(request).await }).await?;
+    let from_witness = world.is_witness(from);
+    let answer = live(&life, async move {
+        if from_witness { endpoint.serve_witness(request).await } else { endpoint.serve(request).await }
+    })
+    .await?;
     world.travel(to, from).await.ok()?;
     Some(answer)
 }
 
 impl World {
     /// A world of nodes with these disks; none is up.
-    pub fn new(disks: Vec<Content>, jumps: bool) -> Arc<World> {
+    pub fn new(disks: Vec<Content>, jumps: bool, witness: bool) -> Arc<World> {
         let nodes = disks.into_iter().enumerate().map(|(place, content)| Node {
-            number: place as NodeId + 1,
+            number: place as NodeId + 1 + if witness && place == WITNESS { WITNESS_NUMBER } else { 0 },
             disk: Disk::new(content, Break::Never),
             life: Arc::default(),
             store: None,
@@ -132,6 +145,22 @@ impl World {
     /// The number of the node at a place.
     pub fn number(&self, place: usize) -> NodeId {
         self.nodes.lock().unwrap()[place].number
+    }
+
+    /// Whether a witness is at a place.
+    pub fn is_witness(&self, place: usize) -> bool {
+        is_witness(self.number(place))
+    }
+
+    /// The places that have the state: all but a witness's.
+    pub fn stateful(&self) -> Vec<usize> {
+        (0..self.places()).filter(|place| !self.is_witness(*place)).collect()
+    }
+
+    /// Any place that has the state, by the dice.
+    pub fn any(&self) -> usize {
+        let places = self.stateful();
+        places[below(places.len() as u64) as usize]
     }
 
     pub fn place_of(&self, number: NodeId) -> Option<usize> {
@@ -182,7 +211,8 @@ impl World {
         let started = tokio::time::timeout(Duration::from_secs(10), live(&life, started)).await;
         let mut nodes = self.nodes.lock().unwrap();
         if Arc::ptr_eq(&nodes[place].life, &life) {
-            nodes[place].store = started.ok().and_then(Result::ok);
+            let started = started.ok().and_then(Result::ok);
+            nodes[place].store = started.filter(|store| store.seal_with(&KEY).is_ok());
         }
     }
 
