@@ -5,7 +5,6 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_state::{LocalStore, Member, Options, Store};
@@ -23,7 +22,7 @@ impl House {
     }
 
     fn open(&self, n: usize, options: Options) -> LocalStore {
-        let options = options.network(Arc::new(self.wires.clone())).timing(fast());
+        let options = options.network(self.wires.end(false)).timing(fast());
         let store = LocalStore::open_with(&self.path(n), options).unwrap();
         self.wires.connect(&store);
         store

@@ -34,6 +34,11 @@ impl Wires {
         self.0.lock().unwrap().insert(store.status().unwrap().node, store.endpoint());
     }
 
+    /// The end that a replica has.
+    pub fn end(&self, witness: bool) -> Arc<End> {
+        Arc::new(End { wires: self.clone(), witness })
+    }
+
     /// From now on it is not.
     pub fn disconnect(&self, node: NodeId) {
         self.0.lock().unwrap().remove(&node);
@@ -41,7 +46,7 @@ impl Wires {
 }
 
 /// A replica's end of the network.
-struct End {
+pub struct End {
     wires: Wires,
     /// Whether it is a witness's: the others are told so.
     witness: bool,
@@ -87,8 +92,8 @@ impl Cluster {
     }
 
     fn replica(&self, disk: Disk, options: Options, witness: bool) -> LocalStore {
-        let end = End { wires: self.wires.clone(), witness };
-        let store = LocalStore::on_backend(disk, options.network(Arc::new(end)).timing(fast())).unwrap();
+        let store =
+            LocalStore::on_backend(disk, options.network(self.wires.end(witness)).timing(fast())).unwrap();
         store.seal_with(&KEY).unwrap();
         store
     }

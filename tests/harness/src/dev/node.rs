@@ -67,6 +67,11 @@ impl Node {
         self.lan.address(FIRST_ADDRESS + self.number - 1)
     }
 
+    /// The address of the host's end of the LAN.
+    pub fn gateway(&self) -> String {
+        self.lan.address(1)
+    }
+
     /// Starts the node's init; does nothing if it runs already.
     pub fn start(&self, binary: &Path) -> Result<()> {
         if self.init_pid().is_some() {

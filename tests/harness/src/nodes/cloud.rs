@@ -1,5 +1,6 @@
 //! The nodes as one cloud: a client for each, which node a server is on, and waiting until all is whole again.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use crate::client::Client;
 use crate::cloud::Access;
 use crate::dev::{self, Cluster, Node};
 
+use super::third::Third;
+
 /// How long the cloud may take until it is whole again.
 const WHOLE_MAX: Duration = Duration::from_secs(600);
 
@@ -21,23 +24,36 @@ pub struct Cloud {
     clients: BTreeMap<u8, Client>,
     names: BTreeMap<String, u8>,
     binary: PathBuf,
+    witness: RefCell<Option<Third>>,
 }
 
 impl Cloud {
-    /// Starts the nodes and waits until they are one whole cloud.
-    pub fn start(paths: &Paths, count: u8, binary: PathBuf) -> Result<Cloud> {
+    /// Starts the nodes, and a witness if its program is given, and waits until they are one whole cloud.
+    pub fn start(paths: &Paths, count: u8, binary: PathBuf, witness: Option<PathBuf>) -> Result<Cloud> {
         let cluster = Cluster::new(paths, dev::INSTANCE, count);
         cluster.start(&binary)?;
         let access = Access::load(cluster.node(1)?.dir())?;
-        let mut cloud = Cloud { cluster, clients: BTreeMap::new(), names: BTreeMap::new(), binary };
+        let (clients, names) = (BTreeMap::new(), BTreeMap::new());
+        let mut cloud = Cloud { cluster, clients, names, binary, witness: RefCell::default() };
         for number in 1..=count {
             let node = cloud.cluster.node(number)?;
             let url = format!("https://{}/identity/v3", node.address());
             cloud.clients.insert(number, Client::new(paths, access.with("OS_AUTH_URL", &url))?);
             cloud.names.insert(name_of(node)?, number);
         }
+        if let Some(program) = witness {
+            let node = cloud.node(1)?;
+            let third = Third::start(&program, node.dir(), node.gateway())?;
+            third.give_to(&cloud)?;
+            *cloud.witness.borrow_mut() = Some(third);
+        }
         cloud.wait_whole()?;
         Ok(cloud)
+    }
+
+    /// Does this to the witness.
+    pub fn with_witness(&self, act: impl FnOnce(&mut Third) -> Result<()>) -> Result<()> {
+        act(self.witness.borrow_mut().as_mut().context("there is no witness")?)
     }
 
     /// Stops the nodes.
@@ -113,6 +129,10 @@ impl Cloud {
                 line.contains("leads") || line.matches("yes").count() == 2,
                 "{name} does not vote: {line}"
             );
+        }
+        if self.witness.borrow().is_some() {
+            let votes = |l: &&str| l.contains("the witness") && l.matches("yes").count() == 2;
+            ensure!(status.lines().any(|l| votes(&l)), "the witness does not vote, or does not answer");
         }
         for number in self.numbers() {
             let services =

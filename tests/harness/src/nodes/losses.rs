@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::SERVER;
 use super::cloud::Cloud;
+use super::third::Third;
 use super::twice::Watch;
 use crate::client::Client;
 use crate::faults::{self, Load, Random};
@@ -81,6 +82,20 @@ pub fn cut_off(cloud: &Cloud, scene: &mut Scene, from: u64) -> Result<u64> {
     })?;
     whole_again(cloud)?;
     Ok(next)
+}
+
+/// The witness is killed; nobody notices but who looks. It comes back with what it knew.
+pub fn witness(cloud: &Cloud) -> Result<()> {
+    step("the witness is lost, and comes back", || {
+        let client = cloud.client(1)?;
+        let token = client.token()?;
+        cloud.with_witness(Third::kill)?;
+        let writes = until_written(client, &token)?;
+        eprintln!("       the API writes after {:.1} s", writes.as_secs_f64());
+        ensure!(writes < WRITES_BACK_MAX, "the API wrote again after {writes:?} only");
+        cloud.with_witness(Third::go_on)?;
+        cloud.wait_whole()
+    })
 }
 
 /// All nodes lose their power in the middle of writes, the guest's and the API's.

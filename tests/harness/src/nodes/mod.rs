@@ -7,11 +7,12 @@
 mod cloud;
 mod losses;
 mod moves;
+mod third;
 mod twice;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use image_builder::Paths;
 
@@ -35,14 +36,19 @@ pub enum Act {
     CutOff,
     /// All nodes lose their power at once.
     PowerCut,
+    /// The witness is lost, and comes back.
+    WitnessLost,
 }
 
 /// Options of the tests of several nodes.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
     pub nodes: u8,
+    /// A witness beside them, which two nodes need to bear any loss.
+    #[arg(long)]
+    pub witness: bool,
     /// What to show.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["spread", "migrate", "drain", "kill", "cut-off", "power-cut"])]
     pub acts: Vec<Act>,
@@ -63,8 +69,16 @@ pub struct Options {
 impl Options {
     /// All that can be shown, once, on three nodes.
     pub fn all(binary: &Path) -> Options {
-        let acts = Act::value_variants().to_vec();
-        Options { nodes: 3, acts, rounds: 1, seed: None, binary: Some(binary.to_owned()), keep: false }
+        let mut acts = Act::value_variants().to_vec();
+        acts.retain(|act| *act != Act::WitnessLost);
+        let binary = Some(binary.to_owned());
+        Options { nodes: 3, witness: false, acts, rounds: 1, seed: None, binary, keep: false }
+    }
+
+    /// Each single loss of two nodes and a witness.
+    pub fn two_and_a_witness(binary: &Path) -> Options {
+        let acts = vec![Act::Kill, Act::WitnessLost];
+        Options { nodes: 2, witness: true, acts, rounds: 2, ..Options::all(binary) }
     }
 }
 
@@ -81,7 +95,13 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     eprintln!("nodes: seed {seed}");
     let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
     let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
-    let cloud = step("the nodes are one cloud", || Cloud::start(paths, options.nodes, binary))?;
+    ensure!(options.nodes > 2 || options.witness, "two nodes bear no loss without a witness: give --witness");
+    ensure!(
+        options.witness || !options.acts.contains(&Act::WitnessLost),
+        "no witness can be lost without --witness"
+    );
+    let third = if options.witness { Some(third::program_beside(&binary)?) } else { None };
+    let cloud = step("the nodes are one cloud", || Cloud::start(paths, options.nodes, binary, third))?;
     let outcome =
         show(paths, options, &cloud, &mut Random::new(seed)).with_context(|| format!("seed {seed}"));
     if !options.keep {
@@ -116,6 +136,7 @@ fn acts(options: &Options, cloud: &Cloud, scene: &mut Scene, random: &mut Random
                 next = repeat(options.rounds, next, |from| losses::kill(cloud, scene, random, from))?
             }
             Act::CutOff => next = repeat(options.rounds, next, |from| losses::cut_off(cloud, scene, from))?,
+            Act::WitnessLost => losses::witness(cloud)?,
             Act::PowerCut => {
                 next = repeat(options.rounds, next, |from| losses::power_cut(cloud, scene, random, from))?;
             }
