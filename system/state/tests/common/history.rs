@@ -128,10 +128,18 @@ pub async fn ask(store: &LocalStore, op: &Op) -> Result<Ret, StoreError> {
     })
 }
 
+/// What a watch tells, until it is silent for so long.
+pub async fn told(mut watch: WatchStream, silence: Duration) -> Result<Vec<Event>, String> {
+    let mut events = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(silence, watch.next()).await {
+        events.push(event.map_err(|e| e.to_string())?);
+    }
+    Ok(events)
+}
+
 /// All that was ever written, in the end.
 #[derive(Debug, Default)]
 pub struct Written {
-    pub events: Vec<Event>,
     /// The revision of each value that clients have put.
     values: BTreeMap<u64, u64>,
     /// The revisions of keys that are not the clients'.
@@ -139,18 +147,10 @@ pub struct Written {
 }
 
 impl Written {
-    /// What a watch from the beginning tells, until it is silent for so long. No value may be put twice.
-    pub async fn read(mut watch: WatchStream, silence: Duration) -> Result<Written, String> {
-        let mut events = Vec::new();
-        while let Ok(Some(event)) = tokio::time::timeout(silence, watch.next()).await {
-            events.push(event.map_err(|e| e.to_string())?);
-        }
-        Written::of(events)
-    }
-
-    pub fn of(events: Vec<Event>) -> Result<Written, String> {
+    /// As these events tell. No value may be put twice.
+    pub fn of(events: &[Event]) -> Result<Written, String> {
         let (mut values, mut foreign) = (BTreeMap::new(), BTreeSet::new());
-        for event in &events {
+        for event in events {
             let at = event.revision().0;
             match event {
                 Event::Put(entry) if entry.key.starts_with("k/") => {
@@ -163,7 +163,7 @@ impl Written {
                 _ => drop(foreign.insert(at)),
             }
         }
-        Ok(Written { events, values, foreign: Arc::new(foreign) })
+        Ok(Written { values, foreign: Arc::new(foreign) })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::wires::{Answer, Ask, Relay, receive, send, socket};
 pub const NODES: usize = 3;
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// All of them. They end with it.
 pub struct House {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cairn_state::{LocalStore, Member, Options, Revision, Store, StoreError, Timing};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::history::{Written, ask};
+use crate::history::{ask, told};
 use crate::wires::{Answer, Ask, Wires, receive, send, socket};
 
 /// Which place this process has.
@@ -21,7 +21,7 @@ fn timing() -> Timing {
         heartbeat: Duration::from_millis(100),
         election: Duration::from_millis(700),
         pause: Duration::from_millis(20),
-        patience: Duration::from_secs(6),
+        patience: Duration::from_secs(3),
         log_entries: 50,
     }
 }
@@ -81,8 +81,7 @@ async fn answer(store: &LocalStore, asked: Ask) -> Result<Answer, StoreError> {
             store.catch_up().await?;
             let watch = store.watch("", Revision(0)).await?;
             // All of it is there already.
-            let written = Written::read(watch, Duration::from_millis(500)).await;
-            written.map_or_else(Answer::Failed, |written| Answer::Events(written.events))
+            told(watch, Duration::from_millis(500)).await.map_or_else(Answer::Failed, Answer::Events)
         }
         Ask::Node => Answer::Node(store.status()?.node),
         Ask::Admit(node, name) => {

@@ -144,9 +144,10 @@ impl Relay {
         }
     }
 
-    /// Cuts a node off: both ways, or only one.
+    /// Cuts one node off, and no other: both ways, or only one.
     pub fn cut_off(&self, place: usize, how: u64) {
         let mut cut = self.cut.lock().unwrap();
+        *cut = Default::default();
         for other in (0..NODES).filter(|other| *other != place) {
             cut[place][other] |= how != 1;
             cut[other][place] |= how != 2;

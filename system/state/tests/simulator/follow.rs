@@ -7,15 +7,14 @@ use cairn_state::{Event, Revision, Store};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::history::Written;
 use crate::runtime::{below, live};
 use crate::world::World;
 
 /// Whether this is just how what was written began.
-pub fn agrees(written: &Written, seen: &[Event]) -> Result<(), String> {
-    match written.events.starts_with(seen) {
+pub fn agrees(written: &[Event], seen: &[Event]) -> Result<(), String> {
+    match written.starts_with(seen) {
         true => Ok(()),
-        false => Err(format!("a watcher saw {seen:#?}, but written was {:#?}", written.events)),
+        false => Err(format!("a watcher saw {seen:#?}, but written was {written:#?}")),
     }
 }
 

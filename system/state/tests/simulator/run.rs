@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::disk::Content;
 use crate::follow;
-use crate::history::{History, Op, Ret, Written, ask};
+use crate::history::{History, Op, Ret, Written, ask, told};
 use crate::lessee;
 use crate::runtime::{begin, below, live};
 use crate::world::{NODES, World, member};
@@ -70,8 +70,9 @@ pub fn run(seed: u64) -> Result<Tally, String> {
         agree(&world)?;
         let (store, _) = world.store(0).ok_or("a node is down in the calm")?;
         let watch = store.watch("", Revision(0)).await.map_err(|e| e.to_string())?;
-        let written = Written::read(watch, Duration::from_millis(1)).await?;
-        follow::agrees(&written, &seen?)?;
+        let events = told(watch, Duration::from_millis(1)).await?;
+        let written = Written::of(&events)?;
+        follow::agrees(&events, &seen?)?;
         if !history.linearizable(&written) {
             return Err(format!("not linearizable: {history:?}"));
         }
