@@ -15,7 +15,7 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 const SEARCH_STACK_BYTES: usize = 64 << 20;
 
 /// How long an order is looked for.
-const SEARCH_MAX: Duration = Duration::from_secs(10);
+const SEARCH_MAX: Duration = Duration::from_secs(60);
 
 /// What a client asks for. Values are never the same twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,16 @@ pub enum Ret {
     Conflict,
     /// The value and the revision that put it, and the revision that was read.
     Found(Option<(u64, u64)>, u64),
+}
+
+impl Ret {
+    /// The revision that it shows.
+    fn revision(&self) -> Option<u64> {
+        match self {
+            Ret::Committed(at) | Ret::Found(_, at) => Some(*at),
+            Ret::Conflict => None,
+        }
+    }
 }
 
 /// The store in the plainest words.
@@ -142,14 +152,21 @@ pub async fn told(mut watch: WatchStream, silence: Duration) -> Result<Vec<Event
 pub struct Written {
     /// The revision of each value that clients have put.
     values: BTreeMap<u64, u64>,
+    /// The keys that clients have removed, by revision.
+    removals: BTreeMap<u64, u8>,
     /// The revisions of keys that are not the clients'.
     foreign: Arc<BTreeSet<u64>>,
 }
 
 impl Written {
+    /// Whether this may have been done although nothing says so: a removal that another one was answered with.
+    fn may_hide(&self, op: &Op) -> bool {
+        matches!(op, Op::Delete(key) if self.removals.values().any(|removed| removed == key))
+    }
+
     /// As these events tell. No value may be put twice.
     pub fn of(events: &[Event]) -> Result<Written, String> {
-        let (mut values, mut foreign) = (BTreeMap::new(), BTreeSet::new());
+        let (mut values, mut removals, mut foreign) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for event in events {
             let at = event.revision().0;
             match event {
@@ -159,11 +176,13 @@ impl Written {
                         return Err(format!("{value} was put once, but at {before} and at {at}"));
                     }
                 }
-                Event::Delete { key, .. } if key.starts_with("k/") => {}
+                Event::Delete { key, .. } if key.starts_with("k/") => {
+                    removals.insert(at, key[2..].parse().map_err(|e| format!("{e}"))?);
+                }
                 _ => drop(foreign.insert(at)),
             }
         }
-        Ok(Written { values, foreign: Arc::new(foreign) })
+        Ok(Written { values, removals, foreign: Arc::new(foreign) })
     }
 }
 
@@ -198,32 +217,34 @@ impl History {
         self.events.push((thread, Step::Answer(ret)));
     }
 
-    /// Whether some sequential order of the calls explains the answers. `written` has the revision of each value
-    /// that was ever put: a call without an answer has been done at that revision, some time before the end, or
-    /// never. (A removal leaves no value: it may have been done or not.)
+    /// Whether some sequential order of the calls explains the answers. `written` has all that was ever done: a call
+    /// without an answer has been done at the revision that has its change, or never.
     pub fn linearizable(&self, written: &Written) -> bool {
         let plain = Plain { foreign: written.foreign.clone(), ..Plain::default() };
         let mut tester = LinearizabilityTester::new(plain);
-        let mut late = Vec::new();
+        let mut late = self.late(written);
         for (at, (thread, step)) in self.events.iter().enumerate() {
-            let mut rest = self.events[at + 1..].iter();
             match step {
-                Step::Answer(ret) => drop(tester.on_return(*thread, ret.clone()).unwrap()),
-                Step::Call(op) if rest.any(|(other, _)| other == thread) => {
+                Step::Answer(ret) => {
+                    // Whoever sees a revision sees it done.
+                    while late.first().is_some_and(|(done, ..)| Some(*done) <= ret.revision()) {
+                        let (done, thread, _) = late.remove(0);
+                        tester.on_return(thread, Ret::Committed(done)).unwrap();
+                    }
+                    tester.on_return(*thread, ret.clone()).unwrap();
+                }
+                Step::Call(op)
+                    if self.is_answered(at)
+                        || late.iter().any(|(_, by, _)| by == thread)
+                        || written.may_hide(op) =>
+                {
                     tester.on_invoke(*thread, op.clone()).unwrap();
                 }
-                Step::Call(op @ (Op::Put(_, value) | Op::Swap(_, _, value))) => {
-                    if let Some(&revision) = written.values.get(value) {
-                        tester.on_invoke(*thread, op.clone()).unwrap();
-                        late.push((*thread, Ret::Committed(revision)));
-                    }
-                }
-                Step::Call(op @ Op::Delete(_)) => drop(tester.on_invoke(*thread, op.clone()).unwrap()),
-                Step::Call(Op::Get(_)) => {}
+                Step::Call(_) => {}
             }
         }
-        for (thread, ret) in late {
-            tester.on_return(thread, ret).unwrap();
+        for (done, thread, _) in late {
+            tester.on_return(thread, Ret::Committed(done)).unwrap();
         }
         // The search for an order that is not there may take for ever; one that is there is found at once.
         let (found, result) = mpsc::channel();
@@ -231,6 +252,41 @@ impl History {
             let _ = found.send(tester.is_consistent());
         };
         std::thread::Builder::new().stack_size(SEARCH_STACK_BYTES).spawn(search).unwrap();
-        result.recv_timeout(SEARCH_MAX).unwrap_or(false)
+        result.recv_timeout(SEARCH_MAX).expect("whether there is an order was not found out in time")
+    }
+
+    /// Whether the call at this place was answered: a thread that was not never calls again.
+    fn is_answered(&self, at: usize) -> bool {
+        let thread = self.events[at].0;
+        self.events[at + 1..].iter().any(|(other, _)| *other == thread)
+    }
+
+    /// The calls that were done without an answer, by the revision at which they were: that, the thread, the place.
+    fn late(&self, written: &Written) -> Vec<(u64, u32, usize)> {
+        let mut removals = written.removals.clone();
+        for (_, step) in &self.events {
+            if let Step::Answer(Ret::Committed(at)) = step {
+                removals.remove(at);
+            }
+        }
+        let mut late = Vec::new();
+        for (at, (thread, step)) in self.events.iter().enumerate() {
+            let Step::Call(op) = step else { continue };
+            if self.is_answered(at) {
+                continue;
+            }
+            let done = match op {
+                Op::Put(_, value) | Op::Swap(_, _, value) => written.values.get(value).copied(),
+                // Removals of one key are all alike: the first that was asked for is taken for the first that was done.
+                Op::Delete(key) => {
+                    let first = removals.iter().find(|(_, removed)| *removed == key).map(|(at, _)| *at);
+                    first.filter(|at| removals.remove(at).is_some())
+                }
+                Op::Get(_) => None,
+            };
+            late.extend(done.map(|done| (done, *thread, at)));
+        }
+        late.sort_unstable();
+        late
     }
 }
