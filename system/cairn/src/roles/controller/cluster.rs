@@ -15,10 +15,8 @@ use cairn_node::Paths;
 use cairn_node::told::{self, Standing};
 use cairn_state::{LocalStore, Status};
 use cairn_wire::remote::{
-    self, Endpoint, PeerId, Peers, REPLICAS, ReplicaNetwork, ReplicaService, Services, Trust, TrustSet,
-    Versions,
+    Endpoint, PeerId, Peers, REPLICAS, ReplicaNetwork, ReplicaService, Services, Trust, TrustSet, Versions,
 };
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -27,7 +25,7 @@ use super::kept::{self, Kept};
 use super::names::Names;
 use super::opening::{Opened, Opening};
 use super::surroundings::{Sight, Surroundings};
-use super::{alive, announce, giving_way, hello, members, voters};
+use super::{alive, announce, giving_way, hello, listening, members, voters};
 
 /// A member of a cloud.
 pub struct Cluster {
@@ -101,17 +99,8 @@ impl Cluster {
 
     /// Listens for other nodes and starts all duties. They end when the set is dropped.
     pub async fn start(self: &Arc<Cluster>) -> Result<JoinSet<()>> {
-        let listen = self.around.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen} for other nodes"))?;
         let mut duties = JoinSet::new();
-        let (endpoint, services) = (self.endpoint.clone(), self.services());
-        duties.spawn(async move {
-            if let Err(e) = remote::serve(listener, endpoint, services).await {
-                tracing::error!(error = %e, "other nodes are not served any more");
-            }
-        });
+        duties.spawn(listening::serve(self.around.listen, self.endpoint.clone(), self.services())?);
         duties.spawn(members::follow(self.clone()));
         duties.spawn(hello::run(self.clone()));
         duties.spawn(alive::run(self.clone()));

@@ -21,6 +21,7 @@ mod in_use;
 mod kept;
 mod leading;
 mod left;
+mod listening;
 mod liveness;
 mod members;
 mod members_api;
