@@ -7,7 +7,7 @@ use crate::tree::{File, Tree};
 
 /// Which packages of the workspace each may depend on. Arrows point one way, from services to the system; what is
 /// not listed depends on nothing of ours. The binary `cairn` puts all together.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("cairn-state", &[]),
     ("cairn-wire", &["cairn-state"]),
     ("cairn-cluster", &["cairn-state", "cairn-wire"]),
@@ -23,7 +23,8 @@ const MAY_USE: [(&str, &[&str]); 15] = [
         "cairn-compute",
         &[STATE, SHARDS, WIRE, GATEWAY, "cairn-image", "cairn-block", "cairn-network", "cairn-placement"],
     ),
-    ("bench", &["image-builder"]),
+    ("cairn-witness", &["cairn-state", "cairn-wire", "cairn-cluster"]),
+    ("bench", &["image-builder", "cairn-state", "cairn-wire"]),
     ("harness", &["image-builder"]),
     ("image-builder", &[]),
 ];
