@@ -54,24 +54,10 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     outcome
 }
 
-/// `cargo witness`, as `.cargo/config.toml` has it.
-const WITNESS: &[&str] = &[
-    "rustc",
-    "--release",
-    "--package",
-    "cairn-witness",
-    "--bin",
-    "cairn-witness",
-    "--",
-    "-C",
-    "target-feature=+crt-static",
-];
-
 fn on_nodes(paths: &Paths, stages: &mut Stages, binary: &Path) -> Result<()> {
     nodes::clean(paths)?;
     stages.run("three nodes", |_| nodes::run(paths, &nodes::Options::all(binary)))?;
     nodes::clean(paths)?;
-    stages.run("compile the witness", |step| step.exec(&mut exec::cargo(paths.workspace(), WITNESS)))?;
     stages
         .run("two nodes and a witness", |_| nodes::run(paths, &nodes::Options::two_and_a_witness(binary)))?;
     nodes::clean(paths)
