@@ -20,7 +20,7 @@ const WRITES_BACK_MAX: Duration = Duration::from_secs(10);
 const WRITE_MAX_S: u32 = 3;
 /// How long a guest may take to answer elsewhere: fencing takes half a minute, and then it boots, maybe emulated beside
 /// much else.
-const GUEST_BACK_MAX: Duration = Duration::from_secs(300);
+pub const GUEST_BACK_MAX: Duration = Duration::from_secs(300);
 /// How long all nodes and their guests may take to come back after a power cut.
 const ALL_BACK_MAX: Duration = Duration::from_secs(900);
 
@@ -157,7 +157,7 @@ fn forget(client: &Client, keypairs: &[(String, bool)]) -> Result<()> {
 }
 
 /// How long it takes until a write is acknowledged.
-fn until_written(client: &Client, token: &str) -> Result<Duration> {
+pub fn until_written(client: &Client, token: &str) -> Result<Duration> {
     let (since, mut tried) = (Instant::now(), Vec::new());
     while since.elapsed() < ALL_BACK_MAX {
         let name = format!("after-{}-{}", std::process::id(), tried.len());

@@ -6,6 +6,7 @@
 
 mod cloud;
 mod losses;
+mod majority;
 mod moves;
 mod third;
 mod twice;
@@ -38,6 +39,8 @@ pub enum Act {
     PowerCut,
     /// The witness is lost, and comes back.
     WitnessLost,
+    /// All nodes but one are lost; that one is ordered to go on alone.
+    MajorityLost,
 }
 
 /// Options of the tests of several nodes.
@@ -70,7 +73,8 @@ impl Options {
     /// All that can be shown, once, on three nodes.
     pub fn all(binary: &Path) -> Options {
         let mut acts = Act::value_variants().to_vec();
-        acts.retain(|act| *act != Act::WitnessLost);
+        // One is for another shape of cloud, one waits for minutes.
+        acts.retain(|act| ![Act::WitnessLost, Act::MajorityLost].contains(act));
         let binary = Some(binary.to_owned());
         Options { nodes: 3, witness: false, acts, rounds: 1, seed: None, binary, keep: false }
     }
@@ -137,6 +141,9 @@ fn acts(options: &Options, cloud: &Cloud, scene: &mut Scene, random: &mut Random
             }
             Act::CutOff => next = repeat(options.rounds, next, |from| losses::cut_off(cloud, scene, from))?,
             Act::WitnessLost => losses::witness(cloud)?,
+            Act::MajorityLost => {
+                next = repeat(options.rounds, next, |from| majority::lost(cloud, scene, from))?;
+            }
             Act::PowerCut => {
                 next = repeat(options.rounds, next, |from| losses::power_cut(cloud, scene, random, from))?;
             }
