@@ -1,5 +1,6 @@
 //! What an operator types: disks, status, and who belongs to the cloud.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -156,16 +157,15 @@ async fn cloud(paths: &Paths) -> String {
 
 fn cloud_text(overview: &Overview) -> String {
     let mut members = table(&["member", "state", "votes", "in touch", "addresses"]);
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let lines = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for m in &overview.members {
         let leads = overview.leader.as_ref() == Some(&m.name);
-        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        let addresses = m.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let votes = if leads { "leads".to_owned() } else { yes(m.voter) };
-        members.add_row(vec![m.name.clone(), m.state.clone(), votes, yes(m.alive), addresses]);
+        members.add_row(vec![m.name.clone(), m.state.clone(), votes, yes(m.alive), lines(&m.addresses)]);
     }
     if let Some(w) = &overview.witness {
-        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        let at = w.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let at = lines(&w.addresses);
         members.add_row(vec!["the witness".to_owned(), String::new(), yes(w.voter), yes(w.alive), at]);
     }
     let mut text = format!("cloud {}, seen from {}\n{members}", overview.cloud, overview.node);

@@ -59,13 +59,14 @@ impl Cloud {
         &self.told
     }
 
-    /// Takes what it tells now.
-    pub async fn tell(&mut self, told: Told) -> Result<()> {
+    /// Takes what it tells now; whether that is news.
+    pub async fn tell(&mut self, told: Told) -> Result<bool> {
         let mine = self.store()?.status()?.generation;
         if told.generation < mine {
             bail!("this cloud was gone on with without who tells: its generation is {mine}");
         }
-        if self.told != told {
+        let news = self.told != told;
+        if news {
             write(&self.folder, &told)?;
             self.told = told;
             self.follow();
@@ -79,8 +80,9 @@ impl Cloud {
             self.close().await?;
             fs::remove_file(self.file())?;
             self.store = Some(self.replica().await?);
+            return Ok(true);
         }
-        Ok(())
+        Ok(news)
     }
 
     /// Reaches its nodes where they are now.

@@ -110,9 +110,12 @@ impl Clouds {
         }
         let mut clouds = self.clouds.lock().await;
         let cloud = clouds.get_mut(&told.cloud).context("it is not served any more").map_err(broken)?;
-        let told = cloud.tell(told).await;
-        let health = told.and_then(|()| cloud.health());
-        self.follow(&clouds).map_err(broken)?;
+        let news = cloud.tell(told).await;
+        let quiet = matches!(news, Ok(false));
+        let health = news.and_then(|_| cloud.health());
+        if !quiet {
+            self.follow(&clouds).map_err(broken)?;
+        }
         health.map_err(|e| Refusal::invalid(format!("{e:#}")))
     }
 

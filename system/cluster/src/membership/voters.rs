@@ -3,7 +3,8 @@
 //! At most five, and an odd number, since an even one bears no more failures. Of the sizes that are possible the
 //! one that bears the most failures from here on is taken, the larger of two alike. So two nodes have one voter
 //! (a second could only take the quorum away), three have three, and five voters of which two are dead become
-//! three. A witness counts like a node, so two nodes and a witness are three voters, and gives way to a third node. A voter stays one as long as that holds: nothing changes without a gain.
+//! three. A voter stays one as long as that holds: nothing changes without a gain. A witness counts like a node, so two
+//! nodes and a witness are three voters, and gives way to a third node.
 //!
 //! It must never take a step that the voters there are now cannot agree on: without a quorum nothing is changed.
 

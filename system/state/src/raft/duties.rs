@@ -1,4 +1,5 @@
-//! What falls to the replica that leads: to end the leases whose time has run out.
+//! What falls to the replica that leads: to end the leases whose time has run out. What falls to a witness is in
+//! `witness`.
 //!
 //! It acts by proposing, so what a replica does that no longer leads has no effect.
 
@@ -12,6 +13,7 @@ use openraft::type_config::alias::WatchReceiverOf;
 
 use super::group::Group;
 use super::types::{LeaderId, Runtime, Types};
+use super::witness;
 use crate::engine::Command;
 
 /// How long to sleep when no lease is near its end.
@@ -25,20 +27,27 @@ pub(super) async fn run<K: Runtime>(
     loop {
         let wait = {
             let Some(group) = group.upgrade() else { return };
-            match group.lessor() {
-                Ok(Some(leader)) => end_leases(&group, leader).await,
-                Ok(None) => IDLE,
-                Err(e) => {
-                    tracing::error!(error = %e, "the leases cannot be read");
-                    return;
-                }
-            }
+            let wait = if group.core.witness { witness::act(&group).await } else { lead(&group).await };
+            let Some(wait) = wait else { return };
+            wait
         };
         let Some(core) = group.upgrade().map(|group| group.core.clone()) else { return };
         let sleep = K::Async::sleep(wait);
         let woken = K::Async::select3(metrics.changed(), core.leases.changed(), sleep).await;
         if let openraft::async_runtime::Select3::First(Err(_)) = woken {
             return;
+        }
+    }
+}
+
+/// Does what falls to a leader, if this is one, and says how long until it should look again.
+async fn lead<K: Runtime>(group: &Group<K>) -> Option<Duration> {
+    match group.lessor() {
+        Ok(Some(leader)) => Some(end_leases(group, leader).await),
+        Ok(None) => Some(IDLE),
+        Err(e) => {
+            tracing::error!(error = %e, "the leases cannot be read");
+            None
         }
     }
 }

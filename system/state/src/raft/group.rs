@@ -25,7 +25,7 @@ use super::serve::{Caller, Receiving};
 use super::standing::Refusal;
 use super::tickets::{Held, Tickets};
 use super::types::{LeaderId, Member, NodeId, Runtime, Types};
-use super::{Status, Timing, duties, witness};
+use super::{Status, Timing, duties};
 use crate::engine::disk::gone;
 use crate::engine::{Command, Core, Reply};
 use crate::kv::{LeaseId, StoreError};
@@ -99,11 +99,8 @@ impl<K: Runtime> Group<K> {
         let lessor = Mutex::default();
         let group = Group { raft, core, receiving, network, tickets, lessor, me, timing, failure, runtime };
         let group = Arc::new(group);
-        let metrics = group.raft.server_metrics();
-        match group.core.witness {
-            true => drop(K::Async::spawn(witness::run(Arc::downgrade(&group), metrics))),
-            false => drop(K::Async::spawn(duties::run(Arc::downgrade(&group), metrics))),
-        }
+        let duties = duties::run(Arc::downgrade(&group), group.raft.server_metrics());
+        drop(K::Async::spawn(duties));
         group.ready().await?;
         Ok(group)
     }

@@ -3,12 +3,9 @@
 //! It has the log and no state, so it can bring another up to date and answer nothing. It campaigns only when no voter
 //! that has the state did for a while: then it may be the only one left with what was acknowledged last.
 
-use std::sync::Weak;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::metrics::RaftServerMetrics;
-use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{AsyncRuntime, Instant, RaftState};
 
 use super::group::Group;
@@ -17,28 +14,9 @@ use super::types::{NodeId, Runtime, Types, is_witness};
 /// How many election times without a word of a leader it lets the others look for one.
 const PATIENCE: u32 = 4;
 
-/// Runs until the replica is gone.
-pub(super) async fn run<K: Runtime>(
-    group: Weak<Group<K>>,
-    mut metrics: WatchReceiverOf<Types<K>, RaftServerMetrics<Types<K>>>,
-) {
-    loop {
-        let wait = {
-            let Some(group) = group.upgrade() else { return };
-            let done = if group.leads().is_some() { stand_aside(&group).await } else { look(&group).await };
-            match done {
-                Some(wait) => wait,
-                // The replica has stopped.
-                None => return,
-            }
-        };
-        let sleep = K::Async::sleep(wait);
-        if let openraft::async_runtime::Select2::First(Err(_)) =
-            K::Async::select2(metrics.changed(), sleep).await
-        {
-            return;
-        }
-    }
+/// Does what falls to it now, and says how long until it should look again; `None` if the replica has stopped.
+pub(super) async fn act<K: Runtime>(group: &Group<K>) -> Option<Duration> {
+    if group.leads().is_some() { stand_aside(group).await } else { look(group).await }
 }
 
 /// Hands over to the voter that has all the log, if there is one yet.

@@ -227,15 +227,15 @@ impl History {
             match step {
                 Step::Answer(ret) => {
                     // Whoever sees a revision sees it done.
-                    while late.first().is_some_and(|(done, ..)| Some(*done) <= ret.revision()) {
-                        let (done, thread, _) = late.remove(0);
+                    while late.first().is_some_and(|(done, _)| Some(*done) <= ret.revision()) {
+                        let (done, thread) = late.remove(0);
                         tester.on_return(thread, Ret::Committed(done)).unwrap();
                     }
                     tester.on_return(*thread, ret.clone()).unwrap();
                 }
                 Step::Call(op)
                     if self.is_answered(at)
-                        || late.iter().any(|(_, by, _)| by == thread)
+                        || late.iter().any(|(_, by)| by == thread)
                         || written.may_hide(op) =>
                 {
                     tester.on_invoke(*thread, op.clone()).unwrap();
@@ -243,7 +243,7 @@ impl History {
                 Step::Call(_) => {}
             }
         }
-        for (done, thread, _) in late {
+        for (done, thread) in late {
             tester.on_return(thread, Ret::Committed(done)).unwrap();
         }
         // The search for an order that is not there may take for ever; one that is there is found at once.
@@ -261,8 +261,8 @@ impl History {
         self.events[at + 1..].iter().any(|(other, _)| *other == thread)
     }
 
-    /// The calls that were done without an answer, by the revision at which they were: that, the thread, the place.
-    fn late(&self, written: &Written) -> Vec<(u64, u32, usize)> {
+    /// The calls that were done without an answer, by the revision at which they were: that and the thread.
+    fn late(&self, written: &Written) -> Vec<(u64, u32)> {
         let mut removals = written.removals.clone();
         for (_, step) in &self.events {
             if let Step::Answer(Ret::Committed(at)) = step {
@@ -284,7 +284,7 @@ impl History {
                 }
                 Op::Get(_) => None,
             };
-            late.extend(done.map(|done| (done, *thread, at)));
+            late.extend(done.map(|done| (done, *thread)));
         }
         late.sort_unstable();
         late

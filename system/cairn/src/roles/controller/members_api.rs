@@ -61,8 +61,7 @@ pub async fn accept(
     caller: Caller,
     Body(order): Body<Order>,
 ) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::accept(State(cluster), Json(order)).await)
+    ordered(&caller, operator::accept(State(cluster), Json(order))).await
 }
 
 /// `POST /appliance/v1/cluster/refuse`: refuses the node that asks.
@@ -71,8 +70,7 @@ pub async fn refuse(
     caller: Caller,
     Body(order): Body<Order>,
 ) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::refuse(State(cluster), Json(order)).await)
+    ordered(&caller, operator::refuse(State(cluster), Json(order))).await
 }
 
 /// `POST /appliance/v1/cluster/remove`: removes a member for ever. It may be dead.
@@ -81,8 +79,7 @@ pub async fn remove(
     caller: Caller,
     Body(order): Body<Order>,
 ) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::remove(State(cluster), Json(order)).await)
+    ordered(&caller, operator::remove(State(cluster), Json(order))).await
 }
 
 /// `POST /appliance/v1/cluster/open`: lets in whoever asks, for so many minutes; 0 ends that.
@@ -91,8 +88,7 @@ pub async fn open(
     caller: Caller,
     Body(order): Body<Open>,
 ) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::open(State(cluster), Json(order)).await)
+    ordered(&caller, operator::open(State(cluster), Json(order))).await
 }
 
 /// `POST /appliance/v1/cluster/policy`: closes the cloud, and says what happens to who asks nevertheless.
@@ -113,17 +109,17 @@ pub async fn add_witness(
     caller: Caller,
     Body(order): Body<Add>,
 ) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::add_witness(State(cluster), Json(order)).await)
+    ordered(&caller, operator::add_witness(State(cluster), Json(order))).await
 }
 
 /// `DELETE /appliance/v1/cluster/witness`: lets the witness go.
 pub async fn remove_witness(State(cluster): State<Arc<Cluster>>, caller: Caller) -> ApiResult<StatusCode> {
-    caller.require_admin()?;
-    done(operator::remove_witness(State(cluster)).await)
+    ordered(&caller, operator::remove_witness(State(cluster))).await
 }
 
-fn done(done: Done) -> ApiResult<StatusCode> {
-    let Json(()) = done?;
+/// An administrator's order, which the operator's socket would take too.
+async fn ordered(caller: &Caller, order: impl Future<Output = Done>) -> ApiResult<StatusCode> {
+    caller.require_admin()?;
+    let Json(()) = order.await?;
     Ok(StatusCode::NO_CONTENT)
 }

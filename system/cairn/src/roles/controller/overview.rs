@@ -101,13 +101,8 @@ pub async fn overview(cluster: &Cluster) -> Result<Overview, change::Error> {
     let current = matches!(tokio::time::timeout(WITHIN, cluster.store.catch_up()).await, Ok(Ok(())));
     let status = cluster.store.status().map_err(Abort::from)?;
     let mut overview = cluster.store.read(|tx| lines(tx, &status.voters))?;
-    if let Some(found) = cluster.store.read(|tx| Ok::<_, change::Error>(tx.get::<Witness>(Witness::ID)?))? {
-        overview.witness = Some(WitnessLine {
-            voter: found.replica.is_some_and(|replica| status.voters.contains(&replica)),
-            alive: witness::answers(cluster, &found).await,
-            id: found.id,
-            addresses: found.addresses,
-        });
+    if let Some(line) = &mut overview.witness {
+        line.alive = witness::answers(cluster, line.id).await;
     }
     let leader = status.leader.and_then(|leader| cluster.names.of_replica(leader));
     overview.leader =
@@ -130,6 +125,13 @@ fn lines(tx: &mut Tx, voters: &BTreeSet<u64>) -> Result<Overview, change::Error>
         addresses: m.addresses,
     });
     let members = members.collect();
+    // Whether it answers, it is asked.
+    let witness = tx.get::<Witness>(Witness::ID)?.map(|w| WitnessLine {
+        voter: w.replica.is_some_and(|replica| voters.contains(&replica)),
+        alive: false,
+        id: w.id,
+        addresses: w.addresses,
+    });
     let requests = tx.list_unfenced::<Request>()?.into_iter().map(|r| RequestLine {
         refused_by: match r.state {
             RequestState::Waiting => None,
@@ -145,7 +147,7 @@ fn lines(tx: &mut Tx, voters: &BTreeSet<u64>) -> Result<Overview, change::Error>
     let front = address::get(tx)?;
     let address_on = front.holder.filter(|_| front.address.is_some());
     let (address, open_until) = (front.address, policy.open_until);
-    Ok(Overview { cloud, address, address_on, open_until, members, requests, ..Overview::default() })
+    Ok(Overview { cloud, address, address_on, open_until, members, witness, requests, ..Overview::default() })
 }
 
 /// What the next loss of a member would mean.

@@ -57,9 +57,14 @@ impl Watch {
         let (members, witness) = cluster.store.read(|tx| {
             Ok::<_, change::Error>((tx.list_unfenced::<Member>()?, tx.get::<Witness>(Witness::ID)?))
         })?;
-        let mut health = self.health(cluster, &status, &members).await;
+        let told = async {
+            match &witness {
+                Some(witness) => witness::tell(cluster, witness, &members).await,
+                None => None,
+            }
+        };
+        let (mut health, heard) = tokio::join!(self.health(cluster, &status, &members), told);
         if let Some(witness) = &witness {
-            let heard = witness::tell(cluster, witness, &members).await;
             health.insert(witness.id, self.heard(witness.id, witness.replica, heard, status.applied));
         }
         for step in plan(&status, &seats(&members, witness.as_ref()), &health) {

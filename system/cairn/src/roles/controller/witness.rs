@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use cairn_cluster::membership::service::Health;
 use cairn_cluster::membership::{Member, change};
 use cairn_cluster::witness::{Begin, Code, Known, SealKey, Told, Witness};
-use cairn_wire::remote::{Connection, Expect};
+use cairn_wire::remote::{Connection, Expect, PeerId};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -135,8 +135,8 @@ async fn began_anew(cluster: &Cluster, witness: &Witness, replica: u64) -> Resul
 }
 
 /// Whether the witness answers.
-pub async fn answers(cluster: &Cluster, witness: &Witness) -> bool {
-    cluster.peers.call::<_, Health>(witness.id, "witness/health", &(), TELL_WITHIN).await.is_ok()
+pub async fn answers(cluster: &Cluster, witness: PeerId) -> bool {
+    cluster.peers.call::<_, Health>(witness, "witness/health", &(), TELL_WITHIN).await.is_ok()
 }
 
 /// What a witness is told of this cloud.
