@@ -13,6 +13,7 @@ pub mod agent;
 pub mod conduct;
 mod engine;
 pub mod kv;
+mod media;
 pub mod mirror;
 pub mod raft;
 pub mod reconcile;
@@ -20,6 +21,7 @@ pub mod record;
 pub mod report;
 mod store;
 pub mod tx;
+mod wal;
 
 pub use agent::AgentArgs;
 pub use conduct::conduct;
@@ -28,6 +30,7 @@ pub use kv::{
     Compare, Entry, Event, LeaseId, Op, Range, Revision, SharedStore, Store, StoreError, Txn, TxnOutcome,
     WatchStream,
 };
+pub use media::Media;
 pub use mirror::Mirror;
 pub use raft::{Member, Network, NodeId, NotReached, Status, Timing, is_witness};
 pub use reconcile::{Fault, Reconciler, ReconcilerStatus};

@@ -1,8 +1,9 @@
-//! The store as this node has it: a replica of the cloud's state in a file of its own, and the whole of it to
+//! The store as this node has it: a replica of the cloud's state in files of its own, and the whole of it to
 //! whoever reads and writes here.
 //!
 //! Writes go through the group's leader, wherever it is; reads are of this replica. It owns the threads: one that
-//! writes the file, one for all that the group does, so that neither waits for what else this process is busy with.
+//! writes the log, one that writes the state, one for all that the group does, so that none waits for what else this
+//! process is busy with.
 
 use std::path::Path;
 use std::sync::{Arc, Weak, mpsc};
@@ -11,18 +12,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redb::backends::InMemoryBackend;
-use redb::{Database, StorageBackend};
+use redb::Database;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::engine::disk::{self, gone};
-use crate::engine::layout::failed;
+use crate::engine::file::StateFile;
 use crate::engine::{self, Clock, Command, Core, Limits, Reply, Snapshot};
 use crate::kv::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, WatchStream};
+use crate::media::{self, Media};
 use crate::raft::{
-    self, Birth, Caller, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Saved, Status,
-    Timing, Tokio,
+    self, Birth, Caller, Change, Group, Member, Network, Nobody, NodeId, Replica, Runtime, Status, Timing,
+    Tokio,
 };
+use crate::wal::{self, Log};
 
 /// How many requests may wait for an answer; more wait for a place.
 const PLACES: usize = 4096;
@@ -139,72 +141,60 @@ impl LocalStore {
         LocalStore::open_with(path, Options::found(Member::default()))
     }
 
-    /// Opens (or creates) the store in this file.
+    /// Opens (or creates) the store in this file. Its log is in two files beside, which belong to it.
     pub fn open_with(path: &Path, options: Options) -> Result<LocalStore, StoreError> {
-        let cache = options.limits.cache_bytes;
         if !path.exists() {
-            create(path, &options).map_err(|e| StoreError::Storage(format!("{}: {e}", path.display())))?;
+            let found = |db: &Database| raft::found(db, &options.birth, options.node).map(drop);
+            media::create(path, options.limits.cache_bytes, found)?;
         }
-        let db = Database::builder().set_cache_size(cache).open(path).map_err(failed)?;
-        LocalStore::on(db, options)
+        LocalStore::on(Media::open(path)?, options)
     }
 
     /// A store in memory, for tests.
     pub fn in_memory() -> Result<LocalStore, StoreError> {
-        LocalStore::with_backend(InMemoryBackend::new(), Limits::default())
+        LocalStore::with_media(Media::in_memory(), Limits::default())
     }
 
     /// A store on anything that can hold bytes, for tests that break it or need small limits.
-    pub fn with_backend(backend: impl StorageBackend, limits: Limits) -> Result<LocalStore, StoreError> {
-        LocalStore::on_backend(backend, Options::found(Member::default()).limits(limits))
+    pub fn with_media(media: Media, limits: Limits) -> Result<LocalStore, StoreError> {
+        LocalStore::on(media, Options::found(Member::default()).limits(limits))
     }
 
     /// A store on anything that can hold bytes.
-    pub fn on_backend(backend: impl StorageBackend, options: Options) -> Result<LocalStore, StoreError> {
-        LocalStore::on(database(backend, &options)?, options)
-    }
-
-    fn on(db: Database, options: Options) -> Result<LocalStore, StoreError> {
-        let saved = raft::open(&db, &options.birth, options.node)?;
-        let db = Arc::new(db);
-        let (writer, queue, failure) = disk::writer(db.clone());
+    pub fn on(media: Media, options: Options) -> Result<LocalStore, StoreError> {
         let started = tokio::time::Instant::now();
-        let clock: Clock = Box::new(move || started.elapsed());
-        let core = Arc::new(Core::new(db, queue, clock, &saved, options.limits)?);
-        let disk = thread("store-disk", || writer.run())?;
+        let parts = Parts::open(media, &options, Box::new(move || started.elapsed()))?;
+        let Parts { core, node, failure, state, log } = parts;
+        let log = thread("store-log", || log.run())?;
+        let disk = thread("store-disk", || state.run())?;
         let (told, replica) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let theirs = core.clone();
         let failures = failure.clone();
-        let group =
-            thread("store-group", move || run_group(theirs, saved, options, failures, told, stopped))?;
+        let group = thread("store-group", move || run_group(theirs, node, options, failures, told, stopped))?;
         let replica = replica.recv().unwrap_or_else(|_| Err(gone()));
         let (error, replica) = match replica {
             Ok(replica) => (None, Some(replica)),
             Err(e) => (Some(e), None),
         };
-        let store = LocalStore::new(replica, core, failure, Some(stop), vec![group, disk]);
+        let store = LocalStore::new(replica, core, failure, Some(stop), vec![group, log, disk]);
         error.map_or(Ok(store), Err)
     }
 
-    /// Starts a replica on another runtime, in tasks of the caller's: for simulations. Each write of the file takes
+    /// Starts a replica on another runtime, in tasks of the caller's: for simulations. Each write of the files takes
     /// as long as `pace` says.
     pub async fn simulate<K: Runtime>(
-        backend: impl StorageBackend,
+        media: Media,
         options: Options,
         clock: Box<dyn Fn() -> Duration + Send + Sync>,
-        pace: impl FnMut() -> Duration + Send + 'static,
+        pace: impl FnMut() -> Duration + Clone + Send + 'static,
     ) -> Result<LocalStore, StoreError> {
         use openraft::AsyncRuntime;
-        let db = database(backend, &options)?;
-        let saved = raft::open(&db, &options.birth, options.node)?;
-        let db = Arc::new(db);
-        let (writer, queue, failure) = disk::writer(db.clone());
-        let core = Arc::new(Core::new(db, queue, clock, &saved, options.limits)?);
-        drop(K::Async::spawn(writer.run_paced(pace)));
+        let Parts { core, node, failure, state, log } = Parts::open(media, &options, clock)?;
+        drop(K::Async::spawn(log.run_paced(pace.clone())));
+        drop(K::Async::spawn(state.run_paced(pace)));
         let (network, timing) = (options.network, options.timing);
-        let group =
-            Group::<K>::start(core.clone(), saved.node, network, timing, failure.clone(), None).await?;
+        let group = Group::<K>::start(core.clone(), node, network, timing, failure.clone(), None).await?;
         Ok(LocalStore::new(Some(group), core, failure, None, Vec::new()))
     }
 
@@ -264,8 +254,9 @@ impl LocalStore {
     /// then on ([`LocalStore::left_behind`]). What only they had acknowledged is lost. A file that is of that
     /// generation already is left as it is.
     pub fn recover(path: &Path, member: Member, generation: u64) -> Result<(), StoreError> {
-        let db = Database::builder().open(path).map_err(failed)?;
-        raft::recover(&db, member, generation)
+        let options = Options::join();
+        let (db, log, _) = Parts::found(Media::open(path)?, &options)?;
+        raft::recover(&db, &log, member, generation)
     }
 
     /// Waits until this replica hears that its group was gone on with without it: what it holds is of the past, and it
@@ -364,7 +355,7 @@ type Started = Result<Arc<dyn Replica>, StoreError>;
 /// The group's thread: starts the replica, and ends it when it is told to.
 fn run_group(
     core: Arc<Core>,
-    saved: Saved,
+    node: NodeId,
     options: Options,
     failure: watch::Receiver<Option<StoreError>>,
     told: mpsc::SyncSender<Started>,
@@ -377,7 +368,7 @@ fn run_group(
     let handle = Some(runtime.handle().clone());
     runtime.block_on(async {
         let (network, timing) = (options.network, options.timing);
-        match Group::<Tokio>::start(core, saved.node, network, timing, failure, handle).await {
+        match Group::<Tokio>::start(core, node, network, timing, failure, handle).await {
             Ok(group) => {
                 drop(told.send(Ok(group.clone())));
                 drop(stopped.await);
@@ -388,26 +379,37 @@ fn run_group(
     });
 }
 
-fn database(backend: impl StorageBackend, options: &Options) -> Result<Database, StoreError> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(options.limits.cache_bytes).create_with_backend(backend).map_err(failed)
+/// What a store is made of before anything runs.
+pub(crate) struct Parts {
+    pub core: Arc<Core>,
+    pub node: NodeId,
+    pub failure: watch::Receiver<Option<StoreError>>,
+    pub state: disk::Writer,
+    pub log: wal::Writer,
 }
 
-/// Makes an empty store beside, and renames it to where it belongs once it is whole.
-fn create(path: &Path, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = Path::new(&beside);
-    if beside.exists() {
-        std::fs::remove_file(beside)?;
+impl Parts {
+    /// Opens what is there, and makes a replica of it if it is none yet.
+    fn found(media: Media, options: &Options) -> Result<(Database, Log, NodeId), StoreError> {
+        let (db, files) = media.database(options.limits.cache_bytes)?;
+        let node = raft::found(&db, &options.birth, options.node)?;
+        let log = Log::open(files, node, options.limits.log_file_bytes)?;
+        Ok((db, log, node))
     }
-    let db = Database::builder().set_cache_size(options.limits.cache_bytes).create(beside)?;
-    raft::open(&db, &options.birth, options.node)?;
-    db.close()?;
-    std::fs::File::open(beside)?.sync_all()?;
-    std::fs::rename(beside, path)?;
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(std::fs::File::open(directory)?.sync_all()?)
+
+    pub(crate) fn open(media: Media, options: &Options, clock: Clock) -> Result<Parts, StoreError> {
+        let limits = options.limits;
+        let (db, log, node) = Parts::found(media, options)?;
+        let saved = raft::open(&db, &log)?;
+        let (failures, failure) = watch::channel(None);
+        let log = Arc::new(log);
+        let file = StateFile::new(db, log.clone(), failures.clone(), &limits)?;
+        let file = Arc::new(file);
+        let (state, jobs) = disk::writer(file.clone());
+        let (writer, appends) = wal::writer(log.clone(), failures);
+        let core = Arc::new(Core::new(file, jobs, log, appends, clock, &saved, limits)?);
+        Ok(Parts { core, node, failure, state, log: writer })
+    }
 }
 
 #[async_trait]

@@ -51,7 +51,7 @@ struct Progress {
 }
 
 fn open(disk: &Disk) -> Result<LocalStore, StoreError> {
-    LocalStore::with_backend(disk.clone(), common::limits(HISTORY, 4))
+    LocalStore::with_media(disk.media(), common::limits(HISTORY, 4))
 }
 
 /// Does the workload until the disk breaks.
@@ -109,7 +109,7 @@ async fn check(content: Content, progress: &Progress, models: &[Model], what: &s
 }
 
 async fn whole_run(workload: &[Vec<Txn>]) -> u64 {
-    let disk = Disk::new(Vec::<u8>::new(), Break::Never);
+    let disk = Disk::new(Content::default(), Break::Never);
     let progress = run(&disk, workload).await;
     assert_eq!(progress.acknowledged, 15);
     disk.writes()
@@ -122,7 +122,7 @@ async fn the_power_may_fail_at_any_write() {
     let writes = whole_run(&workload).await;
     assert!(writes > 50, "{writes}");
     for k in 0..writes {
-        let disk = Disk::new(Vec::<u8>::new(), Break::PowerFailsAt(k));
+        let disk = Disk::new(Content::default(), Break::PowerFailsAt(k));
         let progress = run(&disk, &workload).await;
         let content = disk.after_power_failure(&mut Dice(k));
         check(content, &progress, &models, &format!("the power at write {k}")).await;
@@ -134,7 +134,7 @@ async fn any_write_may_fail() {
     let workload = workload();
     let models = models(&workload);
     for k in 0..whole_run(&workload).await {
-        let disk = Disk::new(Vec::<u8>::new(), Break::ErrorAt(k));
+        let disk = Disk::new(Content::default(), Break::ErrorAt(k));
         let progress = run(&disk, &workload).await;
         check(disk.content(), &progress, &models, &format!("write {k}")).await;
         // The process is killed and the power fails too.

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use cairn_state::{LeaseId, LocalStore, Op, Revision, Store, StoreError, Txn};
+use cairn_state::{LeaseId, LocalStore, Member, Op, Options, Revision, Store, StoreError, Txn};
 use common::{delete, put};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -81,13 +81,79 @@ async fn format_1_is_carried_over() {
     assert_eq!(store.get("b/é").await.unwrap(), None);
 }
 
-/// Format 2, byte by byte, as far as it is ours: the log's entries are the consensus engine's. If this fails, a
-/// released file can no longer be read: give the new layout a new format number, and keep this test for the old.
+/// The log's entries that [`write_format_2`] leaves: what the consensus engine's are in postcard.
+const LOG: [(u64, &[u8]); 6] = [
+    (2, &[2, 1, 2, 0]),
+    (3, &[2, 1, 3, 1, 1, 216, 54]),
+    (4, &[2, 1, 4, 1, 0, 0, 1, 0, 1, b'a', 3, b'o', b'n', b'e', 0]),
+    (5, &[2, 1, 5, 1, 0, 0, 1, 0, 4, b'b', b'/', 195, 169, 3, b't', b'w', b'o', 1, 1]),
+    (6, &[2, 1, 6, 1, 0, 0, 1, 0, 6, b'b', b'/', 195, 169, b'/', b'2', 4, b'g', b'o', b'n', b'e', 0]),
+    (7, &[2, 1, 7, 1, 0, 0, 1, 1, 6, b'b', b'/', 195, 169, b'/', b'2']),
+];
+
+/// A file of format 2, as the release before this left it: a replica with its log in a table. What its last two entries
+/// did is not applied yet.
+fn write_format_2(path: &Path) {
+    let db = Database::create(path).unwrap();
+    let txn = db.begin_write().unwrap();
+    for (key, stored) in entries() {
+        txn.open_table(ENTRIES).unwrap().insert(key.as_str(), stored.as_slice()).unwrap();
+    }
+    for (at, stored) in &history()[..2] {
+        txn.open_table(HISTORY).unwrap().insert(*at, stored.as_slice()).unwrap();
+    }
+    txn.open_table(LEASES).unwrap().insert(1, 7000).unwrap();
+    txn.open_table(LEASE_KEYS).unwrap().insert((1, "b/é"), ()).unwrap();
+    for (name, number) in [("format", 2), ("revision", 2), ("lease", 1)] {
+        txn.open_table(META).unwrap().insert(name, number).unwrap();
+    }
+    let of_the_replica: [(&str, &[u8]); 6] = [
+        ("applied", &[1, 2, 1, 5]),
+        ("generation", &[1]),
+        ("membership", &[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]),
+        ("node", &[1]),
+        ("purged", &[1, 1, 1]),
+        ("vote", &[2, 1, 1]),
+    ];
+    for (name, stored) in of_the_replica {
+        txn.open_table(RAFT).unwrap().insert(name, stored).unwrap();
+    }
+    for (index, stored) in LOG {
+        txn.open_table(RAFT_LOG).unwrap().insert(index, stored).unwrap();
+    }
+    txn.commit().unwrap();
+}
+
+/// A log in the state's file is carried over to its own, and what was not applied yet is.
 #[tokio::test]
-async fn format_2() {
+async fn format_2_is_carried_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.redb");
+    write_format_2(&path);
+    for round in 0..2 {
+        let store = LocalStore::open(&path).unwrap();
+        let found = store.range("", None, usize::MAX).await.unwrap();
+        assert_eq!((found.at, found.entries.len()), (Revision(4), 2));
+        // The leader's first entry of its term, each time.
+        assert_eq!(store.status().unwrap().last, 8 + round);
+        assert!(store.watch("", Revision(0)).await.is_ok(), "the history is there");
+    }
     let store = LocalStore::open(&path).unwrap();
+    assert_eq!(common::revision(store.commit(put("c", "three")).await), 5);
+    drop(store);
+    let db = Database::open(&path).unwrap();
+    let txn = db.begin_read().unwrap();
+    assert_eq!(txn.open_table(META).unwrap().get("format").unwrap().unwrap().value(), 3);
+    assert_eq!(txn.open_table(RAFT_LOG).unwrap().iter().unwrap().count(), 0);
+}
+
+/// Format 3, byte by byte, as far as it is ours (frames are in `wal::frame`). If this fails, a released file can no
+/// longer be read: give the new layout a new format number, and keep this test for the old.
+#[tokio::test]
+async fn format_3() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.redb");
+    let store = LocalStore::open_with(&path, Options::found(Member::default()).node(1)).unwrap();
     let lease = store.lease_grant(7000).await.unwrap();
     store.commit(put("a", "one")).await.unwrap();
     let op = Op::Put { key: "b/é".into(), value: "two".into(), lease: Some(lease) };
@@ -110,19 +176,55 @@ async fn format_2() {
     assert_eq!(txn.open_table(LEASES).unwrap().get(1).unwrap().unwrap().value(), 7000);
     assert!(txn.open_table(LEASE_KEYS).unwrap().get((1, "b/é")).unwrap().is_some());
     let meta = txn.open_table(META).unwrap();
-    for (name, expected) in [("format", 2), ("revision", 4), ("lease", 1)] {
+    for (name, expected) in [("format", 3), ("revision", 4), ("lease", 1)] {
         assert_eq!(meta.get(name).unwrap().unwrap().value(), expected, "{name}");
     }
     let raft = txn.open_table(RAFT).unwrap();
     let names: Vec<_> = raft.iter().unwrap().map(|row| row.unwrap().0.value().to_owned()).collect();
-    assert_eq!(names, ["applied", "generation", "membership", "node", "purged", "vote"]);
-    let log = txn.open_table(RAFT_LOG).unwrap();
-    let indexes: Vec<_> = log.iter().unwrap().map(|row| row.unwrap().0.value()).collect();
-    assert_eq!(indexes, [2, 3, 4, 5, 6, 7], "the leader's first entry, then one for each change");
-    // Leader (term, node), index, payload: a transaction without conditions that puts "a" without a lease.
-    let stored = log.get(4).unwrap().unwrap().value().to_vec();
-    let payload = stored.strip_prefix(&[2]).map(|rest| &rest[rest.len() - 13..]).unwrap();
-    assert_eq!(payload, [&[4, 1, 0, 0, 1, 0, 1][..], b"a", &[3], b"one", &[0]].concat());
+    assert_eq!(names, ["applied", "generation", "logged", "membership", "node", "purged", "vote"]);
+    assert_eq!(raft.get("applied").unwrap().unwrap().value(), [1, 2, 1, 7]);
+    assert_eq!(txn.open_table(RAFT_LOG).unwrap().iter().unwrap().count(), 0);
+    let log = std::fs::read(directory.path().join("state.log0")).unwrap();
+    for (block, (index, entry)) in log.chunks(4096).zip(LOG) {
+        assert_eq!(block[40..48], word(index as u8));
+        let found = &block[48..][..4 + entry.len()];
+        assert_eq!(found, [&[entry.len() as u8, 0, 0, 0], entry].concat(), "entry {index}");
+    }
+    assert!(std::fs::read(directory.path().join("state.log1")).unwrap().is_empty());
+}
+
+/// A log that lacks what was acknowledged is refused, and not begun anew.
+#[tokio::test]
+async fn a_log_that_is_lost_or_damaged_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.redb");
+    let log = directory.path().join("state.log0");
+    let store = LocalStore::open(&path).unwrap();
+    for n in 0..5 {
+        store.commit(put(&format!("k/{n}"), "v")).await.unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(&log).unwrap();
+    let refused = |content: &[u8]| {
+        std::fs::write(&log, content).unwrap();
+        LocalStore::open(&path).err().unwrap().to_string()
+    };
+    std::fs::remove_file(&log).unwrap();
+    let error = LocalStore::open(&path).err().unwrap().to_string();
+    assert!(error.contains("lacks what was in it"), "{error}");
+    let error = refused(&whole[..2 * 4096]);
+    assert!(error.contains("lacks what was in it"), "{error}");
+    let mut flipped = whole.clone();
+    flipped[4096 + 50] ^= 1;
+    let error = refused(&flipped);
+    assert!(error.contains("damaged"), "{error}");
+    std::fs::write(&log, &whole).unwrap();
+    assert_eq!(LocalStore::open(&path).unwrap().range("k/", None, 9).await.unwrap().entries.len(), 5);
+
+    // One that was put aside is no other's: a new store begins with an empty log.
+    std::fs::remove_file(&path).unwrap();
+    let store = LocalStore::open(&path).unwrap();
+    assert!(store.range("", None, 1).await.unwrap().entries.is_empty());
 }
 
 #[tokio::test]
@@ -132,11 +234,11 @@ async fn a_newer_format_is_refused_and_left_alone() {
     drop(LocalStore::open(&path).unwrap());
     let db = Database::open(&path).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(META).unwrap().insert("format", 3).unwrap();
+    txn.open_table(META).unwrap().insert("format", 4).unwrap();
     txn.commit().unwrap();
     drop(db);
     let error = LocalStore::open(&path).err().unwrap();
-    assert_eq!(error, StoreError::TooNew { found: 3, known: 2 });
+    assert_eq!(error, StoreError::TooNew { found: 4, known: 3 });
     assert!(error.to_string().contains("newer release"), "{error}");
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use cairn_state::{Compare, Event, LeaseId, LocalStore, Op, Revision, Store, StoreError, Txn, WatchStream};
-use common::disk::{Break, Disk};
+use common::disk::{Break, Content, Disk};
 use common::model::Model;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
@@ -89,12 +89,12 @@ struct Bench {
 }
 
 fn open(disk: &Disk) -> LocalStore {
-    LocalStore::with_backend(disk.clone(), common::limits(HISTORY, 2)).unwrap()
+    LocalStore::with_media(disk.media(), common::limits(HISTORY, 2)).unwrap()
 }
 
 impl Bench {
     fn new() -> Bench {
-        let disk = Disk::new(Vec::<u8>::new(), Break::Never);
+        let disk = Disk::new(Content::default(), Break::Never);
         Bench { store: open(&disk), disk, model: Model::default(), watches: Vec::new() }
     }
 

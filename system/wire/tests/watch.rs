@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use cairn_state::{Limits, LocalStore, Revision, Store, StoreError};
+use cairn_state::{Limits, LocalStore, Media, Revision, Store, StoreError};
 use cairn_wire::RemoteStore;
 use common::{put, serve, stop, within};
 use futures_util::StreamExt;
@@ -45,7 +45,7 @@ async fn no_gap_and_no_duplicate_across_reconnects() {
     let socket = directory.path().join("state.sock");
     // So short a feed that the watches fall behind it too.
     let limits = Limits { feed_commits: 2, ..Limits::default() };
-    let store = LocalStore::with_backend(redb::backends::InMemoryBackend::new(), limits).unwrap();
+    let store = LocalStore::with_media(Media::in_memory(), limits).unwrap();
     let followers: Vec<_> = (0..3).map(|_| tokio::spawn(follow(RemoteStore::new(&socket)))).collect();
     let writer = store.clone();
     let writer = tokio::spawn(async move {

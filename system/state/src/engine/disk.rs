@@ -1,23 +1,21 @@
-//! The one writer of the store's file: it takes whatever jobs wait, does them in order, and commits those that
-//! stand together in one go.
+//! The one writer of the state's file: it takes whatever jobs wait, does them in order, and tells who waits.
 //!
-//! A job is done when its commit is: a durable one is then on stable media, one that is not will be with the
-//! next durable one (and can be done again from the log until then). It must never report a job done before, and
-//! never wait for a reader. After a failure of the disk nothing more is written: what is on it is decided by
-//! opening it again.
+//! A job that must be durable is done when its commit is on stable media. Any other is done when it is run: the log has
+//! what it came from, and it is seen by whoever reads from then on (see `file`). It must never report a job done before,
+//! and never wait for a reader. After a failure of the disk nothing more is written: what is on it is decided by opening
+//! it again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, watch};
 
-use super::layout::failed;
+use super::file::{Open, StateFile};
 use crate::kv::StoreError;
 
-/// The most jobs in one commit, so that the first of them does not wait long.
+/// The most jobs that are done in one go, so that who reads does not wait long.
 const JOBS_MAX: usize = 1024;
-/// The most bytes in one commit (a single larger job goes alone).
+/// The most bytes of them (a single larger job goes alone).
 const BYTES_MAX: usize = 2 << 20;
 
 /// Something to be written.
@@ -27,7 +25,7 @@ pub(crate) trait Job: Send {
     /// About how many bytes it writes.
     fn weight(&self) -> usize;
     /// Writes it. An error is the disk's: nothing is written after it.
-    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError>;
+    fn run(&mut self, open: &mut Open) -> Result<(), StoreError>;
     /// Is told how it ended.
     fn done(self: Box<Self>, result: Result<(), StoreError>);
 }
@@ -49,18 +47,28 @@ pub(crate) fn gone() -> StoreError {
     StoreError::Storage("the store's writer has stopped".into())
 }
 
-/// The writer.
-pub(crate) struct Writer {
-    db: Arc<Database>,
-    jobs: mpsc::UnboundedReceiver<Box<dyn Job>>,
-    failure: watch::Sender<Option<StoreError>>,
+/// Tells of a failure of the disk, if it is the first.
+pub(crate) fn fail(failures: &watch::Sender<Option<StoreError>>, e: &StoreError) {
+    failures.send_if_modified(|failure| {
+        let first = failure.is_none();
+        if first {
+            tracing::error!(error = %e, "the store could not commit, and writes no more");
+            *failure = Some(e.clone());
+        }
+        first
+    });
 }
 
-/// A writer that is not running yet, the queue to it, and where the first failure of the disk is told.
-pub(crate) fn writer(db: Arc<Database>) -> (Writer, Queue, watch::Receiver<Option<StoreError>>) {
+/// The writer.
+pub(crate) struct Writer {
+    file: Arc<StateFile>,
+    jobs: mpsc::UnboundedReceiver<Box<dyn Job>>,
+}
+
+/// A writer that is not running yet, and the queue to it.
+pub(crate) fn writer(file: Arc<StateFile>) -> (Writer, Queue) {
     let (queue, jobs) = mpsc::unbounded_channel();
-    let (failure, failed) = watch::channel(None);
-    (Writer { db, jobs, failure }, Queue(queue), failed)
+    (Writer { file, jobs }, Queue(queue))
 }
 
 impl Writer {
@@ -69,6 +77,7 @@ impl Writer {
         while let Some(first) = self.jobs.blocking_recv() {
             self.serve(first);
         }
+        self.end();
     }
 
     /// Serves the queue as a task, for simulations: each commit takes as long as `pace` says.
@@ -76,6 +85,14 @@ impl Writer {
         while let Some(first) = self.jobs.recv().await {
             tokio::time::sleep(pace()).await;
             self.serve(first);
+        }
+        self.end();
+    }
+
+    /// A store that is closed has nothing to do again when it is opened. If this fails, it has.
+    fn end(&self) {
+        if let Err(e) = self.file.save() {
+            tracing::warn!(error = %e, "the store was closed without its last commit");
         }
     }
 
@@ -87,15 +104,13 @@ impl Writer {
             while let Some(next) = waiting.next_if(|job| job.durable() == durable) {
                 together.push(next);
             }
-            let result = self.commit(&mut together, durable);
-            if let Err(e) = &result {
-                self.fail(e);
-            }
+            let result =
+                self.file.write(durable, |open| together.iter_mut().try_for_each(|job| job.run(open)));
             together.into_iter().for_each(|job| job.done(result.clone()));
         }
     }
 
-    /// The first job and all that wait behind it, within the limits of a commit.
+    /// The first job and all that wait behind it, within limits.
     fn gather(&mut self, first: Box<dyn Job>) -> Vec<Box<dyn Job>> {
         let mut bytes = first.weight();
         let mut gathered = vec![first];
@@ -105,28 +120,5 @@ impl Writer {
             gathered.push(next);
         }
         gathered
-    }
-
-    fn commit(&self, jobs: &mut [Box<dyn Job>], durable: bool) -> Result<(), StoreError> {
-        if let Some(e) = &*self.failure.borrow() {
-            return Err(e.clone());
-        }
-        let mut txn = self.db.begin_write().map_err(failed)?;
-        txn.set_durability(if durable { Durability::Immediate } else { Durability::None }).map_err(failed)?;
-        for job in jobs {
-            job.run(&txn)?;
-        }
-        txn.commit().map_err(failed)
-    }
-
-    fn fail(&self, e: &StoreError) {
-        self.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            if first {
-                tracing::error!(error = %e, "the store could not commit, and writes no more");
-                *failure = Some(e.clone());
-            }
-            first
-        });
     }
 }

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use futures_util::stream;
-use redb::{Database, ReadableDatabase};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
+use super::file::StateFile;
 use super::layout::{HISTORY, META, META_COMPACTED, META_REVISION, Tables, decode_event, failed, number};
 use crate::kv::{Event, Revision, StoreError, WatchStream};
 
@@ -41,7 +41,7 @@ pub(crate) fn compact(tables: &mut Tables, keep: u64) -> Result<(), StoreError> 
 
 /// Where a watcher is.
 struct Watcher {
-    db: Weak<Database>,
+    file: Weak<StateFile>,
     feed: Receiver<Arc<Batch>>,
     prefix: String,
     /// The next event in the history to look at: all before it were delivered or are not ours.
@@ -54,14 +54,14 @@ struct Watcher {
 /// A watch of what changes under `prefix` after `after`. The feed must have been subscribed to before this
 /// is called: what is committed in between is then in both, and is delivered once.
 pub(crate) fn watch(
-    db: &Arc<Database>,
+    file: &Arc<StateFile>,
     feed: Receiver<Arc<Batch>>,
     prefix: &str,
     after: Revision,
 ) -> Result<WatchStream, StoreError> {
     let next = (after.0.saturating_add(1), 0);
     let mut watcher = Watcher {
-        db: Arc::downgrade(db),
+        file: Arc::downgrade(file),
         feed,
         prefix: prefix.to_owned(),
         next,
@@ -115,8 +115,7 @@ impl Watcher {
 
     /// Takes the next chunk from the history.
     fn replay(&mut self) -> Result<(), StoreError> {
-        let db = self.db.upgrade().ok_or_else(closed)?;
-        let txn = db.begin_read().map_err(failed)?;
+        let txn = self.file.upgrade().ok_or_else(closed)?.view()?;
         let meta = txn.open_table(META).map_err(failed)?;
         let (last, floor) = (number(&meta, META_REVISION)?, number(&meta, META_COMPACTED)?);
         // A revision still to come was seen in another life of this store (a restored copy, say).

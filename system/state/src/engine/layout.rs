@@ -13,7 +13,8 @@ use crate::kv::{Entry, Event, LeaseId, Revision, StoreError};
 ///
 /// 1: the first one, a store of one node. 2: [`RAFT`], [`RAFT_LOG`] and [`SESSIONS`] beside the same tables, because the
 /// store is a replica of a group. A file of format 1 becomes the first member of its own group when it is opened.
-pub(crate) const FORMAT: u64 = 2;
+/// 3: the log is in files of its own (`wal`), and [`RAFT_LOG`] empty but for what is to be carried over to them.
+pub(crate) const FORMAT: u64 = 3;
 
 /// key -> entry: `created`, `modified` and `lease` (0: none) as little-endian u64, then the value.
 pub(crate) const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
@@ -31,7 +32,7 @@ pub(crate) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 
 /// Of the replica, by the names in `raft::saved`, each in postcard.
 pub(crate) const RAFT: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
-/// index -> log entry in postcard.
+/// index -> log entry in postcard: what the log's own files do not have yet.
 pub(crate) const RAFT_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("raft-log");
 /// number -> a piece of a snapshot that is being received; empty otherwise.
 pub(crate) const RAFT_INCOMING: TableDefinition<u64, &[u8]> = TableDefinition::new("raft-incoming");

@@ -4,12 +4,14 @@
 //! Nothing here knows what a value means, and nothing knows of other nodes: in which order commands come is the
 //! consensus engine's to say (`raft`).
 //!
-//! `layout` is the file, byte by byte; `commands` and `apply` decide; `disk` commits; `snapshot` and `history`
+//! `layout` is the file, byte by byte; `commands` and `apply` decide; `disk` writes;
+//! `file` commits; `snapshot` and `history`
 //! read; `leases` keeps time; `sessions` remembers answers.
 
 mod apply;
 pub(crate) mod commands;
 pub(crate) mod disk;
+pub(crate) mod file;
 pub(crate) mod history;
 pub(crate) mod layout;
 mod leases;
@@ -19,12 +21,13 @@ mod snapshot;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 use tokio::sync::{Notify, broadcast};
 
 pub(crate) use self::apply::check;
 pub use self::commands::{Command, Reply};
 use self::disk::Queue;
+use self::file::StateFile;
 use self::history::Batch;
 use self::layout::{LEASES, failed};
 pub(crate) use self::leases::{Clock, Leases};
@@ -32,6 +35,7 @@ pub(crate) use self::sessions::Sessions;
 pub use self::snapshot::Snapshot;
 use crate::kv::{LeaseId, Revision, StoreError, WatchStream};
 use crate::raft::{Applied, LogId, Saved, Seal, Standing, StoredMembership, Tail, is_witness};
+use crate::wal::{self, Log};
 
 /// The sizes of a store.
 #[derive(Debug, Clone, Copy)]
@@ -42,53 +46,64 @@ pub struct Limits {
     pub history_revisions: u64,
     /// How many commits a watcher may be late before it reads them from the file.
     pub feed_commits: usize,
+    /// So long a file of the log becomes before the other is begun, if nobody needs what is in that.
+    pub log_file_bytes: u64,
+    /// How many entries may be in the log alone and not on stable media in the state's file.
+    pub unsaved_entries: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { cache_bytes: 16 << 20, history_revisions: 10_000, feed_commits: 64 }
+        Limits {
+            cache_bytes: 16 << 20,
+            history_revisions: 10_000,
+            feed_commits: 64,
+            log_file_bytes: 16 << 20,
+            unsaved_entries: 4096,
+        }
     }
 }
 
 /// The open file and what memory knows of it: what log, state machine and readers share.
 pub(crate) struct Core {
-    pub db: Arc<Database>,
+    pub file: Arc<StateFile>,
     pub disk: Queue,
+    pub log: Arc<Log>,
+    pub appends: wal::Queue,
     pub leases: Leases,
     pub standing: Standing,
     pub seal: Seal,
     /// Whether this is a witness's: it keeps the log, which it cannot read, and no state.
     pub witness: bool,
     pub feed: broadcast::Sender<Arc<Batch>>,
-    pub keep_revisions: u64,
     applied: Mutex<Applied>,
     moved: Notify,
     tail: Mutex<Tail>,
-    sessions: Mutex<Sessions>,
 }
 
 impl Core {
     pub(crate) fn new(
-        db: Arc<Database>,
+        file: Arc<StateFile>,
         disk: Queue,
+        log: Arc<Log>,
+        appends: wal::Queue,
         clock: Clock,
         saved: &Saved,
         limits: Limits,
     ) -> Result<Core, StoreError> {
-        let sessions = Mutex::new(Sessions::load(&db)?);
         let core = Core {
-            db,
+            file,
             disk,
+            log,
+            appends,
             leases: Leases::new(clock),
             standing: Standing::new(saved.generation),
             seal: Seal::default(),
             witness: is_witness(saved.node),
             feed: broadcast::channel(limits.feed_commits).0,
-            keep_revisions: limits.history_revisions,
             applied: Mutex::new(saved.applied.clone()),
             moved: Notify::new(),
             tail: Mutex::new(Tail::new(saved.last, saved.purged, saved.vote)),
-            sessions,
         };
         core.restart_leases()?;
         Ok(core)
@@ -96,11 +111,6 @@ impl Core {
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For who applies: one at a time.
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far the state is.
@@ -133,17 +143,17 @@ impl Core {
 
     /// A view of what is applied.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::new(&self.db)
+        Snapshot::new(&self.file.view()?)
     }
 
     pub(crate) fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        history::watch(&self.db, self.feed.subscribe(), prefix, after)
+        history::watch(&self.file, self.feed.subscribe(), prefix, after)
     }
 
     /// Gives every lease its full term.
     pub(crate) fn restart_leases(&self) -> Result<(), StoreError> {
         self.leases.restart(|| {
-            let txn = self.db.begin_read().map_err(failed)?;
+            let txn = self.file.view()?;
             let mut all = Vec::new();
             for row in txn.open_table(LEASES).map_err(failed)?.iter().map_err(failed)? {
                 let (lease, ttl_ms) = row.map_err(failed)?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{ReadTransaction, ReadableTable, TableError};
 use serde::{Deserialize, Serialize};
 
 use super::commands::Reply;
@@ -49,14 +49,20 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// What the file remembers.
-    pub(crate) fn load(db: &Database) -> Result<Sessions, StoreError> {
-        let mut all = BTreeMap::new();
-        for (session, stored) in rows(&db.begin_read().map_err(failed)?)? {
-            let known = postcard::from_bytes(&stored)
-                .map_err(|e| StoreError::Storage(format!("the store's file is damaged: {e}")))?;
-            all.insert(session, known);
+    pub(crate) fn load(txn: &ReadTransaction) -> Result<Sessions, StoreError> {
+        let mut sessions = Sessions::default();
+        for (session, stored) in rows(txn)? {
+            sessions.read(session, &stored)?;
         }
-        Ok(Sessions { all, touched: BTreeSet::new() })
+        Ok(sessions)
+    }
+
+    /// Takes in a row of the file's table.
+    pub(crate) fn read(&mut self, session: u64, stored: &[u8]) -> Result<(), StoreError> {
+        let known = postcard::from_bytes(stored)
+            .map_err(|e| StoreError::Storage(format!("the store's file is damaged: {e}")))?;
+        self.all.insert(session, known);
+        Ok(())
     }
 
     /// What a transaction that was done under this ticket was answered; `None` if it is to be done now.

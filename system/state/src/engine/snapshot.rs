@@ -1,10 +1,10 @@
 //! Consistent reading: a snapshot of the newest committed state.
 //!
-//! It reads only what is committed, and so on stable media. It never writes and never waits for the writer.
+//! It reads only what is committed. It never writes and never waits for the disk.
 
 use std::ops::Bound;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::layout::{ENTRIES, LEASE_KEYS, META, META_REVISION, decode_entry, failed, number};
 use crate::kv::{Entry, LeaseId, Range, Revision, StoreError};
@@ -19,8 +19,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(db: &Database) -> Result<Snapshot, StoreError> {
-        let txn = db.begin_read().map_err(failed)?;
+    pub(crate) fn new(txn: &ReadTransaction) -> Result<Snapshot, StoreError> {
         let entries = txn.open_table(ENTRIES).map_err(failed)?;
         let lease_keys = txn.open_table(LEASE_KEYS).map_err(failed)?;
         let meta = txn.open_table(META).map_err(failed)?;

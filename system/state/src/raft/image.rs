@@ -8,12 +8,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 
 use super::log::change;
 use super::saved::{self, Applied};
 use super::types::SnapshotMeta;
+use crate::engine::file::{Open, StateFile};
 use crate::engine::history::Batch;
 use crate::engine::layout::{
     self, ENTRIES, HISTORY, LEASE_KEYS, LEASES, META, META_FORMAT, META_REVISION, RAFT_INCOMING, SESSIONS,
@@ -36,7 +37,7 @@ pub(crate) enum Image {
 
 /// A file that a snapshot is read from.
 #[derive(Clone)]
-pub(crate) struct Source(pub Arc<Database>);
+pub(crate) struct Source(pub Arc<StateFile>);
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -71,8 +72,8 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(db: &Database) -> Result<Pieces, StoreError> {
-        let txn = db.begin_read().map_err(failed)?;
+    pub(crate) fn new(file: &StateFile) -> Result<Pieces, StoreError> {
+        let txn = file.view()?;
         let Applied { log_id, membership } = saved::applied(&txn)?;
         let meta = SnapshotMeta { last_log_id: log_id, last_membership: membership };
         Ok(Pieces { txn, at: Cursor::Small, meta })
@@ -170,8 +171,8 @@ fn history(table: &History, from: (u64, u32), rows: &mut Vec<Row>) -> Result<Opt
 
 /// Keeps a received piece; the first forgets all that were received before.
 pub(crate) async fn stage(core: &Core, number: u64, piece: Bytes) -> Result<(), io::Error> {
-    change(core, false, move |txn| {
-        let mut table = txn.open_table(RAFT_INCOMING).map_err(failed)?;
+    change(core, false, move |open| {
+        let mut table = open.txn()?.open_table(RAFT_INCOMING).map_err(failed)?;
         if number == 0 {
             table.retain(|_, _| false).map_err(failed)?;
         }
@@ -197,9 +198,8 @@ pub(crate) async fn install(core: &Arc<Core>, meta: &SnapshotMeta, image: Image)
     }
     let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
     let now = applied.clone();
-    change(core, true, move |txn| replace(txn, &now)).await?;
+    change(core, true, move |open| replace(open, &now)).await?;
     core.restart_leases().map_err(io::Error::other)?;
-    *core.sessions() = Sessions::load(&core.db).map_err(io::Error::other)?;
     core.set_applied(applied);
     let revision = core.snapshot().map_err(io::Error::other)?.revision().0;
     // Watchers that have not seen all of it read it from the history. No watcher is no error.
@@ -207,7 +207,11 @@ pub(crate) async fn install(core: &Arc<Core>, meta: &SnapshotMeta, image: Image)
     Ok(())
 }
 
-fn replace(txn: &WriteTransaction, applied: &Applied) -> Result<(), StoreError> {
+fn replace(open: &mut Open, applied: &Applied) -> Result<(), StoreError> {
+    // What they still had to write is of the state that goes.
+    open.sessions = Sessions::default();
+    (open.applied, open.membership) = (applied.log_id, Some(applied.membership.clone()));
+    let (txn, sessions) = open.parts()?;
     txn.delete_table(ENTRIES).map_err(failed)?;
     txn.delete_table(HISTORY).map_err(failed)?;
     txn.delete_table(LEASES).map_err(failed)?;
@@ -221,21 +225,23 @@ fn replace(txn: &WriteTransaction, applied: &Applied) -> Result<(), StoreError> 
     for row in incoming.iter().map_err(failed)? {
         let (_, piece) = row.map_err(failed)?;
         for row in saved::decode::<Vec<Row>>(piece.value())? {
-            put(&mut tables, row)?;
+            put(&mut tables, sessions, row)?;
         }
     }
     drop((incoming, tables));
     txn.delete_table(RAFT_INCOMING).map_err(failed)?;
     txn.open_table(RAFT_INCOMING).map_err(failed)?;
-    saved::put_applied(txn, &applied.log_id)?;
-    saved::put_membership(txn, &applied.membership)
+    Ok(())
 }
 
-fn put(tables: &mut Tables, row: Row) -> Result<(), StoreError> {
+fn put(tables: &mut Tables, sessions: &mut Sessions, row: Row) -> Result<(), StoreError> {
     match row {
         Row::Meta(name, number) => tables.set_number(&name, number),
         Row::Lease(lease, ttl_ms) => tables.leases.insert(lease, ttl_ms).map(drop).map_err(failed),
-        Row::Session(session, stored) => tables.sessions.insert(session, &*stored).map(drop).map_err(failed),
+        Row::Session(session, stored) => {
+            sessions.read(session, &stored)?;
+            tables.sessions.insert(session, &*stored).map(drop).map_err(failed)
+        }
         Row::LeaseKey(lease, key) => {
             tables.lease_keys.insert((lease, key.as_str()), ()).map(drop).map_err(failed)
         }

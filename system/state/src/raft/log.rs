@@ -1,6 +1,6 @@
-//! The log of the replica, on the store's file.
+//! The log of the replica: entries in the write-ahead log (`wal`), votes and what was purged in the state's file.
 //!
-//! Appended entries and votes are on stable media before they are reported so; appends that wait share a commit.
+//! Appended entries and votes are on stable media before they are reported so; appends that wait share a frame.
 //! It never reads what a truncation or purge has taken away, although the disk may still have it.
 
 use std::fmt::Debug;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use redb::{ReadableDatabase, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::saved;
@@ -19,8 +18,9 @@ use super::tail;
 use super::types::{LogEntry, LogId, Runtime, Types, Vote};
 use crate::engine::Core;
 use crate::engine::disk::Job;
-use crate::engine::layout::{RAFT_LOG, failed};
+use crate::engine::file::Open;
 use crate::kv::StoreError;
+use crate::wal::{Rows, Task};
 
 /// The most bytes of entries in one message to another replica (a single larger entry goes alone).
 const SEND_BYTES_MAX: usize = 1 << 20;
@@ -29,50 +29,14 @@ const SEND_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore(pub Arc<Core>);
 
-/// Entries to append.
-struct Append<K: Runtime> {
-    core: Arc<Core>,
-    rows: Vec<(u64, Vec<u8>)>,
-    last: u64,
-    truncations: u64,
-    flushed: Option<IOFlushed<Types<K>>>,
-}
-
-impl<K: Runtime> Job for Append<K> {
-    fn durable(&self) -> bool {
-        true
-    }
-
-    fn weight(&self) -> usize {
-        self.rows.iter().map(|(_, row)| row.len() + 16).sum()
-    }
-
-    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
-        let mut log = txn.open_table(RAFT_LOG).map_err(failed)?;
-        for (index, row) in &self.rows {
-            log.insert(index, row.as_slice()).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    fn done(mut self: Box<Self>, result: Result<(), StoreError>) {
-        if result.is_ok() {
-            self.core.tail().flushed(self.last, self.truncations);
-        }
-        if let Some(flushed) = self.flushed.take() {
-            flushed.io_completed(result.map_err(io::Error::other));
-        }
-    }
-}
-
-/// Any other small change, and who waits for it.
+/// A small change of the state's file, and who waits for it.
 struct Change<F> {
     change: F,
     durable: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-impl<F: FnMut(&WriteTransaction) -> Result<(), StoreError> + Send> Job for Change<F> {
+impl<F: FnMut(&mut Open) -> Result<(), StoreError> + Send> Job for Change<F> {
     fn durable(&self) -> bool {
         self.durable
     }
@@ -81,8 +45,8 @@ impl<F: FnMut(&WriteTransaction) -> Result<(), StoreError> + Send> Job for Chang
         64
     }
 
-    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
-        (self.change)(txn)
+    fn run(&mut self, open: &mut Open) -> Result<(), StoreError> {
+        (self.change)(open)
     }
 
     fn done(self: Box<Self>, result: Result<(), StoreError>) {
@@ -95,7 +59,7 @@ impl<F: FnMut(&WriteTransaction) -> Result<(), StoreError> + Send> Job for Chang
 fn put(
     core: &Core,
     durable: bool,
-    change: impl FnMut(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
+    change: impl FnMut(&mut Open) -> Result<(), StoreError> + Send + 'static,
 ) -> oneshot::Receiver<Result<(), StoreError>> {
     let (done, result) = oneshot::channel();
     core.disk.put(Change { change, durable, done });
@@ -106,7 +70,7 @@ fn put(
 pub(crate) async fn change(
     core: &Core,
     durable: bool,
-    change: impl FnMut(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
+    change: impl FnMut(&mut Open) -> Result<(), StoreError> + Send + 'static,
 ) -> Result<(), io::Error> {
     put(core, durable, change).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
@@ -122,14 +86,17 @@ impl LogStore {
         let mut found = Vec::new();
         let mut bytes = 0;
         if from < disk_end {
-            let txn = self.0.db.begin_read().map_err(failed)?;
-            for row in txn.open_table(RAFT_LOG).map_err(failed)?.range(from..disk_end).map_err(failed)? {
-                let (_, stored) = row.map_err(failed)?;
-                bytes += stored.value().len();
-                if bytes > bytes_max && !found.is_empty() {
-                    return Ok(found);
+            let mut full = false;
+            self.0.log.read(from, disk_end, |stored| {
+                bytes += stored.len();
+                full = bytes > bytes_max && !found.is_empty();
+                if !full {
+                    found.push(saved::decode::<LogEntry>(stored)?);
                 }
-                found.push(saved::decode::<LogEntry>(stored.value())?);
+                Ok(!full)
+            })?;
+            if full {
+                return Ok(found);
             }
         }
         for entry in recent {
@@ -184,9 +151,9 @@ impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (vote, generation) = (*vote, self.0.standing.generation());
-        change(&self.0, true, move |txn| {
-            saved::put_generation(txn, generation)?;
-            saved::put_vote(txn, &vote)
+        change(&self.0, true, move |open| {
+            saved::put_generation(open.txn()?, generation)?;
+            saved::put_vote(open.txn()?, &vote)
         })
         .await?;
         self.0.tail().vote = Some(vote);
@@ -198,39 +165,52 @@ impl<K: Runtime> RaftLogStorage<Types<K>> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
+        let (mut first, mut last) = (None, 0);
         let mut tail = self.0.tail();
-        let mut last = 0;
         for entry in entries {
             last = entry.index();
-            rows.push((last, saved::encode(&entry).map_err(io::Error::other)?));
+            first.get_or_insert(last);
+            rows.push(&saved::encode(&entry).map_err(io::Error::other)?);
             tail.push(entry);
         }
         let truncations = tail.truncations();
         drop(tail);
-        self.0.disk.put(Append { core: self.0.clone(), rows, last, truncations, flushed: Some(callback) });
+        let Some(first) = first else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let core = Arc::downgrade(&self.0);
+        let done = move |result: Result<(), StoreError>| {
+            if result.is_ok()
+                && let Some(core) = core.upgrade()
+            {
+                core.tail().flushed(last, truncations);
+            }
+            callback.io_completed(result.map_err(io::Error::other));
+        };
+        self.0.appends.put(Task::Append(first, rows, Box::new(done)));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         self.0.tail().truncate(last_log_id);
         let next = last_log_id.map_or(0, |l| l.index + 1);
-        change(&self.0, true, move |txn| remove(txn, next..)).await
+        let (done, result) = oneshot::channel();
+        // Whoever asked waits, or is gone.
+        self.0.appends.put(Task::Cut(next, Box::new(move |result| drop(done.send(result)))));
+        result.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         self.0.tail().purge(log_id);
         // Nobody waits for it: the engine would hear and say nothing as long as the disk takes for what is before it.
         // If a crash undoes it, there is more log than needed, which does no harm.
-        drop(put(&self.0, false, move |txn| {
-            saved::put_purged(txn, &log_id)?;
-            remove(txn, ..=log_id.index)
+        drop(put(&self.0, false, move |open| {
+            saved::put_purged(open.txn()?, &log_id)?;
+            open.purged = open.purged.max(Some(log_id));
+            Ok(())
         }));
         Ok(())
     }
-}
-
-fn remove(txn: &WriteTransaction, range: impl RangeBounds<u64>) -> Result<(), StoreError> {
-    let mut log = txn.open_table(RAFT_LOG).map_err(failed)?;
-    log.retain_in(range, |_, _| false).map_err(failed)
 }

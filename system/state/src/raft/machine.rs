@@ -1,7 +1,7 @@
 //! The state machine of the replica: the committed entries of the log, applied in order to the store's tables.
 //!
-//! What was applied is committed without waiting for the disk: the log has it on stable media, and it is applied
-//! again after a crash. It decides nothing by itself (`engine::commands` does), and has no clock.
+//! What was applied is not on stable media for a while (`engine::file`): the log has it there, and it is applied again
+//! after a crash. It decides nothing by itself (`engine::commands` does), and has no clock.
 
 use std::io;
 use std::sync::Arc;
@@ -9,11 +9,10 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
-use redb::WriteTransaction;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::image::{self, Image, Source};
-use super::saved::{self, Applied};
+use super::saved::Applied;
 use super::tail;
 use super::types::{
     LeaderId, LogEntry, LogId, Member, NodeId, Runtime, SnapshotMeta, StoredMembership, Types,
@@ -21,7 +20,8 @@ use super::types::{
 use crate::engine::Core;
 use crate::engine::commands::{self, Effects, Reply};
 use crate::engine::disk::Job;
-use crate::engine::history::{Batch, compact};
+use crate::engine::file::Open;
+use crate::engine::history::Batch;
 use crate::engine::layout::{META_REVISION, Tables};
 use crate::kv::StoreError;
 
@@ -68,13 +68,14 @@ impl<K: Runtime> Job for Apply<K> {
         self.weight
     }
 
-    fn run(&mut self, txn: &WriteTransaction) -> Result<(), StoreError> {
+    fn run(&mut self, open: &mut Open) -> Result<(), StoreError> {
         let entries = std::mem::take(&mut self.entries);
+        let unsaved = (open.unsaved.0 + entries.len() as u64, open.unsaved.1 + self.weight);
         let (mut log_id, mut membership) = (None, None);
         let mut effects = Effects::default();
+        let (txn, sessions) = open.parts()?;
         let mut tables = Tables::open(txn)?;
         let before = tables.number(META_REVISION)?;
-        let mut sessions = self.core.sessions();
         for entry in entries {
             let index = entry.log_id.index;
             log_id = Some(entry.log_id);
@@ -82,22 +83,21 @@ impl<K: Runtime> Job for Apply<K> {
                 EntryPayload::Blank => Reply::Nothing,
                 EntryPayload::Normal(_) if self.core.witness => Reply::Nothing,
                 EntryPayload::Normal(command) => {
-                    commands::run(&mut tables, &mut sessions, index, command, &mut effects)?
+                    commands::run(&mut tables, sessions, index, command, &mut effects)?
                 }
                 EntryPayload::Membership(members) => {
-                    let now = StoredMembership::new(Some(entry.log_id), members);
-                    saved::put_membership(txn, &now)?;
-                    membership = Some(now);
+                    membership = Some(StoredMembership::new(Some(entry.log_id), members));
                     Reply::Nothing
                 }
             });
         }
-        sessions.save(&mut tables)?;
-        drop(sessions);
-        compact(&mut tables, self.core.keep_revisions)?;
         let last = tables.number(META_REVISION)?;
         drop(tables);
-        saved::put_applied(txn, &log_id)?;
+        open.unsaved = unsaved;
+        open.applied = log_id.or(open.applied);
+        if membership.is_some() {
+            open.membership = membership.clone();
+        }
         self.outcome = Some(Outcome { log_id, membership, effects, before, last });
         Ok(())
     }
@@ -190,7 +190,7 @@ impl<K: Runtime> RaftStateMachine<Types<K>> for Machine {
         if meta.last_log_id.is_none() {
             return Ok(None);
         }
-        Ok(Some(Snapshot { meta, snapshot: Image::Live(Source(self.core.db.clone())) }))
+        Ok(Some(Snapshot { meta, snapshot: Image::Live(Source(self.core.file.clone())) }))
     }
 }
 
@@ -204,6 +204,6 @@ impl<K: Runtime> RaftSnapshotBuilder<Types<K>> for Machine {
     /// this says is that the log before may be purged.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         self.settle().await?;
-        Ok(Snapshot { meta: self.meta(), snapshot: Image::Live(Source(self.core.db.clone())) })
+        Ok(Snapshot { meta: self.meta(), snapshot: Image::Live(Source(self.core.file.clone())) })
     }
 }

@@ -1,6 +1,6 @@
 //! The replication of the store: a consensus group of the nodes that hold a copy of it.
 //!
-//! The protocol is openraft's, never one of our own. Here are its log and state machine on the store's file
+//! The protocol is openraft's, never one of our own. Here are its log and state machine on the store's files
 //! (`log`, `tail`, `machine`, `image`, `saved`), how replicas talk (`network`, `messages`, `serve`) and what a
 //! store asks of its group (`group`, `duties`); `standing` keeps apart what is of a group that went on without some;
 //! `witness` and `seal` are of the replica that votes and cannot read. It opens no socket: a [`Network`] is given to it.
@@ -36,7 +36,9 @@ pub(crate) use self::group::{Group, Replica};
 pub(crate) use self::messages::Change;
 pub(crate) use self::network::Nobody;
 pub use self::network::{Network, NotReached};
-pub(crate) use self::saved::{Applied, Birth, Saved, open, recover};
+pub(crate) use self::saved::{
+    Applied, Birth, Saved, found, open, put_applied, put_logged, put_membership, recover,
+};
 pub(crate) use self::seal::Seal;
 pub(crate) use self::serve::Caller;
 pub(crate) use self::standing::Standing;

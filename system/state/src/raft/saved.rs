@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use openraft::{Membership, Vote as RaftVote};
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError, WriteTransaction,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableError,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::types::{self, LeaderId, LogEntry, LogId, Member, NodeId, Payload, StoredMembership, Vote};
 use crate::engine::layout::{self, RAFT, RAFT_LOG, failed};
 use crate::kv::StoreError;
+use crate::wal::{Log, Rows};
 
 const NODE: &str = "node";
 const VOTE: &str = "vote";
@@ -23,6 +25,11 @@ const PURGED: &str = "purged";
 const APPLIED: &str = "applied";
 const MEMBERSHIP: &str = "membership";
 const GENERATION: &str = "generation";
+/// The number of the log's last frame at some time: the log has at least that.
+const LOGGED: &str = "logged";
+
+/// About how many bytes of entries are carried over in one frame.
+const CARRY_BYTES: usize = 1 << 20;
 
 /// The generation of a group whose majority was never lost. 0 is that of a replica that is in no group yet.
 const FOUNDED: u64 = 1;
@@ -82,6 +89,10 @@ pub(crate) fn put_generation(txn: &WriteTransaction, generation: u64) -> Result<
     put(txn, GENERATION, &generation)
 }
 
+pub(crate) fn put_logged(txn: &WriteTransaction, frame: u64) -> Result<(), StoreError> {
+    put(txn, LOGGED, &frame)
+}
+
 type Table = ReadOnlyTable<&'static str, &'static [u8]>;
 
 fn get<T: DeserializeOwned>(table: &Table, name: &str) -> Result<Option<T>, StoreError> {
@@ -95,26 +106,101 @@ pub(crate) fn applied(txn: &ReadTransaction) -> Result<Applied, StoreError> {
     Ok(Applied { log_id, membership: get(&table, MEMBERSHIP)?.unwrap_or_default() })
 }
 
-/// Reads what a replica starts from; `None` if the file is no replica's yet.
-pub(crate) fn load(db: &Database) -> Result<Option<Saved>, StoreError> {
+/// Reads what a replica starts from; `None` if the file is no replica's yet. `log` is its log.
+fn load(db: &Database, log: &Log) -> Result<Option<Saved>, StoreError> {
     let txn = db.begin_read().map_err(failed)?;
-    let table = match txn.open_table(RAFT) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
+    let Some(table) = own(&txn)? else { return Ok(None) };
     let Some(node) = get(&table, NODE)? else { return Ok(None) };
-    let purged: Option<LogId> = get(&table, PURGED)?;
-    let log = txn.open_table(RAFT_LOG).map_err(failed)?;
-    let last = match log.last().map_err(failed)? {
-        Some((_, stored)) => Some(decode::<LogEntry>(stored.value())?.log_id),
-        None => purged,
-    };
+    if log.number() < get(&table, LOGGED)?.unwrap_or(0) {
+        return Err(StoreError::Storage(
+            "the store's log lacks what was in it: it belongs to its file".into(),
+        ));
+    }
     let (applied, vote) = (applied(&txn)?, get(&table, VOTE)?);
+    let (purged, last) = ends(log, get(&table, PURGED)?, applied.log_id)?;
     // A file of a release that knew of no generations is of the first, if it is of a group at all.
     let of_a_group = if vote.is_some() { FOUNDED } else { 0 };
     let generation = get(&table, GENERATION)?.unwrap_or(of_a_group);
     Ok(Some(Saved { node, generation, vote, purged, last, applied }))
+}
+
+fn own(txn: &ReadTransaction) -> Result<Option<Table>, StoreError> {
+    match txn.open_table(RAFT) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// Where the log begins and ends. What was applied may be on stable media when the log's own entry of it is not (the
+/// group had it), or when that there is a snapshot in the place of entries is not written down yet: then the log begins
+/// after it.
+fn ends(
+    log: &Log,
+    purged: Option<LogId>,
+    applied: Option<LogId>,
+) -> Result<(Option<LogId>, Option<LogId>), StoreError> {
+    let next = |at: Option<LogId>| at.map_or(0, |at| at.index + 1);
+    let Some((first, end)) = log.span().filter(|(_, end)| *end > next(purged)) else {
+        return Ok((purged.max(applied), purged.max(applied)));
+    };
+    // Entries begin at 0 or at 1, by who has founded.
+    if first > next(purged).max(1) && first > next(applied) {
+        return Err(StoreError::Storage(format!(
+            "the store's log is damaged: it begins with entry {first}, the state ends before {}",
+            next(applied)
+        )));
+    }
+    if applied.is_some_and(|applied| end <= applied.index) {
+        return Ok((applied, applied));
+    }
+    let mut last = None;
+    log.read(end - 1, end, |entry| {
+        last = Some(decode::<LogEntry>(entry)?.log_id);
+        Ok(true)
+    })?;
+    Ok((if first > next(purged).max(1) { applied } else { purged }, last))
+}
+
+/// Moves what entries the state's file has into the log: those that a release without a log of its own kept there, and
+/// the one that [`recover`] leaves. What is cut short is begun again.
+fn carry(db: &Database, log: &Log) -> Result<(), StoreError> {
+    let txn = db.begin_read().map_err(failed)?;
+    let table = match txn.open_table(RAFT_LOG) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    let (mut rows, mut first, mut buffer) = (Rows::default(), None, Vec::new());
+    let current = layout::format_of(db)? == layout::FORMAT;
+    if !current {
+        // What an attempt before has left, if a release that knows of no such log ran since.
+        log.cut(0, &mut buffer)?;
+    }
+    let end = log.span().map_or(0, |(_, end)| end);
+    for row in table.range(end..).map_err(failed)? {
+        let (index, entry) = row.map_err(failed)?;
+        let from = *first.get_or_insert(index.value());
+        if from + rows.count != index.value() {
+            return Err(StoreError::Storage("the store's file is damaged: its log has a gap".into()));
+        }
+        rows.push(entry.value());
+        if rows.bytes.len() >= CARRY_BYTES {
+            log.append(from, &std::mem::take(&mut rows), &mut buffer)?;
+            first = None;
+        }
+    }
+    if let Some(from) = first {
+        log.append(from, &rows, &mut buffer)?;
+    }
+    if current && table.is_empty().map_err(failed)? {
+        return Ok(());
+    }
+    let txn = db.begin_write().map_err(failed)?;
+    txn.delete_table(RAFT_LOG).map_err(failed)?;
+    layout::make_tables(&txn)?;
+    put_logged(&txn, log.number())?;
+    txn.commit().map_err(failed)
 }
 
 /// How a file that is no replica's yet becomes one.
@@ -128,12 +214,14 @@ pub(crate) enum Birth {
     WaitsAsWitness,
 }
 
-/// Reads what the replica starts from; a file that is no replica's yet is made one, in one commit, with this number
-/// or one that nobody else has.
-pub(crate) fn open(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result<Saved, StoreError> {
+/// Makes a file that is no replica's yet one, in one commit, with this number or one that nobody else has; gives the
+/// number.
+pub(crate) fn found(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result<NodeId, StoreError> {
     let format = layout::format_of(db)?;
-    if let Some(saved) = load(db)? {
-        return Ok(saved);
+    if let Some(table) = own(&db.begin_read().map_err(failed)?)?
+        && let Some(node) = get(&table, NODE)?
+    {
+        return Ok(node);
     }
     // What a store has held alone must not be forgotten for another group's state.
     if format != 0 && !matches!(birth, Birth::Founds(_)) {
@@ -147,22 +235,28 @@ pub(crate) fn open(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result
     layout::make_tables(&txn)?;
     put(&txn, NODE, &node)?;
     if let Birth::Founds(member) = birth {
-        found(&txn, node, member.clone())?;
+        lead(&txn, node, member.clone())?;
     }
     txn.commit().map_err(failed)?;
-    load(db)?
+    Ok(node)
+}
+
+/// What a replica starts from, and its log, in these files.
+pub(crate) fn open(db: &Database, log: &Log) -> Result<Saved, StoreError> {
+    carry(db, log)?;
+    load(db, log)?
         .ok_or_else(|| StoreError::Storage("the store's file does not keep what is written to it".into()))
 }
 
 /// Makes a replica whose group has lost its majority the only member of that group's next generation, with all that
 /// its log has: what a majority had acknowledged may be in it without this replica having heard so. In one commit;
 /// nothing is done to a file that is of this generation already.
-pub(crate) fn recover(db: &Database, member: Member, generation: u64) -> Result<(), StoreError> {
-    let nothing = || StoreError::Storage("this store holds no cloud's state to go on with".into());
-    let saved = load(db)?.ok_or_else(nothing)?;
+pub(crate) fn recover(db: &Database, log: &Log, member: Member, generation: u64) -> Result<(), StoreError> {
+    let saved = open(db, log)?;
     if saved.generation >= generation {
         return Ok(());
     }
+    let nothing = || StoreError::Storage("this store holds no cloud's state to go on with".into());
     let last = saved.last.ok_or_else(nothing)?;
     let term = saved.vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
     let leader = LeaderId { term, node_id: saved.node };
@@ -187,7 +281,7 @@ fn alone(node: NodeId, member: Member) -> Result<Membership<NodeId, Member>, Sto
 
 /// Makes the replica the elected leader of a group of one, with the state it has as what was applied and purged
 /// so far: whoever joins later gets that state as a snapshot.
-fn found(txn: &WriteTransaction, node: NodeId, member: Member) -> Result<(), StoreError> {
+fn lead(txn: &WriteTransaction, node: NodeId, member: Member) -> Result<(), StoreError> {
     let leader = LeaderId { term: FIRST, node_id: node };
     let at = LogId { leader_id: leader, index: FIRST };
     let membership = alone(node, member)?;

@@ -1,17 +1,13 @@
 //! The consensus engine's own tests of a log and a state machine, on ours.
 
-use std::sync::Arc;
-
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use redb::Database;
-use redb::backends::InMemoryBackend;
 
 use super::log::LogStore;
 use super::machine::Machine;
 use super::types::{Tokio, Types};
-use super::{Birth, saved};
-use crate::engine::{Core, Limits, disk};
+use crate::Media;
+use crate::store::{Options, Parts};
 
 type Config = Types<Tokio>;
 
@@ -19,13 +15,11 @@ struct Builder;
 
 impl StoreBuilder<Config, LogStore, Machine> for Builder {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<Config>> {
-        let db = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
-        let saved = saved::open(&db, &Birth::Waits, None).unwrap();
-        let db = Arc::new(db);
-        let (writer, queue, _) = disk::writer(db.clone());
-        std::thread::spawn(|| writer.run());
         let clock = Box::new(|| std::time::Duration::ZERO);
-        let core = Arc::new(Core::new(db, queue, clock, &saved, Limits::default()).unwrap());
+        let Parts { core, state, log, .. } =
+            Parts::open(Media::in_memory(), &Options::join(), clock).unwrap();
+        std::thread::spawn(|| state.run());
+        std::thread::spawn(|| log.run());
         Ok(((), LogStore(core.clone()), Machine::new(core)))
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_state::{Endpoint, LocalStore, Member, Network, NodeId, NotReached, Options, Timing, Txn};
 
-use super::disk::{Break, Disk};
+use super::disk::{Break, Content, Disk};
 
 /// Times for tests on a busy machine: short, but not so short that a pause changes the leader.
 pub fn fast() -> Timing {
@@ -83,7 +83,7 @@ impl Cluster {
     pub async fn of(count: usize) -> Cluster {
         let mut cluster =
             Cluster { wires: Wires::default(), disks: Vec::new(), nodes: Vec::new(), stores: Vec::new() };
-        cluster.open(Disk::new(Vec::<u8>::new(), Break::Never), Options::found(Member::default()));
+        cluster.open(Disk::new(Content::default(), Break::Never), Options::found(Member::default()));
         for _ in 1..count {
             cluster.add().await;
         }
@@ -93,7 +93,7 @@ impl Cluster {
 
     fn replica(&self, disk: Disk, options: Options, witness: bool) -> LocalStore {
         let store =
-            LocalStore::on_backend(disk, options.network(self.wires.end(witness)).timing(fast())).unwrap();
+            LocalStore::on(disk.media(), options.network(self.wires.end(witness)).timing(fast())).unwrap();
         store.seal_with(&KEY).unwrap();
         store
     }
@@ -121,7 +121,7 @@ impl Cluster {
     }
 
     async fn take_in(&mut self, options: Options) -> usize {
-        let place = self.open(Disk::new(Vec::<u8>::new(), Break::Never), options);
+        let place = self.open(Disk::new(Content::default(), Break::Never), options);
         let member = Member { name: format!("n{place}"), addresses: vec![] };
         self.store(0).admit(self.nodes[place], member).await.unwrap();
         place

@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cairn_state::Media;
 use redb::StorageBackend;
 
 /// How the disk breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Break {
     /// It does not.
+    #[default]
     Never,
     /// From this write on (counting also syncs and changes of length) nothing is done any more.
     PowerFailsAt(u64),
@@ -26,12 +28,6 @@ struct Pages {
 }
 
 impl Pages {
-    fn of(content: &[u8]) -> Pages {
-        let mut pages = Pages::default();
-        pages.write(0, content);
-        pages
-    }
-
     fn resize(&mut self, len: usize) {
         if len < self.len {
             // What comes back when it grows again is zero.
@@ -80,22 +76,22 @@ impl Pages {
     }
 }
 
-/// What a disk holds. Copies are cheap.
+/// A store's files: its state, and two of its log.
+const FILES: usize = 3;
+
+/// What a disk holds, file by file. Copies are cheap.
 #[derive(Clone, Default)]
-pub struct Content(Pages);
+pub struct Content([Pages; FILES]);
 
 impl Content {
     /// All of it.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.0.len];
-        self.0.read(0, &mut bytes).unwrap();
-        bytes
-    }
-}
-
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Content {
-        Content(Pages::of(&bytes))
+        let of_file = |file: &Pages| {
+            let mut bytes = vec![0; file.len];
+            file.read(0, &mut bytes).unwrap();
+            bytes
+        };
+        self.0.iter().flat_map(of_file).collect()
     }
 }
 
@@ -104,10 +100,11 @@ enum Unsynced {
     Length(u64),
 }
 
+#[derive(Default)]
 struct State {
-    content: Pages,
-    synced: Pages,
-    unsynced: Vec<Unsynced>,
+    content: [Pages; FILES],
+    synced: [Pages; FILES],
+    unsynced: [Vec<Unsynced>; FILES],
     writes: u64,
     breaks: Break,
 }
@@ -116,9 +113,12 @@ struct State {
 #[derive(Clone)]
 pub struct Disk(Arc<Mutex<State>>);
 
-impl std::fmt::Debug for Disk {
+/// One of its files.
+struct OnDisk(Disk, usize);
+
+impl std::fmt::Debug for OnDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Disk")
+        f.write_str("OnDisk")
     }
 }
 
@@ -139,10 +139,15 @@ impl Dice {
 
 impl Disk {
     /// A disk with this content, all of it synced.
-    pub fn new(content: impl Into<Content>, breaks: Break) -> Disk {
-        let Content(content) = content.into();
+    pub fn new(Content(content): Content, breaks: Break) -> Disk {
         let synced = content.clone();
-        Disk(Arc::new(Mutex::new(State { content, synced, unsynced: Vec::new(), writes: 0, breaks })))
+        Disk(Arc::new(Mutex::new(State { content, synced, breaks, ..State::default() })))
+    }
+
+    /// The files of the store on it.
+    pub fn media(&self) -> Media {
+        let [state, first, second] = std::array::from_fn(|file| OnDisk(self.clone(), file));
+        Media::new(state, [first, second])
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,17 +175,19 @@ impl Disk {
     pub fn after_power_failure(&self, dice: &mut Dice) -> Content {
         let state = self.state();
         let mut content = state.synced.clone();
-        for change in &state.unsynced {
-            match change {
-                Unsynced::Length(length) if dice.below(2) == 0 => content.resize(*length as usize),
-                Unsynced::Length(_) => {}
-                Unsynced::Write(offset, data) => {
-                    let kept = match dice.below(3) {
-                        0 => 0,
-                        1 => dice.below(data.len() as u64 + 1) as usize,
-                        _ => data.len(),
-                    };
-                    content.write(*offset as usize, &data[..kept]);
+        for (file, changes) in content.iter_mut().zip(&state.unsynced) {
+            for change in changes {
+                match change {
+                    Unsynced::Length(length) if dice.below(2) == 0 => file.resize(*length as usize),
+                    Unsynced::Length(_) => {}
+                    Unsynced::Write(offset, data) => {
+                        let kept = match dice.below(3) {
+                            0 => 0,
+                            1 => dice.below(data.len() as u64 + 1) as usize,
+                            _ => data.len(),
+                        };
+                        file.write(*offset as usize, &data[..kept]);
+                    }
                 }
             }
         }
@@ -201,30 +208,31 @@ impl State {
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for OnDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().content.len as u64)
+        Ok(self.0.state().content[self.1].len as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.state().content.read(offset as usize, out)
+        self.0.state().content[self.1].read(offset as usize, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.0.state();
         let done = state.write();
         // What fails may have been done nevertheless, once the power is on again.
-        state.unsynced.push(Unsynced::Length(len));
+        state.unsynced[self.1].push(Unsynced::Length(len));
         done?;
-        state.content.resize(len as usize);
+        state.content[self.1].resize(len as usize);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.0.state();
         state.write()?;
         let State { synced, unsynced, .. } = &mut *state;
-        for change in unsynced.drain(..) {
+        let synced = &mut synced[self.1];
+        for change in unsynced[self.1].drain(..) {
             match change {
                 Unsynced::Length(length) => synced.resize(length as usize),
                 Unsynced::Write(offset, data) => synced.write(offset as usize, &data),
@@ -234,14 +242,14 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.0.state();
         let first = !matches!(state.breaks, Break::PowerFailsAt(k) if state.writes > k);
         let done = state.write();
         if done.is_ok() || first {
-            state.unsynced.push(Unsynced::Write(offset, data.to_vec()));
+            state.unsynced[self.1].push(Unsynced::Write(offset, data.to_vec()));
         }
         done?;
-        state.content.write(offset as usize, data);
+        state.content[self.1].write(offset as usize, data);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ pub mod model;
 
 use std::time::Duration;
 
-use cairn_state::{Index, Limits, LocalStore, Op, Record, StoreError, Txn, TxnOutcome};
+use cairn_state::{Index, Limits, LocalStore, Media, Op, Record, StoreError, Txn, TxnOutcome};
 use serde::{Deserialize, Serialize};
 
 /// A transaction that puts one key.
@@ -36,13 +36,18 @@ pub fn revision(outcome: Result<TxnOutcome, StoreError>) -> u64 {
 
 /// The sizes of a store that forgets soon.
 pub fn limits(history_revisions: u64, feed_commits: usize) -> Limits {
-    Limits { cache_bytes: 1 << 20, history_revisions, feed_commits }
+    Limits {
+        cache_bytes: 1 << 20,
+        history_revisions,
+        feed_commits,
+        log_file_bytes: 16 << 10,
+        unsaved_entries: 6,
+    }
 }
 
 /// A store in memory that forgets soon.
 pub fn small(history_revisions: u64, feed_commits: usize) -> LocalStore {
-    LocalStore::with_backend(redb::backends::InMemoryBackend::new(), limits(history_revisions, feed_commits))
-        .unwrap()
+    LocalStore::with_media(Media::in_memory(), limits(history_revisions, feed_commits)).unwrap()
 }
 
 /// What the future gives; it must not take long.

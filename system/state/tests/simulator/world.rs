@@ -201,12 +201,14 @@ impl World {
             nodes[place].life = life.clone();
             (nodes[place].disk.clone(), nodes[place].slow.clone())
         };
-        let limits = Limits { cache_bytes: 1 << 20, history_revisions: 1000, feed_commits: 4 };
+        // Small, so that files are begun anew, and that a crash finds what is in the log alone.
+        let limits = Limits { log_file_bytes: 48 << 10, unsaved_entries: 12, ..Limits::default() };
+        let limits = Limits { cache_bytes: 1 << 20, history_revisions: 1000, feed_commits: 4, ..limits };
         let wires = Wires { world: Arc::downgrade(self), from: place };
         let options =
             options.network(Arc::new(wires)).timing(timing()).limits(limits).node(self.number(place));
         let pace = move || Duration::from_micros(below(*slow.lock().unwrap() * 1000 + 1));
-        let started = LocalStore::simulate::<Simulated>(disk, options, Box::new(clock), pace);
+        let started = LocalStore::simulate::<Simulated>(disk.media(), options, Box::new(clock), pace);
         // A disk may break while it is opened: then it is tried again later.
         let started = tokio::time::timeout(Duration::from_secs(10), live(&life, started)).await;
         let mut nodes = self.nodes.lock().unwrap();

@@ -1,0 +1,138 @@
+//! Where a store keeps its bytes: a file for the state, two beside it for the log.
+//!
+//! Only opening and making them. What is no store must never be overwritten, and a store never be found half made.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Database, StorageBackend};
+
+use crate::engine::layout::failed;
+use crate::kv::StoreError;
+use crate::wal::LogFile;
+
+/// The files of a store, or anything else that can hold bytes.
+pub struct Media {
+    state: State,
+    log: [LogFile; 2],
+}
+
+enum State {
+    File(PathBuf),
+    Held(Held),
+}
+
+/// Any backend, as one.
+#[derive(Debug)]
+struct Held(Box<dyn StorageBackend>);
+
+impl StorageBackend for Held {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+impl Media {
+    /// These.
+    pub fn new(state: impl StorageBackend, log: [impl StorageBackend; 2]) -> Media {
+        let state = State::Held(Held(Box::new(state)));
+        Media { state, log: log.map(|file| Box::new(file) as LogFile) }
+    }
+
+    /// Memory.
+    pub fn in_memory() -> Media {
+        Media::new(InMemoryBackend::new(), [InMemoryBackend::new(), InMemoryBackend::new()])
+    }
+
+    /// The files of the store at this path, which is there. Those of its log are made if there are none.
+    pub(crate) fn open(path: &Path) -> Result<Media, StoreError> {
+        let [first, second] = log_paths(path).map(|path| open_log(&path));
+        let log = [first.map_err(|e| at(path, e))?, second.map_err(|e| at(path, e))?];
+        Ok(Media { state: State::File(path.to_owned()), log })
+    }
+
+    /// The state's database, and the log's files.
+    pub(crate) fn database(self, cache_bytes: usize) -> Result<(Database, [LogFile; 2]), StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        let db = match self.state {
+            State::File(path) => builder.open(path),
+            State::Held(held) => builder.create_with_backend(held),
+        };
+        Ok((db.map_err(failed)?, self.log))
+    }
+}
+
+fn at(path: &Path, e: impl std::fmt::Display) -> StoreError {
+    StoreError::Storage(format!("{}: {e}", path.display()))
+}
+
+/// The files of the log of the store at this path.
+fn log_paths(path: &Path) -> [PathBuf; 2] {
+    [path.with_extension("log0"), path.with_extension("log1")]
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn open_log(path: &Path) -> io::Result<LogFile> {
+    let is_new = !path.exists();
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path)?;
+    if is_new {
+        File::open(folder(path))?.sync_all()?;
+    }
+    Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+}
+
+/// Makes an empty store beside, and renames it to where it belongs once it is whole. What is left of the log of one
+/// that was here before is forgotten.
+pub(crate) fn create(
+    path: &Path,
+    cache_bytes: usize,
+    fill: impl FnOnce(&Database) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    for left in log_paths(path).iter().map(PathBuf::as_path).chain([beside]) {
+        match fs::remove_file(left) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(left, e)),
+            _ => {}
+        }
+    }
+    let db = Database::builder().set_cache_size(cache_bytes).create(beside).map_err(failed)?;
+    fill(&db)?;
+    db.close().map_err(failed)?;
+    let synced = || {
+        File::open(beside)?.sync_all()?;
+        fs::rename(beside, path)?;
+        File::open(folder(path))?.sync_all()
+    };
+    synced().map_err(|e| at(path, e))
+}
