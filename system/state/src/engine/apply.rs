@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use redb::ReadableTable;
 
-use super::layout::{self, Head, META_REVISION, Tables, encode_entry, encode_event, failed, split_entry};
+use super::layout::{self, Head, Tables, encode_entry, encode_event, failed, split_entry};
 use crate::kv::{Compare, Entry, Event, LeaseId, Op, Revision, StoreError, Txn, TxnOutcome};
 
 /// The longest key.
@@ -68,7 +68,7 @@ pub(crate) fn apply(
 
 /// Does the changes at a new revision, or none if they change nothing.
 fn change(tables: &mut Tables, ops: Vec<Op>, events: &mut Vec<Event>) -> Result<Revision, StoreError> {
-    let current = Revision(tables.number(META_REVISION)?);
+    let current = Revision(tables.revision());
     let next = Revision(current.0 + 1);
     let mut position = 0;
     for op in ops {
@@ -85,7 +85,7 @@ fn change(tables: &mut Tables, ops: Vec<Op>, events: &mut Vec<Event>) -> Result<
     if position == 0 {
         return Ok(current);
     }
-    tables.set_number(META_REVISION, next.0)?;
+    tables.set_revision(next.0);
     Ok(next)
 }
 

@@ -6,6 +6,7 @@
 //! it again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -32,15 +33,57 @@ pub(crate) trait Job: Send {
 
 /// Where jobs are put. The writer ends when the last of these is dropped, after what is in the queue.
 #[derive(Clone)]
-pub(crate) struct Queue(mpsc::UnboundedSender<Box<dyn Job>>);
+pub(crate) struct Queue {
+    jobs: mpsc::UnboundedSender<Box<dyn Job>>,
+    /// How many were put and are not done.
+    waiting: Arc<AtomicUsize>,
+    file: Arc<StateFile>,
+}
 
 impl Queue {
     /// Puts a job behind the others. How many may wait is bounded by who asks: see `store`.
     pub(crate) fn put(&self, job: impl Job + 'static) {
-        if let Err(mpsc::error::SendError(job)) = self.0.send(Box::new(job)) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        if let Err(mpsc::error::SendError(job)) = self.jobs.send(Box::new(job)) {
             job.done(Err(gone()));
         }
     }
+
+    /// Does a job that need not be durable at once, on this thread, if none waits: to wake the writer would take longer
+    /// than a small one does. Otherwise as [`Queue::put`].
+    pub(crate) fn put_or_do(&self, mut job: impl Job + 'static) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return self.put(job);
+        }
+        match self.file.write_at_once(|open| job.run(open)) {
+            None => self.put(job),
+            Some(result) => {
+                if matches!(result, Ok(true)) {
+                    self.put(Save);
+                }
+                Box::new(job).done(result.map(drop));
+            }
+        }
+    }
+}
+
+/// Nothing to write but what is not on stable media yet.
+struct Save;
+
+impl Job for Save {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    fn weight(&self) -> usize {
+        0
+    }
+
+    fn run(&mut self, _: &mut Open) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn done(self: Box<Self>, _: Result<(), StoreError>) {}
 }
 
 pub(crate) fn gone() -> StoreError {
@@ -63,12 +106,15 @@ pub(crate) fn fail(failures: &watch::Sender<Option<StoreError>>, e: &StoreError)
 pub(crate) struct Writer {
     file: Arc<StateFile>,
     jobs: mpsc::UnboundedReceiver<Box<dyn Job>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// A writer that is not running yet, and the queue to it.
 pub(crate) fn writer(file: Arc<StateFile>) -> (Writer, Queue) {
     let (queue, jobs) = mpsc::unbounded_channel();
-    (Writer { file, jobs }, Queue(queue))
+    let waiting = Arc::<AtomicUsize>::default();
+    let queue = Queue { jobs: queue, waiting: waiting.clone(), file: file.clone() };
+    (Writer { file, jobs, waiting }, queue)
 }
 
 impl Writer {
@@ -106,7 +152,9 @@ impl Writer {
             }
             let result =
                 self.file.write(durable, |open| together.iter_mut().try_for_each(|job| job.run(open)));
+            let count = together.len();
             together.into_iter().for_each(|job| job.done(result.clone()));
+            self.waiting.fetch_sub(count, Ordering::AcqRel);
         }
     }
 

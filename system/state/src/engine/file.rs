@@ -102,17 +102,39 @@ impl StateFile {
     ) -> Result<(), StoreError> {
         let mut open = self.open();
         self.guarded(|| {
-            if open.txn.is_none() {
-                open.txn = Some(self.db.begin_write().map_err(failed)?);
-            }
-            self.unseen.store(true, Ordering::Release);
-            work(&mut open)?;
-            let (entries, bytes) = open.unsaved;
-            if durable || entries >= self.unsaved_entries || bytes >= UNSAVED_BYTES {
-                return self.save_open(&mut open);
-            }
-            Ok(())
+            self.work(&mut open, work)?;
+            if durable || self.is_due(&open) { self.save_open(&mut open) } else { Ok(()) }
         })
+    }
+
+    /// Works on the open transaction at once, unless another does: then `None`. Never waits for the disk; says whether
+    /// a commit to stable media is due.
+    pub(crate) fn write_at_once(
+        &self,
+        work: impl FnOnce(&mut Open) -> Result<(), StoreError>,
+    ) -> Option<Result<bool, StoreError>> {
+        let mut open = self.open.try_lock().ok()?;
+        Some(self.guarded(|| {
+            self.work(&mut open, work)?;
+            Ok(self.is_due(&open))
+        }))
+    }
+
+    fn work(
+        &self,
+        open: &mut Open,
+        work: impl FnOnce(&mut Open) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if open.txn.is_none() {
+            open.txn = Some(self.db.begin_write().map_err(failed)?);
+        }
+        self.unseen.store(true, Ordering::Release);
+        work(open)
+    }
+
+    fn is_due(&self, open: &Open) -> bool {
+        let (entries, bytes) = open.unsaved;
+        entries >= self.unsaved_entries || bytes >= UNSAVED_BYTES
     }
 
     /// Commits what is not on stable media yet.
@@ -125,7 +147,7 @@ impl StateFile {
     }
 
     /// Does what nothing follows if it fails.
-    fn guarded(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(e) = &*self.failure.borrow() {
             return Err(e.clone());
         }

@@ -30,7 +30,7 @@ pub(crate) struct Batch {
 /// Drops the oldest events once the history is an eighth too long, so that the work is done now and then
 /// and not at each commit.
 pub(crate) fn compact(tables: &mut Tables, keep: u64) -> Result<(), StoreError> {
-    let (last, floor) = (tables.number(META_REVISION)?, tables.number(META_COMPACTED)?);
+    let (last, floor) = (tables.revision(), tables.number(META_COMPACTED)?);
     if last - floor <= keep + keep / 8 {
         return Ok(());
     }

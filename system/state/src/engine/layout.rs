@@ -64,19 +64,41 @@ pub(crate) struct Tables<'t> {
     pub leases: Table<'t, u64, u64>,
     pub lease_keys: Table<'t, (u64, &'static str), ()>,
     pub sessions: Table<'t, u64, &'static [u8]>,
-    pub meta: Table<'t, &'static str, u64>,
+    meta: Table<'t, &'static str, u64>,
+    /// The revision, and whether it was changed here and is not in `meta` yet.
+    revision: (u64, bool),
 }
 
 impl<'t> Tables<'t> {
     pub(crate) fn open(txn: &'t WriteTransaction) -> Result<Tables<'t>, StoreError> {
+        let meta = txn.open_table(META).map_err(failed)?;
         Ok(Tables {
+            revision: (number(&meta, META_REVISION)?, false),
             entries: txn.open_table(ENTRIES).map_err(failed)?,
             history: txn.open_table(HISTORY).map_err(failed)?,
             leases: txn.open_table(LEASES).map_err(failed)?,
             lease_keys: txn.open_table(LEASE_KEYS).map_err(failed)?,
             sessions: txn.open_table(SESSIONS).map_err(failed)?,
-            meta: txn.open_table(META).map_err(failed)?,
+            meta,
         })
+    }
+
+    /// The revision.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.0
+    }
+
+    /// Sets the revision; for good by [`Tables::close`].
+    pub(crate) fn set_revision(&mut self, to: u64) {
+        self.revision = (to, true);
+    }
+
+    /// Writes what was only noted so far.
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
+        match self.revision {
+            (revision, true) => self.set_number(META_REVISION, revision),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn number(&self, name: &str) -> Result<u64, StoreError> {

@@ -50,6 +50,8 @@ pub struct Limits {
     pub log_file_bytes: u64,
     /// How many entries may be in the log alone and not on stable media in the state's file.
     pub unsaved_entries: u64,
+    /// Whether the group's own thread applies a few entries itself if the writer is idle.
+    pub apply_at_once: bool,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             feed_commits: 64,
             log_file_bytes: 16 << 20,
             unsaved_entries: 4096,
+            apply_at_once: true,
         }
     }
 }
@@ -75,6 +78,8 @@ pub(crate) struct Core {
     pub seal: Seal,
     /// Whether this is a witness's: it keeps the log, which it cannot read, and no state.
     pub witness: bool,
+    /// Whether few entries are applied on the group's own thread.
+    pub apply_at_once: bool,
     pub feed: broadcast::Sender<Arc<Batch>>,
     applied: Mutex<Applied>,
     moved: Notify,
@@ -100,6 +105,7 @@ impl Core {
             standing: Standing::new(saved.generation),
             seal: Seal::default(),
             witness: is_witness(saved.node),
+            apply_at_once: limits.apply_at_once,
             feed: broadcast::channel(limits.feed_commits).0,
             applied: Mutex::new(saved.applied.clone()),
             moved: Notify::new(),

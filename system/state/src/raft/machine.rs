@@ -22,11 +22,15 @@ use crate::engine::commands::{self, Effects, Reply};
 use crate::engine::disk::Job;
 use crate::engine::file::Open;
 use crate::engine::history::Batch;
-use crate::engine::layout::{META_REVISION, Tables};
+use crate::engine::layout::Tables;
 use crate::kv::StoreError;
 
 /// The most entries that are applied in one job.
 const JOB_MAX: usize = 1024;
+
+/// The most entries, and bytes of them, that are applied on the group's own thread.
+const AT_ONCE_MAX: usize = 4;
+const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
 /// How many jobs may be on their way.
 const JOBS_MAX: u32 = 64;
@@ -75,7 +79,7 @@ impl<K: Runtime> Job for Apply<K> {
         let mut effects = Effects::default();
         let (txn, sessions) = open.parts()?;
         let mut tables = Tables::open(txn)?;
-        let before = tables.number(META_REVISION)?;
+        let before = tables.revision();
         for entry in entries {
             let index = entry.log_id.index;
             log_id = Some(entry.log_id);
@@ -91,8 +95,8 @@ impl<K: Runtime> Job for Apply<K> {
                 }
             });
         }
-        let last = tables.number(META_REVISION)?;
-        drop(tables);
+        let last = tables.revision();
+        tables.close()?;
         open.unsaved = unsaved;
         open.applied = log_id.or(open.applied);
         if membership.is_some() {
@@ -137,9 +141,15 @@ impl Machine {
     async fn apply_some<K: Runtime>(&self, some: Vec<EntryResponder<Types<K>>>) -> Result<(), io::Error> {
         let _place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
         let weight = some.iter().map(|(entry, _)| tail::weight(entry)).sum();
-        let (entries, responders) = some.into_iter().unzip();
+        let (entries, responders): (Vec<_>, _) = some.into_iter().unzip();
         let (core, replies) = (self.core.clone(), Vec::new());
-        self.core.disk.put(Apply { core, weight, entries, responders, replies, outcome: None, _place });
+        let few = self.core.apply_at_once && entries.len() <= AT_ONCE_MAX && weight <= AT_ONCE_BYTES_MAX;
+        let apply = Apply { core, weight, entries, responders, replies, outcome: None, _place };
+        if few {
+            self.core.disk.put_or_do(apply)
+        } else {
+            self.core.disk.put(apply)
+        }
         Ok(())
     }
 

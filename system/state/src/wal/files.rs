@@ -37,6 +37,8 @@ struct Known {
     lap: u64,
     /// The number of the last frame.
     number: u64,
+    /// How long the files are.
+    len: [u64; 2],
 }
 
 /// Where the entries `first..next` are.
@@ -79,10 +81,12 @@ impl Log {
     /// it is on stable media.
     pub(crate) fn open(files: [LogFile; 2], replica: u64, file_bytes: u64) -> Result<Log, StoreError> {
         let log = Log { files, replica, file_bytes, known: Mutex::default() };
+        let len = |file: usize| log.files[file].len().map_err(failed);
         let found = [log.scan(0)?, log.scan(1)?];
         let lap = |file: usize| found[file].first().map_or(0, |head| head.lap);
         let newer = usize::from(lap(1) > lap(0));
         let mut known = log.known();
+        known.len = [len(0)?, len(1)?];
         (known.file, known.end, known.lap) = (newer, found[newer].end, lap(newer));
         known.number = found[newer].last().map_or(0, |head| head.number);
         // What is before a file that has been begun since is needed by nobody.
@@ -243,7 +247,7 @@ impl Log {
 
     /// Has a file reach to there.
     fn grow(&self, file: usize, end: u64) -> Result<(), StoreError> {
-        let len = self.files[file].len().map_err(failed)?;
+        let len = self.known().len[file];
         if end <= len {
             return Ok(());
         }
@@ -251,7 +255,9 @@ impl Log {
         let new = end.next_multiple_of(step);
         self.files[file].set_len(new).map_err(failed)?;
         // Written, so that its blocks are there and not only promised.
-        self.files[file].write(len, &vec![0; (new - len) as usize]).map_err(failed)
+        self.files[file].write(len, &vec![0; (new - len) as usize]).map_err(failed)?;
+        self.known().len[file] = new;
+        Ok(())
     }
 }
 

@@ -36,13 +36,8 @@ pub fn revision(outcome: Result<TxnOutcome, StoreError>) -> u64 {
 
 /// The sizes of a store that forgets soon.
 pub fn limits(history_revisions: u64, feed_commits: usize) -> Limits {
-    Limits {
-        cache_bytes: 1 << 20,
-        history_revisions,
-        feed_commits,
-        log_file_bytes: 16 << 10,
-        unsaved_entries: 6,
-    }
+    let limits = Limits { log_file_bytes: 16 << 10, unsaved_entries: 6, ..Limits::default() };
+    Limits { cache_bytes: 1 << 20, history_revisions, feed_commits, ..limits }
 }
 
 /// A store in memory that forgets soon.

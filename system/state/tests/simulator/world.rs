@@ -202,7 +202,9 @@ impl World {
             (nodes[place].disk.clone(), nodes[place].slow.clone())
         };
         // Small, so that files are begun anew, and that a crash finds what is in the log alone.
-        let limits = Limits { log_file_bytes: 48 << 10, unsaved_entries: 12, ..Limits::default() };
+        let apply_at_once = below(2) == 0;
+        let limits =
+            Limits { log_file_bytes: 48 << 10, unsaved_entries: 12, apply_at_once, ..Limits::default() };
         let limits = Limits { cache_bytes: 1 << 20, history_revisions: 1000, feed_commits: 4, ..limits };
         let wires = Wires { world: Arc::downgrade(self), from: place };
         let options =
