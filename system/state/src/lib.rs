@@ -9,6 +9,9 @@
 //! It knows no service: a key is a string, a value is bytes. It opens no socket (that is `cairn-wire`).
 //! It must never acknowledge a transaction that is not on stable media.
 
+#[cfg(test)]
+extern crate self as cairn_state;
+
 pub mod agent;
 pub mod conduct;
 mod engine;

@@ -109,7 +109,7 @@ impl Log {
 
     /// The frame of this replica that begins here, if a whole one does, and its entries.
     fn frame(&self, file: usize, at: u64, len: u64) -> Result<Option<(Head, Vec<u8>)>, StoreError> {
-        if at + BLOCK as u64 > len {
+        if at + HEAD as u64 > len {
             return Ok(None);
         }
         let mut head = [0; HEAD];
@@ -117,7 +117,8 @@ impl Log {
         let Some(head) = Head::read(&head).filter(|head| head.replica == self.replica) else {
             return Ok(None);
         };
-        if at + padded(head.length) as u64 > len {
+        // The padding need not be there: a file that grows again would complete what was taken for no frame.
+        if at + (HEAD + head.length) as u64 > len {
             return Ok(None);
         }
         let entries = self.entries(file, at, &head)?;

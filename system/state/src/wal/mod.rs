@@ -10,6 +10,8 @@
 
 mod files;
 mod frame;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use self::files::{Log, LogFile};

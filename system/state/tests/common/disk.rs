@@ -114,7 +114,7 @@ struct State {
 pub struct Disk(Arc<Mutex<State>>);
 
 /// One of its files.
-struct OnDisk(Disk, usize);
+pub struct OnDisk(Disk, usize);
 
 impl std::fmt::Debug for OnDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -144,9 +144,14 @@ impl Disk {
         Disk(Arc::new(Mutex::new(State { content, synced, breaks, ..State::default() })))
     }
 
-    /// The files of the store on it.
+    /// Its files.
+    pub fn files(&self) -> [OnDisk; FILES] {
+        std::array::from_fn(|file| OnDisk(self.clone(), file))
+    }
+
+    /// The store on it.
     pub fn media(&self) -> Media {
-        let [state, first, second] = std::array::from_fn(|file| OnDisk(self.clone(), file));
+        let [state, first, second] = self.files();
         Media::new(state, [first, second])
     }
 

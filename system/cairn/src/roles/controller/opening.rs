@@ -95,7 +95,7 @@ impl Opening<'_> {
         let others = kept.belonging.members.iter().any(|pin| pin.id != self.given.key.id());
         if !others && !self.around.paths.store().exists() {
             bail!(
-                "the store of cloud {} is gone from {}, and this node is the only one that held it: restore the file",
+                "the store of cloud {} is gone from {}, and this node is the only one that held it: restore the file, and its log beside it",
                 kept.belonging.cloud,
                 self.around.paths.store().display()
             );
