@@ -6,7 +6,8 @@
 //! for the disk on a reader's behalf, and never let the log forget what is not on stable media here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 use tokio::sync::watch;
@@ -22,6 +23,9 @@ use crate::wal::Log;
 
 /// So many bytes of changes may be in memory and the log alone.
 const UNSAVED_BYTES: usize = 4 << 20;
+
+/// How long a reader waits before it looks again whether what it must see can be seen.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// The file, open.
 pub(crate) struct StateFile {
@@ -53,14 +57,17 @@ pub(crate) struct Open {
 impl Open {
     /// The open transaction, and what is remembered beside it.
     pub(crate) fn parts(&mut self) -> Result<(&WriteTransaction, &mut Sessions), StoreError> {
-        let txn = self.txn.as_ref().ok_or_else(|| StoreError::Storage("no transaction is open".into()))?;
-        Ok((txn, &mut self.sessions))
+        Ok((self.txn.as_ref().ok_or_else(none_open)?, &mut self.sessions))
     }
 
     /// The open transaction.
     pub(crate) fn txn(&self) -> Result<&WriteTransaction, StoreError> {
-        self.txn.as_ref().ok_or_else(|| StoreError::Storage("no transaction is open".into()))
+        self.txn.as_ref().ok_or_else(none_open)
     }
+}
+
+fn none_open() -> StoreError {
+    StoreError::Storage("no transaction is open".into())
 }
 
 impl StateFile {
@@ -85,11 +92,17 @@ impl StateFile {
     /// A view of all that was told to be done before this call. It may have to be committed first, but never waits for
     /// the disk.
     pub(crate) fn view(&self) -> Result<ReadTransaction, StoreError> {
-        if self.unseen.load(Ordering::Acquire) {
-            let mut open = self.open();
-            if self.unseen.load(Ordering::Acquire) {
-                self.guarded(|| self.show(&mut open))?;
-            }
+        while self.unseen.load(Ordering::Acquire) {
+            let mut open = match self.open.try_lock() {
+                Ok(open) => open,
+                Err(TryLockError::Poisoned(e)) => e.into_inner(),
+                // Whoever works there shows it before going to the disk with it.
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(LOOK_AGAIN);
+                    continue;
+                }
+            };
+            self.guarded(|| self.show(&mut open))?;
         }
         self.db.begin_read().map_err(failed)
     }

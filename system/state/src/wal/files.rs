@@ -51,20 +51,27 @@ struct Place {
     next: u64,
 }
 
+/// A frame, where it is in its file, and how many entries it has.
+struct Frame {
+    head: Head,
+    at: u64,
+    count: u64,
+}
+
 /// The frames at the beginning of a file that belong together.
 #[derive(Default)]
 struct Found {
-    frames: Vec<(Head, u64, u64)>,
+    frames: Vec<Frame>,
     end: u64,
 }
 
 impl Found {
     fn first(&self) -> Option<&Head> {
-        self.frames.first().map(|(head, ..)| head)
+        self.frames.first().map(|frame| &frame.head)
     }
 
     fn last(&self) -> Option<&Head> {
-        self.frames.last().map(|(head, ..)| head)
+        self.frames.last().map(|frame| &frame.head)
     }
 }
 
@@ -81,12 +88,11 @@ impl Log {
     /// it is on stable media.
     pub(crate) fn open(files: [LogFile; 2], replica: u64, file_bytes: u64) -> Result<Log, StoreError> {
         let log = Log { files, replica, file_bytes, known: Mutex::default() };
-        let len = |file: usize| log.files[file].len().map_err(failed);
         let found = [log.scan(0)?, log.scan(1)?];
         let lap = |file: usize| found[file].first().map_or(0, |head| head.lap);
         let newer = usize::from(lap(1) > lap(0));
         let mut known = log.known();
-        known.len = [len(0)?, len(1)?];
+        known.len = [log.len(0)?, log.len(1)?];
         (known.file, known.end, known.lap) = (newer, found[newer].end, lap(newer));
         known.number = found[newer].last().map_or(0, |head| head.number);
         // What is before a file that has been begun since is needed by nobody.
@@ -107,6 +113,10 @@ impl Log {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn len(&self, file: usize) -> Result<u64, StoreError> {
+        self.files[file].len().map_err(failed)
+    }
+
     /// The frame of this replica that begins here, if a whole one does, and its entries.
     fn frame(&self, file: usize, at: u64, len: u64) -> Result<Option<(Head, Vec<u8>)>, StoreError> {
         if at + HEAD as u64 > len {
@@ -121,26 +131,22 @@ impl Log {
         if at + (HEAD + head.length) as u64 > len {
             return Ok(None);
         }
-        let entries = self.entries(file, at, &head)?;
-        Ok(entries.map(|entries| (head, entries)))
-    }
-
-    fn entries(&self, file: usize, at: u64, head: &Head) -> Result<Option<Vec<u8>>, StoreError> {
         let mut frame = vec![0; HEAD + head.length];
         self.files[file].read(at, &mut frame).map_err(failed)?;
-        Ok(head.entries(&frame).map(<[u8]>::to_vec))
+        Ok(head.entries(&frame).map(|entries| (head, entries.to_vec())))
     }
 
     /// The frames from the beginning of a file up to the first that does not follow the one before it.
     fn scan(&self, file: usize) -> Result<Found, StoreError> {
-        let len = self.files[file].len().map_err(failed)?;
+        let len = self.len(file)?;
         let mut found = Found::default();
         while let Some((head, entries)) = self.frame(file, found.end, len)? {
             let follows = found.last().is_none_or(|l| l.lap == head.lap && l.number + 1 == head.number);
             if !follows {
                 break;
             }
-            found.frames.push((head, found.end, frame::rows(&entries).count() as u64));
+            let count = frame::rows(&entries).count() as u64;
+            found.frames.push(Frame { head, at: found.end, count });
             found.end += padded(head.length) as u64;
         }
         Ok(found)
@@ -149,7 +155,7 @@ impl Log {
     /// Refuses a file that has a frame behind its end which is newer than this number: one before it is lost, which was
     /// on stable media.
     fn look_beyond(&self, file: usize, end: u64, number: u64) -> Result<(), StoreError> {
-        let len = self.files[file].len().map_err(failed)?;
+        let len = self.len(file)?;
         for at in (end..len).step_by(BLOCK) {
             if self.frame(file, at, len)?.is_some_and(|(head, _)| head.number > number) {
                 return Err(damaged(&format!("no frame {} in it, but later ones", number + 1)));
@@ -168,7 +174,7 @@ impl Log {
         let known = self.known();
         let last = known.frames.back()?;
         let (mut first, next) = (last.first, last.next);
-        for place in known.frames.iter().rev().skip(1).take_while(|place| place.next > place.first) {
+        for place in known.frames.iter().rev().skip(1) {
             if place.next != first {
                 break;
             }
@@ -242,7 +248,7 @@ impl Log {
         self.files[file].sync_data().map_err(failed)?;
         let mut known = self.known();
         (known.file, known.end, known.lap, known.number) = (file, end, head.lap, head.number);
-        known.note(file, &(head, at, rows.count));
+        known.note(file, &Frame { head, at, count: rows.count });
         Ok(())
     }
 
@@ -264,7 +270,7 @@ impl Log {
 
 impl Known {
     /// Takes note of a frame that is the last.
-    fn note(&mut self, file: usize, (head, at, count): &(Head, u64, u64)) {
+    fn note(&mut self, file: usize, Frame { head, at, count }: &Frame) {
         let (first, next) = (head.first, head.first + count);
         while let Some(last) = self.frames.back_mut().filter(|last| last.next > first) {
             last.next = first;
