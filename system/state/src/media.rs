@@ -6,13 +6,19 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{Database, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend};
 
 use crate::engine::layout::failed;
 use crate::kv::StoreError;
 use crate::wal::LogFile;
+
+/// How long a store may take to be closed.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How often it is looked at meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The files of a store, or anything else that can hold bytes.
 pub struct Media {
@@ -79,10 +85,23 @@ impl Media {
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         let db = match self.state {
-            State::File(path) => builder.open(path),
+            State::File(path) => open_alone(&builder, &path),
             State::Held(held) => builder.create_with_backend(held),
         };
         Ok((db.map_err(failed)?, self.log))
+    }
+}
+
+/// Opens the file once nobody else has it open: whoever had it may still be closing it.
+fn open_alone(builder: &redb::Builder, path: &Path) -> Result<Database, DatabaseError> {
+    let deadline = Instant::now() + CLOSING;
+    loop {
+        match builder.open(path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
+                std::thread::sleep(LOOK_AGAIN)
+            }
+            opened => return opened,
+        }
     }
 }
 

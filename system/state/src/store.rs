@@ -406,7 +406,7 @@ impl Parts {
         let file = StateFile::new(db, log.clone(), failures.clone(), &limits)?;
         let file = Arc::new(file);
         let (state, jobs) = disk::writer(file.clone());
-        let (writer, appends) = wal::writer(log.clone(), failures);
+        let (writer, appends) = wal::writer(log.clone(), failures, file.clone());
         let core = Arc::new(Core::new(file, jobs, log, appends, clock, &saved, limits)?);
         Ok(Parts { core, node, failure, state, log: writer })
     }

@@ -3,6 +3,7 @@
 //!
 //! After a failure of the disk nothing more is written: what is on it is decided by opening it again.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,12 +48,19 @@ pub(crate) struct Writer {
     tasks: mpsc::UnboundedReceiver<Task>,
     failure: watch::Sender<Option<StoreError>>,
     buffer: Vec<u8>,
+    /// What keeps others from opening the files.
+    _lock: Arc<dyn Any + Send + Sync>,
 }
 
-/// A writer that is not running yet, and the queue to it.
-pub(crate) fn writer(log: Arc<Log>, failure: watch::Sender<Option<StoreError>>) -> (Writer, Queue) {
+/// A writer that is not running yet, and the queue to it. As long as it runs, it holds `lock`, which keeps others from
+/// opening the files.
+pub(crate) fn writer(
+    log: Arc<Log>,
+    failure: watch::Sender<Option<StoreError>>,
+    lock: Arc<dyn Any + Send + Sync>,
+) -> (Writer, Queue) {
     let (queue, tasks) = mpsc::unbounded_channel();
-    (Writer { log, tasks, failure, buffer: Vec::new() }, Queue(queue))
+    (Writer { log, tasks, failure, buffer: Vec::new(), _lock: lock }, Queue(queue))
 }
 
 impl Writer {
