@@ -21,14 +21,12 @@ const CLOSING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The files of a store, or anything else that can hold bytes.
-pub struct Media {
-    state: State,
-    log: [LogFile; 2],
-}
+pub struct Media(Kind);
 
-enum State {
-    File(PathBuf),
-    Held(Held),
+enum Kind {
+    /// The store at this path.
+    Files(PathBuf),
+    Held(Held, [LogFile; 2]),
 }
 
 /// Any backend, as one.
@@ -64,8 +62,7 @@ impl StorageBackend for Held {
 impl Media {
     /// These.
     pub fn new(state: impl StorageBackend, log: [impl StorageBackend; 2]) -> Media {
-        let state = State::Held(Held(Box::new(state)));
-        Media { state, log: log.map(|file| Box::new(file) as LogFile) }
+        Media(Kind::Held(Held(Box::new(state)), log.map(|file| Box::new(file) as LogFile)))
     }
 
     /// Memory.
@@ -73,22 +70,23 @@ impl Media {
         Media::new(InMemoryBackend::new(), [InMemoryBackend::new(), InMemoryBackend::new()])
     }
 
-    /// The files of the store at this path, which is there. Those of its log are made if there are none.
-    pub(crate) fn open(path: &Path) -> Result<Media, StoreError> {
-        let [first, second] = log_paths(path).map(|path| open_log(&path));
-        let log = [first.map_err(|e| at(path, e))?, second.map_err(|e| at(path, e))?];
-        Ok(Media { state: State::File(path.to_owned()), log })
+    /// The files of the store at this path.
+    pub(crate) fn at(path: &Path) -> Media {
+        Media(Kind::Files(path.to_owned()))
     }
 
-    /// The state's database, and the log's files.
-    pub(crate) fn database(self, cache_bytes: usize) -> Result<(Database, [LogFile; 2]), StoreError> {
+    /// The state's database, and the log's files, which are made if there are none: beside a store, and nothing else.
+    pub(crate) fn open(self, cache_bytes: usize) -> Result<(Database, [LogFile; 2]), StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
-        let db = match self.state {
-            State::File(path) => open_alone(&builder, &path),
-            State::Held(held) => builder.create_with_backend(held),
-        };
-        Ok((db.map_err(failed)?, self.log))
+        match self.0 {
+            Kind::Held(state, log) => Ok((builder.create_with_backend(state).map_err(failed)?, log)),
+            Kind::Files(path) => {
+                let db = open_alone(&builder, &path).map_err(failed)?;
+                let [first, second] = log_paths(&path).map(|path| open_log(&path).map_err(|e| at(&path, e)));
+                Ok((db, [first?, second?]))
+            }
+        }
     }
 }
 

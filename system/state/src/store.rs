@@ -147,7 +147,7 @@ impl LocalStore {
             let found = |db: &Database| raft::found(db, &options.birth, options.node).map(drop);
             media::create(path, options.limits.cache_bytes, found)?;
         }
-        LocalStore::on(Media::open(path)?, options)
+        LocalStore::on(Media::at(path), options)
     }
 
     /// A store in memory, for tests.
@@ -254,8 +254,7 @@ impl LocalStore {
     /// then on ([`LocalStore::left_behind`]). What only they had acknowledged is lost. A file that is of that
     /// generation already is left as it is.
     pub fn recover(path: &Path, member: Member, generation: u64) -> Result<(), StoreError> {
-        let options = Options::join();
-        let (db, log, _) = Parts::found(Media::open(path)?, &options)?;
+        let (db, log, _) = Parts::files(Media::at(path), Limits::default(), raft::number)?;
         raft::recover(&db, &log, member, generation)
     }
 
@@ -389,17 +388,22 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Opens what is there, and makes a replica of it if it is none yet.
-    fn found(media: Media, options: &Options) -> Result<(Database, Log, NodeId), StoreError> {
-        let (db, files) = media.database(options.limits.cache_bytes)?;
-        let node = raft::found(&db, &options.birth, options.node)?;
-        let log = Log::open(files, node, options.limits.log_file_bytes)?;
+    /// Opens state and log of the replica whose number `number` finds.
+    fn files(
+        media: Media,
+        limits: Limits,
+        number: impl FnOnce(&Database) -> Result<NodeId, StoreError>,
+    ) -> Result<(Database, Log, NodeId), StoreError> {
+        let (db, files) = media.open(limits.cache_bytes)?;
+        let node = number(&db)?;
+        let log = Log::open(files, node, limits.log_file_bytes)?;
         Ok((db, log, node))
     }
 
     pub(crate) fn open(media: Media, options: &Options, clock: Clock) -> Result<Parts, StoreError> {
         let limits = options.limits;
-        let (db, log, node) = Parts::found(media, options)?;
+        let found = |db: &Database| raft::found(db, &options.birth, options.node);
+        let (db, log, node) = Parts::files(media, limits, found)?;
         let saved = raft::open(&db, &log)?;
         let (failures, failure) = watch::channel(None);
         let log = Arc::new(log);

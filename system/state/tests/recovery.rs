@@ -114,4 +114,12 @@ async fn a_store_without_a_state_is_nothing_to_go_on_with() {
     house.close(empty).await;
     let refused = LocalStore::recover(&house.path(0), named("n0"), 2).unwrap_err();
     assert!(refused.to_string().contains("no cloud's state"), "{refused}");
+
+    // Nor is a file that is no store's, and nothing is made beside it.
+    std::fs::write(house.path(7), "something of the user's").unwrap();
+    for n in [7, 8] {
+        assert!(LocalStore::recover(&house.path(n), named("n"), 2).is_err());
+        assert!(!house.path(n).with_extension("log0").exists());
+    }
+    assert!(!house.path(8).exists());
 }

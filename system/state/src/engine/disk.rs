@@ -90,16 +90,26 @@ pub(crate) fn gone() -> StoreError {
     StoreError::Storage("the store's writer has stopped".into())
 }
 
-/// Tells of a failure of the disk, if it is the first.
-pub(crate) fn fail(failures: &watch::Sender<Option<StoreError>>, e: &StoreError) {
-    failures.send_if_modified(|failure| {
-        let first = failure.is_none();
-        if first {
-            tracing::error!(error = %e, "the store could not commit, and writes no more");
-            *failure = Some(e.clone());
-        }
-        first
-    });
+/// Does what nothing follows if it fails, unless something has failed before. The first failure of the disk is told.
+pub(crate) fn guarded<T>(
+    failures: &watch::Sender<Option<StoreError>>,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    if let Some(e) = &*failures.borrow() {
+        return Err(e.clone());
+    }
+    let result = work();
+    if let Err(e) = &result {
+        failures.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(error = %e, "the store could not commit, and writes no more");
+                *failure = Some(e.clone());
+            }
+            first
+        });
+    }
+    result
 }
 
 /// The writer.

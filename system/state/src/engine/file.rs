@@ -13,7 +13,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransac
 use tokio::sync::watch;
 
 use super::Limits;
-use super::disk::fail;
+use super::disk::guarded;
 use super::history::compact;
 use super::layout::{Tables, failed};
 use super::sessions::Sessions;
@@ -102,7 +102,7 @@ impl StateFile {
                     continue;
                 }
             };
-            self.guarded(|| self.show(&mut open))?;
+            guarded(&self.failure, || self.show(&mut open))?;
         }
         self.db.begin_read().map_err(failed)
     }
@@ -114,7 +114,7 @@ impl StateFile {
         work: impl FnOnce(&mut Open) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut open = self.open();
-        self.guarded(|| {
+        guarded(&self.failure, || {
             self.work(&mut open, work)?;
             if durable || self.is_due(&open) { self.save_open(&mut open) } else { Ok(()) }
         })
@@ -127,7 +127,7 @@ impl StateFile {
         work: impl FnOnce(&mut Open) -> Result<(), StoreError>,
     ) -> Option<Result<bool, StoreError>> {
         let mut open = self.open.try_lock().ok()?;
-        Some(self.guarded(|| {
+        Some(guarded(&self.failure, || {
             self.work(&mut open, work)?;
             Ok(self.is_due(&open))
         }))
@@ -156,19 +156,7 @@ impl StateFile {
         if open.txn.is_none() && open.unsaved.0 == 0 {
             return Ok(());
         }
-        self.guarded(|| self.save_open(&mut open))
-    }
-
-    /// Does what nothing follows if it fails.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Some(e) = &*self.failure.borrow() {
-            return Err(e.clone());
-        }
-        let result = work();
-        if let Err(e) = &result {
-            fail(&self.failure, e);
-        }
-        result
+        guarded(&self.failure, || self.save_open(&mut open))
     }
 
     /// In two steps: who reads must not wait for the second.

@@ -37,7 +37,7 @@ pub(crate) use self::messages::Change;
 pub(crate) use self::network::Nobody;
 pub use self::network::{Network, NotReached};
 pub(crate) use self::saved::{
-    Applied, Birth, Saved, found, open, put_applied, put_logged, put_membership, recover,
+    Applied, Birth, Saved, found, number, open, put_applied, put_logged, put_membership, recover,
 };
 pub(crate) use self::seal::Seal;
 pub(crate) use self::serve::Caller;

@@ -214,13 +214,29 @@ pub(crate) enum Birth {
     WaitsAsWitness,
 }
 
+/// The number of the replica whose file this is, if it is one's.
+fn replica(db: &Database) -> Result<Option<NodeId>, StoreError> {
+    match own(&db.begin_read().map_err(failed)?)? {
+        Some(table) => get(&table, NODE),
+        None => Ok(None),
+    }
+}
+
+fn nothing() -> StoreError {
+    StoreError::Storage("this store holds no cloud's state to go on with".into())
+}
+
+/// The number of the replica whose file this must be.
+pub(crate) fn number(db: &Database) -> Result<NodeId, StoreError> {
+    layout::format_of(db)?;
+    replica(db)?.ok_or_else(nothing)
+}
+
 /// Makes a file that is no replica's yet one, in one commit, with this number or one that nobody else has; gives the
 /// number.
 pub(crate) fn found(db: &Database, birth: &Birth, node: Option<NodeId>) -> Result<NodeId, StoreError> {
     let format = layout::format_of(db)?;
-    if let Some(table) = own(&db.begin_read().map_err(failed)?)?
-        && let Some(node) = get(&table, NODE)?
-    {
+    if let Some(node) = replica(db)? {
         return Ok(node);
     }
     // What a store has held alone must not be forgotten for another group's state.
@@ -256,7 +272,6 @@ pub(crate) fn recover(db: &Database, log: &Log, member: Member, generation: u64)
     if saved.generation >= generation {
         return Ok(());
     }
-    let nothing = || StoreError::Storage("this store holds no cloud's state to go on with".into());
     let last = saved.last.ok_or_else(nothing)?;
     let term = saved.vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
     let leader = LeaderId { term, node_id: saved.node };

@@ -103,8 +103,8 @@ impl Log {
         found[newer].frames.iter().for_each(|frame| known.note(newer, frame));
         let number = known.number;
         drop(known);
-        log.look_beyond(newer, found[newer].end, number)?;
-        log.look_beyond(1 - newer, 0, number)?;
+        log.look_beyond(0, &found[0], number)?;
+        log.look_beyond(1, &found[1], number)?;
         log.files.iter().try_for_each(|file| file.sync_data().map_err(failed))?;
         Ok(log)
     }
@@ -117,8 +117,8 @@ impl Log {
         self.files[file].len().map_err(failed)
     }
 
-    /// The frame of this replica that begins here, if a whole one does, and its entries.
-    fn frame(&self, file: usize, at: u64, len: u64) -> Result<Option<(Head, Vec<u8>)>, StoreError> {
+    /// The frame of this replica that begins here, if a whole one does.
+    fn frame(&self, file: usize, at: u64, len: u64) -> Result<Option<Frame>, StoreError> {
         if at + HEAD as u64 > len {
             return Ok(None);
         }
@@ -133,35 +133,36 @@ impl Log {
         }
         let mut frame = vec![0; HEAD + head.length];
         self.files[file].read(at, &mut frame).map_err(failed)?;
-        Ok(head.entries(&frame).map(|entries| (head, entries.to_vec())))
+        Ok(head.entries(&frame).map(|entries| Frame { head, at, count: frame::rows(entries).count() as u64 }))
     }
 
     /// The frames from the beginning of a file up to the first that does not follow the one before it.
     fn scan(&self, file: usize) -> Result<Found, StoreError> {
         let len = self.len(file)?;
         let mut found = Found::default();
-        while let Some((head, entries)) = self.frame(file, found.end, len)? {
+        while let Some(frame) = self.frame(file, found.end, len)? {
+            let head = &frame.head;
             let follows = found.last().is_none_or(|l| l.lap == head.lap && l.number + 1 == head.number);
             if !follows {
                 break;
             }
-            let count = frame::rows(&entries).count() as u64;
-            found.frames.push(Frame { head, at: found.end, count });
             found.end += padded(head.length) as u64;
+            found.frames.push(frame);
         }
         Ok(found)
     }
 
-    /// Refuses a file that has a frame behind its end which is newer than this number: one before it is lost, which was
-    /// on stable media.
-    fn look_beyond(&self, file: usize, end: u64, number: u64) -> Result<(), StoreError> {
+    /// Refuses a file that has a frame newer than this number: one before it is lost, which was on stable media.
+    fn look_beyond(&self, file: usize, found: &Found, number: u64) -> Result<(), StoreError> {
         let len = self.len(file)?;
-        for at in (end..len).step_by(BLOCK) {
-            if self.frame(file, at, len)?.is_some_and(|(head, _)| head.number > number) {
-                return Err(damaged(&format!("no frame {} in it, but later ones", number + 1)));
-            }
+        let mut newer = found.last().is_some_and(|head| head.number > number);
+        for at in (found.end..len).step_by(BLOCK) {
+            newer |= self.frame(file, at, len)?.is_some_and(|frame| frame.head.number > number);
         }
-        Ok(())
+        match newer {
+            true => Err(damaged(&format!("no frame {} in it, but later ones", number + 1))),
+            false => Ok(()),
+        }
     }
 
     /// The number of the last frame.

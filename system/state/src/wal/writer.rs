@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::files::Log;
 use super::frame::Rows;
-use crate::engine::disk::{fail, gone};
+use crate::engine::disk::{gone, guarded};
 use crate::kv::StoreError;
 
 /// The most bytes of entries in one frame, so that the first of them does not wait long (a single larger one goes alone).
@@ -113,13 +113,6 @@ impl Writer {
         &mut self,
         write: impl FnOnce(&Log, &mut Vec<u8>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        if let Some(e) = &*self.failure.borrow() {
-            return Err(e.clone());
-        }
-        let result = write(&self.log, &mut self.buffer);
-        if let Err(e) = &result {
-            fail(&self.failure, e);
-        }
-        result
+        guarded(&self.failure, || write(&self.log, &mut self.buffer))
     }
 }
