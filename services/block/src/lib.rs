@@ -16,6 +16,7 @@ mod lifecycle;
 pub mod model;
 pub mod quota;
 pub mod servers;
+pub mod transfers;
 pub mod types;
 
 use std::sync::Arc;

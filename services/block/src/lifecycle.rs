@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::capacity;
 use crate::model::{BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
+use crate::transfers;
 
 /// Asks for a volume's end. With `cascade`, its snapshots end with it; with `force`, whatever it is at.
 pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
@@ -45,6 +46,7 @@ pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: boo
 pub fn end_volume(tx: &mut Tx, volume: &mut Volume) -> Result<(), Abort> {
     volume.attachments.clear();
     volume.become_status(Status::Deleting);
+    transfers::forget(tx, &volume.id)?;
     volumes::delete(tx, &volume.id)?;
     tx.put(volume)
 }

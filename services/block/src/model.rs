@@ -35,6 +35,8 @@ pub enum Status {
     Extending,
     /// An image is being made of it.
     Uploading,
+    /// It is offered to another project.
+    AwaitingTransfer,
     /// An administrator keeps it from being used.
     Maintenance,
     /// It could not be made.
@@ -46,7 +48,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [(Status, &str); 12] = [
+    const ALL: [(Status, &str); 13] = [
         (Status::Creating, "creating"),
         (Status::Available, "available"),
         (Status::Attaching, "attaching"),
@@ -55,6 +57,7 @@ impl Status {
         (Status::Deleting, "deleting"),
         (Status::Extending, "extending"),
         (Status::Uploading, "uploading"),
+        (Status::AwaitingTransfer, "awaiting-transfer"),
         (Status::Maintenance, "maintenance"),
         (Status::Error, "error"),
         (Status::ErrorDeleting, "error_deleting"),
@@ -264,6 +267,41 @@ impl Record for Snapshot {
             indexes.push(Index::multi(BY_SOURCE, &self.volume_id));
         }
         indexes
+    }
+}
+
+/// An offer of a volume to another project. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The volume.
+    pub volume_id: String,
+    /// The project that offers it.
+    pub project_id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// What only who has the key can make.
+    pub proof: String,
+    /// Whether the volume's snapshots stay behind.
+    pub no_snapshots: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Record for Transfer {
+    const KIND: &'static str = "block/transfer";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![
+            Index::multi(BY_PROJECT, &self.project_id),
+            Index::multi(BY_LISTED, LISTED),
+            Index::multi(BY_VOLUME, &self.volume_id),
+        ]
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::input;
 use crate::ZONE;
-use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Metadata, Snapshot, Volume};
+use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Metadata, Snapshot, Transfer, Volume};
 
 /// A value that lists are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,6 +159,33 @@ impl Listed for Snapshot {
 
     fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+}
+
+impl Listed for Transfer {
+    const TITLE: &'static str = "Transfer";
+    const FILTERS: &'static [&'static str] = &["id", "name", "volume_id"];
+    const SORTS: &'static [&'static str] = &["id", "name", "display_name", "volume_id", "created_at"];
+
+    fn attribute(&self, key: &str) -> String {
+        match key {
+            "id" => self.id.clone(),
+            "volume_id" => self.volume_id.clone(),
+            _ => self.name.clone().unwrap_or_default(),
+        }
+    }
+
+    fn size_gb(&self) -> u64 {
+        0
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, None)
+    }
+
+    fn metadata(&self) -> &Metadata {
+        const NONE: &Metadata = &Metadata::new();
+        NONE
     }
 }
 

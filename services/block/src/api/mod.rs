@@ -1,7 +1,7 @@
 //! The Block Storage API, `/volume`: routes, and what its resources share.
 //!
 //! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
-//! transfers, groups, QoS and encryption specs, volume migration, messages, clusters; their routes answer 404,
+//! groups, QoS and encryption specs, volume migration, messages, clusters; their routes answer 404,
 //! actions of theirs 400.
 
 mod actions;
@@ -15,6 +15,7 @@ mod metadata;
 mod pools;
 mod quotas;
 mod snapshots;
+mod transfers;
 mod types;
 mod version;
 mod view;
@@ -33,8 +34,12 @@ pub(crate) type Svc = axum::extract::State<Arc<Service>>;
 
 /// The routes, below `/volume`.
 pub fn router(svc: Arc<Service>) -> Router {
-    let resources =
-        volume_routes().merge(snapshot_routes()).merge(type_routes()).merge(other_routes()).with_state(svc);
+    let resources = volume_routes()
+        .merge(snapshot_routes())
+        .merge(transfer_routes())
+        .merge(type_routes())
+        .merge(other_routes())
+        .with_state(svc);
     let v3 = Router::new()
         .route("/", get(version::show))
         .fallback(entry::enter)
@@ -62,6 +67,18 @@ fn snapshot_routes() -> Router<Arc<Service>> {
         .route("/snapshots/{id}", get(snapshots::show).put(snapshots::update).delete(snapshots::delete))
         .route("/snapshots/{id}/action", post(snapshots::act))
         .merge(metadata::routes::<Snapshot>())
+}
+
+fn transfer_routes() -> Router<Arc<Service>> {
+    let under = |name: &str| {
+        Router::new()
+            .route(&format!("/{name}"), get(transfers::list).post(transfers::create))
+            .route(&format!("/{name}/detail"), get(transfers::list_detail))
+            .route(&format!("/{name}/{{id}}"), get(transfers::show).delete(transfers::delete))
+            .route(&format!("/{name}/{{id}}/accept"), post(transfers::accept))
+    };
+    let newer = under("volume-transfers").layer(axum::middleware::from_fn(transfers::since_3_55));
+    under("os-volume-transfer").merge(newer)
 }
 
 fn type_routes() -> Router<Arc<Service>> {

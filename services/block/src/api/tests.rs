@@ -2,6 +2,7 @@
 
 mod attach;
 mod lists;
+mod transfers;
 mod volumes;
 
 use std::sync::Arc;
