@@ -14,6 +14,7 @@ mod conductor;
 pub mod create;
 mod lifecycle;
 pub mod model;
+pub mod qos;
 pub mod quota;
 pub mod servers;
 pub mod transfers;

@@ -320,10 +320,38 @@ pub struct VolumeType {
     pub extra_specs: Metadata,
     /// The projects that may use it though it is not public.
     pub projects: BTreeSet<String>,
+    /// The [`QosSpecs`] of its volumes.
+    #[serde(default)]
+    pub qos_id: Option<String>,
 }
 
 impl Record for VolumeType {
     const KIND: &'static str = "block/type";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![Index::unique("name", &self.name)]
+    }
+}
+
+/// Limits on the volumes of types, as the field writes them: see [`crate::qos`]. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QosSpecs {
+    /// Its id, a UUID.
+    pub id: String,
+    /// Its name; unique.
+    pub name: String,
+    /// Who is said to keep the limits.
+    pub consumer: String,
+    /// The limits.
+    pub specs: Metadata,
+}
+
+impl Record for QosSpecs {
+    const KIND: &'static str = "block/qos";
 
     fn id(&self) -> String {
         self.id.clone()

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::create::{self, NewVolume, Source};
 use crate::lifecycle;
 use crate::model::{AttachedBy, Attachment, BY_SERVER, BY_VOLUME, Snapshot, Status, Volume};
+use crate::qos;
 
 /// What compute needs to know of a volume that was given to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,7 @@ fn give(
     device: Option<&str>,
 ) -> ApiResult<AttachInfo> {
     let epoch = volumes::export(tx, &volume.id, node, server_id)?;
+    qos::impose(tx, volume)?;
     let attachment = Attachment {
         id: uuid::Uuid::new_v4().to_string(),
         server_id: server_id.into(),

@@ -21,6 +21,7 @@ fn built_in() -> VolumeType {
         is_public: true,
         extra_specs: Metadata::new(),
         projects: BTreeSet::new(),
+        qos_id: None,
     }
 }
 

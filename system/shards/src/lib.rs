@@ -30,5 +30,6 @@ pub mod redundancy;
 pub mod removal;
 pub mod replication;
 mod sys;
+pub mod throttle;
 pub mod volume;
 pub mod volumes;

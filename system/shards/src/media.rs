@@ -2,11 +2,18 @@
 //! (vhost-user-blk, NBD) know no more than this.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use crate::fsio;
 use crate::sys::{Pieces, Sink, Source};
+use crate::throttle::{Direction, IoLimits, Throttle};
 use crate::volume::Volume;
+
+/// How long a request that met a full disk, or is held, waits until it is tried again.
+const HELD: Duration = Duration::from_millis(100);
+/// How long one that its volume's limits hold waits at least: a timer costs more than a request.
+const LIMITED_MIN: Duration = Duration::from_millis(1);
 
 /// A volume as it is served. Calls block and may come from many threads.
 pub trait Media: Send + Sync {
@@ -107,12 +114,13 @@ fn taken() -> io::Error {
 /// second replica, or one that has moved here.
 pub struct Switch {
     now: RwLock<Arc<dyn Media>>,
+    throttle: Mutex<Throttle>,
 }
 
 impl Switch {
     /// Serves this for now.
     pub fn new(media: Arc<dyn Media>) -> Switch {
-        Switch { now: RwLock::new(media) }
+        Switch { now: RwLock::new(media), throttle: Mutex::default() }
     }
 
     /// Serves this from now on. Waits for the calls under way.
@@ -120,8 +128,36 @@ impl Switch {
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = media;
     }
 
+    /// No more than this from now on.
+    pub fn limit(&self, limits: &IoLimits) {
+        self.throttle().set(limits);
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, direction: Direction, bytes: u64) -> io::Result<()> {
+        let mut throttle = self.throttle();
+        if throttle.is_idle() {
+            return Ok(());
+        }
+        throttle.admit(direction, bytes, Instant::now()).map_err(|wait| Limited(wait).into())
+    }
+
     fn now(&self) -> RwLockReadGuard<'_, Arc<dyn Media>> {
         self.now.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that its volume's limits hold, and for how long.
+#[derive(Debug, thiserror::Error)]
+#[error("the volume's limits hold it for {0:?}")]
+struct Limited(Duration);
+
+impl From<Limited> for io::Error {
+    fn from(limited: Limited) -> io::Error {
+        io::Error::new(io::ErrorKind::ResourceBusy, limited)
     }
 }
 
@@ -139,18 +175,23 @@ impl Media for Switch {
     }
 
     fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
+        self.admit(Direction::Read, len)?;
         self.now().read(offset, len, to)
     }
 
     fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()> {
+        self.admit(Direction::Write, len)?;
         self.now().write(offset, len, from)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        // It moves no bytes.
+        self.admit(Direction::Write, 0)?;
         self.now().discard(offset, len)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.admit(Direction::Write, 0)?;
         self.now().write_zeroes(offset, len, unmap)
     }
 
@@ -221,7 +262,11 @@ pub fn held(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, why.to_owned())
 }
 
-/// Whether a request is to be done again later: there is no room on a disk, or it was [`held`].
-pub fn is_held(e: &io::Error) -> bool {
-    fsio::is_full(e) || e.kind() == io::ErrorKind::ResourceBusy
+/// How long a request that was not done should wait until it is tried again: there is no room on a disk, it was
+/// [`held`], or its volume's limits hold it. `None` if it is not to be done again.
+pub fn wait_of(e: &io::Error) -> Option<Duration> {
+    if let Some(Limited(wait)) = e.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return Some((*wait).max(LIMITED_MIN));
+    }
+    (fsio::is_full(e) || e.kind() == io::ErrorKind::ResourceBusy).then_some(HELD)
 }

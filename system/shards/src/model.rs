@@ -5,6 +5,8 @@
 use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
+use crate::throttle::IoLimits;
+
 /// A volume as it should be. Writer: the controller, through [`crate::volumes`] alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeSpec {
@@ -30,6 +32,9 @@ pub struct VolumeSpec {
     /// The epoch under which its user began; one that moves while it runs gets another, and goes on.
     #[serde(default)]
     pub user_since: u64,
+    /// How much of it its user may ask for.
+    #[serde(default, skip_serializing_if = "IoLimits::is_empty")]
+    pub limits: IoLimits,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -57,6 +62,7 @@ impl VolumeSpec {
             moving: None,
             keeper_epoch: 0,
             user_since: 0,
+            limits: IoLimits::new(),
             deleted: false,
             generation: 1,
         }

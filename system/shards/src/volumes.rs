@@ -10,6 +10,7 @@ use cairn_state::{Abort, Record, StoreError, Tx, record};
 use crate::model::{DiskStatus, Export, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::placement::{self, COPIES, Source};
 use crate::replication::set::ReplicaSet;
+use crate::throttle::IoLimits;
 
 /// Asks for a new volume, with replicas on as many nodes as there are and are wanted. Its generation is set here.
 /// Refused with [`Abort::Taken`] if the id is in use, a tombstone included.
@@ -136,6 +137,16 @@ pub fn resize(tx: &mut Tx, id: &str, size: u64) -> Result<(), Abort> {
         return Ok(());
     }
     spec.size = size;
+    put_next(tx, spec)
+}
+
+/// Sets how much of the volume its user may ask for.
+pub fn limit(tx: &mut Tx, id: &str, limits: &IoLimits) -> Result<(), Abort> {
+    let mut spec = require(tx, id)?;
+    if spec.limits == *limits {
+        return Ok(());
+    }
+    spec.limits.clone_from(limits);
     put_next(tx, spec)
 }
 

@@ -5,10 +5,12 @@ mod common;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_shards::blk::{Export, ServeOptions};
+use cairn_shards::media::Switch;
 use cairn_shards::pool::{NewVolume, Pool};
+use cairn_shards::throttle::{IoLimits, Measure, Rate};
 use common::front_end::*;
 
 const SIZE: u64 = 64 << 20;
@@ -98,6 +100,33 @@ fn what_no_driver_asks_for_is_refused_and_the_device_goes_on() {
     assert_eq!(guest.request(WRITE_ZEROES, 0, &Data::Out(&range(0, 1, 2))), 2);
     assert_eq!(guest.request(77, 0, &Data::None), 2, "an unknown request");
     assert_eq!(guest.read(0, 512), [0; 512]);
+}
+
+/// Never faster than its limits; how much slower is the machine's affair.
+#[test]
+fn a_limited_guest_waits_and_loses_nothing() {
+    let mut bench = Bench::new(false);
+    bench.export = None;
+    let options = ServeOptions { dir: bench.dir.path().join("run"), gid: None };
+    let switch = Arc::new(Switch::new(bench.pool.open("volume-0123456789abcdef").unwrap()));
+    switch.limit(&IoLimits::from([(Measure::WriteIops, Rate::steady(20))]));
+    bench.export = Some(Export::start("limited", 1, switch.clone(), &options).unwrap());
+    let mut guest = bench.guest();
+    let begun = Instant::now();
+    // All at once: they wait on the ring.
+    for slot in 0..8 {
+        guest.submit(slot, OUT, u64::from(slot) * 8, &Data::Out(&[slot as u8 + 1; 4096]));
+    }
+    guest.kick();
+    guest.wait(8);
+    // The first three at once, and one each 50 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(240), "{:?}", begun.elapsed());
+    for slot in 0..8 {
+        assert_eq!(guest.status(slot), 0);
+    }
+    assert_eq!(guest.read(7 * 8, 4096), [8; 4096], "reads are not limited");
+    switch.limit(&IoLimits::new());
+    assert_eq!(guest.request(OUT, 0, &Data::Out(&[9; 4096])), 0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::input::{self, Fields};
 use super::view;
 use crate::model::{AttachedBy, Attachment, Status, Volume};
 use crate::servers::visible;
-use crate::{capacity, lifecycle, types};
+use crate::{capacity, lifecycle, qos, types};
 
 /// `POST /volumes/{id}/action`
 pub async fn act(
@@ -229,6 +229,7 @@ fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> Ap
         )));
     }
     volume.type_id = wanted.id;
+    qos::impose(tx, &volume)?;
     let status = volume.status;
     save(tx, volume, status)
 }

@@ -21,7 +21,7 @@ pub async fn zones(_: Caller) -> Json<Value> {
 }
 
 /// The parts of the API that were extensions once, and that are built.
-const EXTENSIONS: [(&str, &str); 15] = [
+const EXTENSIONS: [(&str, &str); 16] = [
     ("os-vol-tenant-attr", "VolumeTenantAttribute"),
     ("os-vol-host-attr", "VolumeHostAttribute"),
     ("os-vol-image-meta", "VolumeImageMetadata"),
@@ -36,6 +36,7 @@ const EXTENSIONS: [(&str, &str); 15] = [
     ("os-services", "Services"),
     ("os-availability-zone", "AvailabilityZones"),
     ("os-hosts", "Hosts"),
+    ("qos-specs", "Qos_specs_manage"),
     ("os-volume-transfer", "VolumeTransfer"),
 ];
 

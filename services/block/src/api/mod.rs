@@ -1,7 +1,7 @@
 //! The Block Storage API, `/volume`: routes, and what its resources share.
 //!
 //! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
-//! groups, QoS and encryption specs, volume migration, messages, clusters; their routes answer 404,
+//! groups, encryption specs, volume migration, messages, clusters; their routes answer 404,
 //! actions of theirs 400.
 
 mod actions;
@@ -13,6 +13,7 @@ mod input;
 mod listing;
 mod metadata;
 mod pools;
+mod qos;
 mod quotas;
 mod snapshots;
 mod transfers;
@@ -24,7 +25,7 @@ mod volumes;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::Service;
 use crate::model::{Snapshot, Volume};
@@ -92,6 +93,13 @@ fn type_routes() -> Router<Arc<Service>> {
             "/types/{id}/extra_specs/{key}",
             get(types::spec).put(types::put_spec).delete(types::delete_spec),
         )
+        .route("/qos-specs", get(qos::list).post(qos::create))
+        .route("/qos-specs/{id}", get(qos::show).put(qos::update).delete(qos::delete))
+        .route("/qos-specs/{id}/delete_keys", put(qos::delete_keys))
+        .route("/qos-specs/{id}/associations", get(qos::associations))
+        .route("/qos-specs/{id}/associate", get(qos::associate))
+        .route("/qos-specs/{id}/disassociate", get(qos::part))
+        .route("/qos-specs/{id}/disassociate_all", get(qos::part_from_all))
 }
 
 fn other_routes() -> Router<Arc<Service>> {

@@ -2,6 +2,7 @@
 
 mod attach;
 mod lists;
+mod qos;
 mod transfers;
 mod volumes;
 

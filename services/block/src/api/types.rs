@@ -24,7 +24,7 @@ fn view(caller: &Caller, t: &VolumeType) -> Value {
         "extra_specs": if caller.is_admin() { t.extra_specs.clone() } else { Metadata::new() },
     });
     if caller.is_admin() {
-        body["qos_specs_id"] = Value::Null;
+        body["qos_specs_id"] = json!(t.qos_id);
     }
     body
 }
@@ -89,6 +89,7 @@ pub async fn create(State(svc): Svc, caller: Caller, Body(body): Body<Value>) ->
         is_public: input::flag(&fields, "os-volume-type-access:is_public")?.unwrap_or(true),
         extra_specs: input::metadata(&fields, "extra_specs")?.unwrap_or_default(),
         projects: BTreeSet::new(),
+        qos_id: None,
     };
     svc.store
         .transact(|tx| {

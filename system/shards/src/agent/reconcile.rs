@@ -52,7 +52,7 @@ pub struct Volumes {
     reporter: Reporter,
     pub(super) pool: Arc<Pool>,
     pub(super) serve: ServeOptions,
-    specs: Mirror<VolumeSpec>,
+    pub(super) specs: Mirror<VolumeSpec>,
     pub(super) statuses: Mirror<VolumeStatus>,
     pub(super) sets: Mirror<ReplicaSet>,
     pub(super) replica_statuses: Mirror<ReplicaStatus>,
@@ -385,6 +385,9 @@ impl Reconciler for Volumes {
                 Some(set) => self.shared(spec, &set, clone_waits, &mut faults).await,
                 None if spec.node == self.node => self.one(spec, clone_waits, &mut faults).await,
                 None => {} // The record of its replicas is on its way here.
+            }
+            if let Some(switch) = self.switches.get(&spec.id) {
+                switch.limit(&spec.limits);
             }
         }
         report::clear_sockets(&self.serve.dir, &self.exports);

@@ -213,6 +213,9 @@ impl Volumes {
     ) -> io::Result<()> {
         self.unexport(id).await?; // one whose thread died
         let (serve, volume, switch) = (self.serve.clone(), id.to_owned(), Arc::new(Switch::new(media)));
+        if let Some(spec) = self.specs.get(id) {
+            switch.limit(&spec.limits);
+        }
         let served = switch.clone();
         let export = blocking(move || {
             serve.prepare()?;

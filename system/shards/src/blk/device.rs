@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackend, VringState, VringT};
@@ -26,8 +26,6 @@ use crate::media::Media;
 pub const WORKERS: usize = 2;
 /// The event of a worker's timer. Numbers up to the count of queues belong to the library.
 pub const TIMER_EVENT: u16 = config::QUEUES as u16 + 1;
-/// How long a request that met a full disk, or is held, waits until it is tried again.
-const FULL_RETRY: Duration = Duration::from_millis(100);
 /// The guest is told of completions at least after so many.
 const COMPLETIONS_UNTOLD_MAX: usize = 16;
 
@@ -46,7 +44,13 @@ pub struct Device {
 
 struct Worker {
     room: Mutex<Room>,
-    timer: Mutex<TimerFd>,
+    timer: Mutex<Timer>,
+}
+
+/// When rings are looked at again.
+struct Timer {
+    fd: TimerFd,
+    due: Option<Instant>,
 }
 
 /// How far a worker came with a ring.
@@ -60,7 +64,9 @@ enum Drained {
 impl Device {
     /// The device of a volume, for one connection.
     pub fn new(id: &str, volume: Arc<dyn Media>, memory: GuestMemory) -> io::Result<Device> {
-        let worker = || Ok(Worker { room: Mutex::default(), timer: Mutex::new(TimerFd::new()?) });
+        let worker = || {
+            Ok(Worker { room: Mutex::default(), timer: Mutex::new(Timer { fd: TimerFd::new()?, due: None }) })
+        };
         Ok(Device {
             id: id.into(),
             volume,
@@ -75,7 +81,7 @@ impl Device {
 
     /// The timer of a worker, which asks for [`TIMER_EVENT`].
     pub fn timer(&self, worker: usize) -> RawFd {
-        guard(&self.workers[worker].timer).as_raw_fd()
+        guard(&self.workers[worker].timer).fd.as_raw_fd()
     }
 
     /// Makes the workers take no further request.
@@ -126,10 +132,10 @@ impl Device {
                 }
                 match request.run(&*self.volume, &self.id, self.is_writeback(), room) {
                     Outcome::Done(bytes) => len = bytes,
-                    Outcome::Full => {
+                    Outcome::Later(wait) => {
                         state.get_queue_mut().go_to_previous_position();
                         tell(&mut state, &mut untold);
-                        self.retry_later(worker);
+                        self.retry_later(worker, wait);
                         return Drained::Stopped;
                     }
                 }
@@ -151,8 +157,15 @@ impl Device {
         config::is_writeback(self.acked.load(SeqCst), self.writeback.load(SeqCst))
     }
 
-    fn retry_later(&self, worker: usize) {
-        if let Err(e) = guard(&self.workers[worker].timer).reset(FULL_RETRY, None) {
+    fn retry_later(&self, worker: usize, wait: Duration) {
+        let mut timer = guard(&self.workers[worker].timer);
+        let due = Instant::now() + wait;
+        // Another ring of this worker may have to be looked at sooner.
+        if timer.due.is_some_and(|earlier| earlier <= due) {
+            return;
+        }
+        timer.due = Some(due);
+        if let Err(e) = timer.fd.reset(wait, None) {
             tracing::error!(volume = self.id, error = %e, "no timer for a held request");
         }
     }
@@ -231,7 +244,10 @@ impl VhostUserBackend for Device {
 
     fn handle_event(&self, event: u16, _: EventSet, rings: &[Ring], worker: usize) -> io::Result<()> {
         if event == TIMER_EVENT {
-            let _ = guard(&self.workers[worker].timer).wait();
+            let mut timer = guard(&self.workers[worker].timer);
+            let _ = timer.fd.wait();
+            timer.due = None;
+            drop(timer);
             rings.iter().for_each(|ring| self.process(ring, worker));
         } else if let Some(ring) = rings.get(usize::from(event)) {
             self.process(ring, worker);

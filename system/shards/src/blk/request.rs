@@ -4,6 +4,7 @@
 //! never read or write beyond either, whatever the descriptors say.
 
 use std::io;
+use std::time::Duration;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
@@ -36,8 +37,9 @@ pub struct Room {
 pub enum Outcome {
     /// It is answered; so many bytes of the guest's memory were written.
     Done(u32),
-    /// The disk is full, or the volume is held. Nothing was answered; the request must be done again later.
-    Full,
+    /// The disk is full, or the volume is held or limited. Nothing was answered; the request must be done again after
+    /// so long.
+    Later(Duration),
 }
 
 /// A request that was taken apart.
@@ -77,8 +79,12 @@ impl<'m> Request<'m> {
     /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
     pub fn run(mut self, volume: &dyn Media, id: &str, writeback: bool, room: &mut Room) -> Outcome {
         let result = self.execute(volume, id, writeback);
+        let wait = match &result {
+            Err(Refused::Disk(e)) => media::wait_of(e),
+            _ => None,
+        };
         let outcome = match result {
-            Err(Refused::Disk(e)) if media::is_held(&e) => Outcome::Full,
+            Err(_) if let Some(wait) = wait => Outcome::Later(wait),
             Ok(written) => self.answer(VIRTIO_BLK_S_OK, written),
             Err(Refused::Unsupported) => self.answer(VIRTIO_BLK_S_UNSUPP, 0),
             Err(Refused::Invalid) => self.answer(VIRTIO_BLK_S_IOERR, 0),

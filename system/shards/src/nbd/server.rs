@@ -16,8 +16,6 @@ use std::time::Duration;
 use super::protocol::{self, Command, Request};
 use crate::media::{self, Media};
 
-/// How long a write that met a full disk waits until it is tried again.
-const FULL_RETRY: Duration = Duration::from_millis(500);
 /// How long the thread rests after a listener's failure.
 const REST: Duration = Duration::from_millis(200);
 
@@ -146,7 +144,7 @@ fn converse(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
 fn perform(shared: &Shared, request: &Request, buffer: &mut [u8]) -> io::Result<io::Result<()>> {
     loop {
         match execute(&*shared.volume, request, buffer) {
-            Err(e) if media::is_held(&e) => std::thread::sleep(FULL_RETRY),
+            Err(e) if let Some(wait) = media::wait_of(&e) => std::thread::sleep(wait),
             done => return Ok(done),
         }
         if shared.stopping.load(SeqCst) {
