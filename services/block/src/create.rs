@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::model::{GIB, Metadata, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, types};
+use crate::{capacity, groups, types};
 
 /// What a new volume begins with.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct NewVolume {
     pub volume_type: Option<String>,
     /// The user's own notes.
     pub metadata: Metadata,
+    /// The group it is in.
+    pub group_id: Option<String>,
     /// The node it must be on, if it matters.
     pub node: Option<String>,
     /// A server's root disk, which counts for no quota of volumes and is shown in no list.
@@ -56,6 +58,7 @@ impl NewVolume {
             source,
             volume_type: None,
             metadata: Metadata::new(),
+            group_id: None,
             node: None,
             hidden: false,
         }
@@ -70,6 +73,9 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         Some(name) => types::find(tx, caller, name)?,
         None => types::default_type(tx)?,
     };
+    if let Some(id) = &wanted.group_id {
+        groups::require_fit(&groups::find(tx, caller, id)?, &volume_type.id)?;
+    }
     if let Some(spec) = capacity::unmet(&volume_type.extra_specs) {
         let name = volume_type.name;
         return Err(ApiError::conflict(format!(
@@ -152,6 +158,7 @@ fn record(
         metadata: wanted.metadata.clone(),
         image_metadata,
         type_id,
+        group_id: wanted.group_id.clone(),
         node,
         source,
         snapshot_id: None,
@@ -198,6 +205,8 @@ pub struct NewSnapshot {
     pub metadata: Metadata,
     /// Whether the volume may be in use: the snapshot is then as after a power cut.
     pub force: bool,
+    /// The snapshot of a group that it is part of.
+    pub group_snapshot_id: Option<String>,
 }
 
 /// Makes a snapshot, in [`Status::Creating`].
@@ -224,6 +233,7 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
         status: Status::Creating,
         made: false,
         metadata: wanted.metadata,
+        group_snapshot_id: wanted.group_snapshot_id,
         node,
         created_at: Timestamp::now(),
         updated_at: None,

@@ -12,6 +12,7 @@ pub mod api;
 pub mod capacity;
 mod conductor;
 pub mod create;
+pub mod groups;
 mod lifecycle;
 pub mod model;
 pub mod qos;

@@ -8,13 +8,28 @@ use cairn_shards::volumes;
 use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
-use crate::capacity;
 use crate::model::{BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
 use crate::transfers;
+use crate::{capacity, groups};
 
 /// Asks for a volume's end. With `cascade`, its snapshots end with it; with `force`, whatever it is at.
 pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
+    if let Some(group) = &volume.group_id {
+        return Err(ApiError::bad_request(format!(
+            "Invalid volume: Volume {} belongs to group {group}.",
+            volume.id
+        )));
+    }
+    end(tx, volume, cascade, force)
+}
+
+/// Asks for the end of a volume of a group that ends.
+pub fn delete_member(tx: &mut Tx, volume: &mut Volume) -> ApiResult<()> {
+    end(tx, volume, false, false)
+}
+
+fn end(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
     let ended = [Status::Available, Status::Error, Status::ErrorDeleting, Status::ErrorExtending];
     if !force && !ended.contains(&volume.status) {
         return Err(ApiError::bad_request(format!(
@@ -165,7 +180,11 @@ fn purge_volume(tx: &mut Tx, volume: &Volume) -> Result<bool, Abort> {
     if !volume.hidden {
         quota::refund(tx, &volume.project_id, Delta::volume(volume.size_gb))?;
     }
-    tx.delete::<Volume>(&volume.id)
+    let deleted = tx.delete::<Volume>(&volume.id)?;
+    if let Some(group) = &volume.group_id {
+        groups::end_if_empty(tx, group)?;
+    }
+    Ok(deleted)
 }
 
 /// Moves a snapshot on by what is known of its content. False if there is nothing to do yet.
@@ -177,7 +196,11 @@ pub fn advance_snapshot(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
         }
         capacity::release(tx, &snapshot.node, snapshot.size_gb)?;
         quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb))?;
-        return tx.delete::<Snapshot>(id);
+        let deleted = tx.delete::<Snapshot>(id)?;
+        if let Some(whole) = &snapshot.group_snapshot_id {
+            groups::end_snapshot_if_empty(tx, whole)?;
+        }
+        return Ok(deleted);
     }
     let phase = volumes::status(tx, id)?.map(|s| s.phase);
     match phase {

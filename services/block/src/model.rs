@@ -139,6 +139,9 @@ pub struct Volume {
     pub image_metadata: Metadata,
     /// The id of its type.
     pub type_id: String,
+    /// The [`Group`] it is in.
+    #[serde(default)]
+    pub group_id: Option<String>,
     /// The node that holds it.
     pub node: String,
     /// The image, snapshot or volume whose content it began with, as the engine knows it.
@@ -177,6 +180,8 @@ pub const BY_SERVER: &str = "server";
 pub const BY_ATTACHMENT: &str = "attachment";
 /// The index of snapshots by their volume.
 pub const BY_VOLUME: &str = "volume";
+/// The index of volumes by group, and of snapshots by group snapshot.
+pub const BY_GROUP: &str = "group";
 /// The index of volumes by type.
 pub const BY_TYPE: &str = "type";
 
@@ -193,6 +198,9 @@ impl Record for Volume {
             indexes.push(Index::multi(BY_PROJECT, &self.project_id));
             indexes.push(Index::multi(BY_LISTED, LISTED));
             indexes.push(Index::multi(BY_TYPE, &self.type_id));
+        }
+        if let Some(group) = &self.group_id {
+            indexes.push(Index::multi(BY_GROUP, group));
         }
         if !self.made || self.status.is_busy() {
             indexes.push(Index::multi(BY_WORK, BUSY));
@@ -239,6 +247,9 @@ pub struct Snapshot {
     pub made: bool,
     /// The user's own notes.
     pub metadata: Metadata,
+    /// The [`GroupSnapshot`] it is part of.
+    #[serde(default)]
+    pub group_snapshot_id: Option<String>,
     /// The node that holds it.
     pub node: String,
     /// When it was made.
@@ -265,6 +276,9 @@ impl Record for Snapshot {
         }
         if !self.made {
             indexes.push(Index::multi(BY_SOURCE, &self.volume_id));
+        }
+        if let Some(group) = &self.group_snapshot_id {
+            indexes.push(Index::multi(BY_GROUP, group));
         }
         indexes
     }
@@ -337,6 +351,111 @@ impl Record for VolumeType {
     }
 }
 
+/// A type of groups. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupType {
+    /// Its id, a UUID.
+    pub id: String,
+    /// Its name; unique.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Whether every project may use it.
+    pub is_public: bool,
+    /// What a backend must be capable of for it.
+    pub group_specs: Metadata,
+}
+
+impl Record for GroupType {
+    const KIND: &'static str = "block/group-type";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![Index::unique("name", &self.name)]
+    }
+}
+
+/// Volumes that are handled together. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// The id of its type.
+    pub group_type: String,
+    /// The ids of the types that its volumes may have.
+    pub volume_types: BTreeSet<String>,
+    /// What it is at, if that is not told by its volumes.
+    pub status: Option<Status>,
+    /// The group snapshot it was made from.
+    pub group_snapshot_id: Option<String>,
+    /// The group it was made from.
+    pub source_group_id: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Record for Group {
+    const KIND: &'static str = "block/group";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![
+            Index::multi(BY_PROJECT, &self.project_id),
+            Index::multi(BY_LISTED, LISTED),
+            Index::multi(BY_TYPE, &self.group_type),
+        ]
+    }
+}
+
+/// Snapshots of all volumes of a group. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSnapshot {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The group.
+    pub group_id: String,
+    /// The group's type.
+    pub group_type: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// What it is at, if that is not told by its snapshots.
+    pub status: Option<Status>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Record for GroupSnapshot {
+    const KIND: &'static str = "block/group-snapshot";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![
+            Index::multi(BY_PROJECT, &self.project_id),
+            Index::multi(BY_LISTED, LISTED),
+            Index::multi(BY_GROUP, &self.group_id),
+        ]
+    }
+}
+
 /// Limits on the volumes of types, as the field writes them: see [`crate::qos`]. Writer: controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QosSpecs {
@@ -391,6 +510,9 @@ pub struct Usage {
     pub snapshots: u64,
     /// GiB of both together.
     pub gigabytes: u64,
+    /// How many groups it has.
+    #[serde(default)]
+    pub groups: u64,
 }
 
 impl Record for Usage {

@@ -11,7 +11,7 @@ use crate::model::{QuotaSet, Usage};
 /// The record that holds the defaults an administrator has set.
 pub const DEFAULT_CLASS: &str = "class:default";
 
-/// The limits and their built-in defaults. -1 is none. Backups and groups are not built; their limits are kept
+/// The limits and their built-in defaults. -1 is none. Backups are not built; their limits are kept
 /// because clients read and write all of them together.
 pub const BUILT_IN: [(&str, i64); 7] = [
     ("volumes", 10),
@@ -32,17 +32,24 @@ pub struct Delta {
     pub snapshots: u64,
     /// GiB more.
     pub gigabytes: u64,
+    /// Groups more.
+    pub groups: u64,
 }
 
 impl Delta {
     /// One volume of this size.
     pub fn volume(gigabytes: u64) -> Delta {
-        Delta { volumes: 1, snapshots: 0, gigabytes }
+        Delta { volumes: 1, gigabytes, ..Delta::default() }
     }
 
     /// One snapshot of this size.
     pub fn snapshot(gigabytes: u64) -> Delta {
-        Delta { volumes: 0, snapshots: 1, gigabytes }
+        Delta { snapshots: 1, gigabytes, ..Delta::default() }
+    }
+
+    /// One group.
+    pub fn group() -> Delta {
+        Delta { groups: 1, ..Delta::default() }
     }
 }
 
@@ -80,9 +87,11 @@ pub fn charge(tx: &mut Tx, project: &str, more: Delta) -> ApiResult<()> {
     within("volumes", now.volumes, more.volumes)?;
     within("snapshots", now.snapshots, more.snapshots)?;
     within("gigabytes", now.gigabytes, more.gigabytes)?;
+    within("groups", now.groups, more.groups)?;
     now.volumes += more.volumes;
     now.snapshots += more.snapshots;
     now.gigabytes += more.gigabytes;
+    now.groups += more.groups;
     Ok(tx.put(&now)?)
 }
 
@@ -101,6 +110,7 @@ pub fn refund(tx: &mut Tx, project: &str, less: Delta) -> Result<(), Abort> {
     now.volumes = now.volumes.saturating_sub(less.volumes);
     now.snapshots = now.snapshots.saturating_sub(less.snapshots);
     now.gigabytes = now.gigabytes.saturating_sub(less.gigabytes);
+    now.groups = now.groups.saturating_sub(less.groups);
     tx.put(&now)
 }
 

@@ -35,6 +35,12 @@ pub fn offer(tx: &mut Tx, caller: &Caller, offer: Offer) -> ApiResult<(Transfer,
             volume.status.name()
         )));
     }
+    if let Some(group) = &volume.group_id {
+        return Err(ApiError::bad_request(format!(
+            "Invalid volume: Volume {} is in group {group}.",
+            volume.id
+        )));
+    }
     if !offer.no_snapshots {
         require_idle_snapshots(tx, &volume.id)?;
     }

@@ -49,6 +49,16 @@ pub fn reference(fields: &Fields, key: &str) -> ApiResult<Option<String>> {
     Ok(text(fields, key)?.filter(|t| !t.is_empty()))
 }
 
+/// A list of texts; none if it is not given.
+pub fn texts(fields: &Fields, key: &str) -> ApiResult<Vec<String>> {
+    let texts = match fields.get(key) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(values)) => values.iter().map(|v| v.as_str().map(str::to_owned)).collect(),
+        Some(_) => None,
+    };
+    texts.ok_or_else(|| invalid(key, "it must be a list of texts"))
+}
+
 /// A boolean in any of the forms clients send.
 pub fn flag(fields: &Fields, key: &str) -> ApiResult<Option<bool>> {
     match fields.get(key) {

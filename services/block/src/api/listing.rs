@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::input;
 use crate::ZONE;
-use crate::model::{BY_LISTED, BY_PROJECT, LISTED, Metadata, Snapshot, Transfer, Volume};
+use crate::model::{
+    BY_LISTED, BY_PROJECT, Group, GroupSnapshot, LISTED, Metadata, Snapshot, Transfer, Volume,
+};
 
 /// A value that lists are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,8 +34,10 @@ pub trait Listed: Record {
     const SORTS: &'static [&'static str];
     /// The text of one of [`Listed::FILTERS`], as a filter compares it.
     fn attribute(&self, key: &str) -> String;
-    /// Its size in GiB.
-    fn size_gb(&self) -> u64;
+    /// Its size in GiB, if it has one.
+    fn size_gb(&self) -> u64 {
+        0
+    }
     /// When it was made and last changed.
     fn times(&self) -> (Timestamp, Option<Timestamp>);
     /// The value of one of [`Listed::SORTS`].
@@ -45,8 +49,11 @@ pub trait Listed: Record {
             text => SortValue::Text(self.attribute(text)),
         }
     }
-    /// Its metadata.
-    fn metadata(&self) -> &Metadata;
+    /// Its metadata, if it has some.
+    fn metadata(&self) -> &Metadata {
+        const NONE: &Metadata = &Metadata::new();
+        NONE
+    }
 }
 
 impl Listed for Volume {
@@ -101,6 +108,7 @@ impl Listed for Volume {
             "volume_type_id" => self.type_id.clone(),
             "host" => crate::capacity::host_name(&self.node),
             "multiattach" | "encrypted" => "false".into(),
+            "group_id" => self.group_id.clone().unwrap_or_default(),
             // What volumes here never have.
             _ => String::new(),
         }
@@ -175,17 +183,44 @@ impl Listed for Transfer {
         }
     }
 
-    fn size_gb(&self) -> u64 {
-        0
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, None)
+    }
+}
+
+impl Listed for Group {
+    const TITLE: &'static str = "Group";
+    const FILTERS: &'static [&'static str] = &["id", "name", "group_type"];
+    const SORTS: &'static [&'static str] = &["id", "name", "group_type", "created_at"];
+
+    fn attribute(&self, key: &str) -> String {
+        match key {
+            "id" => self.id.clone(),
+            "group_type" => self.group_type.clone(),
+            _ => self.name.clone(),
+        }
     }
 
     fn times(&self) -> (Timestamp, Option<Timestamp>) {
         (self.created_at, None)
     }
+}
 
-    fn metadata(&self) -> &Metadata {
-        const NONE: &Metadata = &Metadata::new();
-        NONE
+impl Listed for GroupSnapshot {
+    const TITLE: &'static str = "Group snapshot";
+    const FILTERS: &'static [&'static str] = &["id", "name", "group_id"];
+    const SORTS: &'static [&'static str] = &["id", "name", "group_id", "created_at"];
+
+    fn attribute(&self, key: &str) -> String {
+        match key {
+            "id" => self.id.clone(),
+            "group_id" => self.group_id.clone(),
+            _ => self.name.clone(),
+        }
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, None)
     }
 }
 

@@ -1,13 +1,16 @@
 //! The Block Storage API, `/volume`: routes, and what its resources share.
 //!
 //! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
-//! groups, encryption specs, volume migration, messages, clusters; their routes answer 404,
+//! encryption specs, volume migration, messages, clusters; their routes answer 404,
 //! actions of theirs 400.
 
 mod actions;
 mod attachments;
 mod context;
 mod entry;
+mod group_snapshots;
+mod group_types;
+mod groups;
 mod info;
 mod input;
 mod listing;
@@ -15,7 +18,9 @@ mod metadata;
 mod pools;
 mod qos;
 mod quotas;
+mod since;
 mod snapshots;
+mod specs;
 mod transfers;
 mod types;
 mod version;
@@ -27,8 +32,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post, put};
 
+use self::since::since;
 use crate::Service;
-use crate::model::{Snapshot, Volume};
+use crate::model::{GroupType, Snapshot, Volume, VolumeType};
 
 /// The state of every handler.
 pub(crate) type Svc = axum::extract::State<Arc<Service>>;
@@ -38,6 +44,7 @@ pub fn router(svc: Arc<Service>) -> Router {
     let resources = volume_routes()
         .merge(snapshot_routes())
         .merge(transfer_routes())
+        .merge(group_routes())
         .merge(type_routes())
         .merge(other_routes())
         .with_state(svc);
@@ -78,8 +85,29 @@ fn transfer_routes() -> Router<Arc<Service>> {
             .route(&format!("/{name}/{{id}}"), get(transfers::show).delete(transfers::delete))
             .route(&format!("/{name}/{{id}}/accept"), post(transfers::accept))
     };
-    let newer = under("volume-transfers").layer(axum::middleware::from_fn(transfers::since_3_55));
-    under("os-volume-transfer").merge(newer)
+    under("os-volume-transfer").merge(since(55, under("volume-transfers")))
+}
+
+fn group_routes() -> Router<Arc<Service>> {
+    let types = Router::new()
+        .route("/group_types", get(group_types::list).post(group_types::create))
+        .route(
+            "/group_types/{id}",
+            get(group_types::show).put(group_types::update).delete(group_types::delete),
+        )
+        .merge(specs::routes::<GroupType>("/group_types"));
+    let groups = Router::new()
+        .route("/groups", get(groups::list).post(groups::create))
+        .route("/groups/detail", get(groups::list_detail))
+        .route("/groups/{id}", get(groups::show).put(groups::update))
+        .route("/groups/{id}/action", post(groups::act));
+    let snapshots = Router::new()
+        .route("/groups/action", post(groups::create_from))
+        .route("/group_snapshots", get(group_snapshots::list).post(group_snapshots::create))
+        .route("/group_snapshots/detail", get(group_snapshots::list_detail))
+        .route("/group_snapshots/{id}", get(group_snapshots::show).delete(group_snapshots::delete))
+        .route("/group_snapshots/{id}/action", post(group_snapshots::act));
+    since(11, types).merge(since(13, groups)).merge(since(14, snapshots))
 }
 
 fn type_routes() -> Router<Arc<Service>> {
@@ -88,11 +116,7 @@ fn type_routes() -> Router<Arc<Service>> {
         .route("/types/{id}", get(types::show).put(types::update).delete(types::delete))
         .route("/types/{id}/action", post(types::act))
         .route("/types/{id}/os-volume-type-access", get(types::access))
-        .route("/types/{id}/extra_specs", get(types::specs).post(types::merge_specs))
-        .route(
-            "/types/{id}/extra_specs/{key}",
-            get(types::spec).put(types::put_spec).delete(types::delete_spec),
-        )
+        .merge(specs::routes::<VolumeType>("/types"))
         .route("/qos-specs", get(qos::list).post(qos::create))
         .route("/qos-specs/{id}", get(qos::show).put(qos::update).delete(qos::delete))
         .route("/qos-specs/{id}/delete_keys", put(qos::delete_keys))

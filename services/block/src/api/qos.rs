@@ -101,10 +101,7 @@ pub async fn delete_keys(
     Body(body): Body<Value>,
 ) -> ApiResult<StatusCode> {
     ctx.caller.require_admin()?;
-    let keys = body.get("keys").and_then(Value::as_array);
-    let keys: Vec<String> = keys
-        .and_then(|keys| keys.iter().map(|k| k.as_str().map(str::to_owned)).collect())
-        .ok_or_else(|| input::invalid("keys", "it must be a list of texts"))?;
+    let keys = input::texts(body.as_object().unwrap_or(&Fields::new()), "keys")?;
     svc.store
         .transact(|tx| {
             let mut found = qos::find(tx, &id)?;

@@ -54,6 +54,7 @@ fn usage_view(project: &str, limits: &Limits, usage: &Usage) -> Value {
         "volumes" => usage.volumes,
         "snapshots" => usage.snapshots,
         "gigabytes" => usage.gigabytes,
+        "groups" => usage.groups,
         _ => 0,
     };
     let row = |(name, limit): (&String, &i64)| {

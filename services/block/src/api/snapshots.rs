@@ -49,6 +49,7 @@ pub async fn create(
         description,
         metadata: input::metadata(&fields, "metadata")?.unwrap_or_default(),
         force: ctx.minor >= 66 || asked.unwrap_or(false),
+        group_snapshot_id: None,
     };
     let snapshot = svc
         .store
@@ -119,6 +120,11 @@ pub async fn delete(State(svc): Svc, ctx: Context, Path(id): Path<String>) -> Ap
         .transact(|tx| {
             let mut snapshot = find(tx, &ctx.caller, &id)?;
             ctx.caller.require_writer()?;
+            if let Some(whole) = &snapshot.group_snapshot_id {
+                return Err(ApiError::bad_request(format!(
+                    "Invalid snapshot: Snapshot {id} is part of group snapshot {whole}."
+                )));
+            }
             lifecycle::delete_snapshot(tx, &mut snapshot, false)?;
             Ok(StatusCode::ACCEPTED)
         })

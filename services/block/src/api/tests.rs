@@ -1,6 +1,7 @@
 //! The API against a store in memory, with the storage agent played by the tests.
 
 mod attach;
+mod groups;
 mod lists;
 mod qos;
 mod transfers;

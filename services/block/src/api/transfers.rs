@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use cairn_gateway::{ApiError, ApiResult, Body, Query};
+use cairn_gateway::{ApiResult, Body, Query};
 use serde_json::{Value, json};
 
 use super::Svc;
@@ -100,16 +100,4 @@ pub async fn accept(
     let key = key.ok_or_else(|| input::invalid("auth_key", "it is required"))?;
     let transfer = svc.store.transact(|tx| transfers::accept(tx, &ctx.caller, &id, &key)).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({"transfer": brief(&ctx, &transfer)}))))
-}
-
-/// Refuses the newer name to older clients.
-pub async fn since_3_55(
-    ctx: Context,
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> ApiResult<axum::response::Response> {
-    if ctx.minor < 55 {
-        return Err(ApiError::not_found("Resource", "volume-transfers"));
-    }
-    Ok(next.run(request).await)
 }

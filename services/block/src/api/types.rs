@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Svc;
 use super::input::{self, Fields};
+use super::specs::Described;
 use crate::model::{BY_TYPE, Metadata, Volume, VolumeType};
 use crate::types;
 
@@ -166,6 +167,19 @@ pub async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> 
         .await
 }
 
+impl Described for VolumeType {
+    const KEY: &'static str = "extra_specs";
+    const MERGED: StatusCode = StatusCode::OK;
+
+    fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<VolumeType> {
+        types::by_id(tx, caller, id)
+    }
+
+    fn specs(&mut self) -> &mut Metadata {
+        &mut self.extra_specs
+    }
+}
+
 /// `GET /types/{id}/os-volume-type-access`
 pub async fn access(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
@@ -208,75 +222,6 @@ pub async fn act(
             (false, "addProjectAccess") => Err(ApiError::conflict("The project has access already.")),
             (false, _) => Err(ApiError::new(StatusCode::NOT_FOUND, "The project has no access.")),
         }
-    })
-    .await?;
-    Ok(StatusCode::ACCEPTED)
-}
-
-/// `GET /types/{id}/extra_specs`
-pub async fn specs(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let found = svc.store.read(|tx| types::by_id(tx, &caller, &id))?;
-    Ok(Json(json!({"extra_specs": found.extra_specs})))
-}
-
-/// `POST /types/{id}/extra_specs`
-pub async fn merge_specs(
-    State(svc): Svc,
-    caller: Caller,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> ApiResult<Json<Value>> {
-    let fields = body.as_object().cloned().unwrap_or_default();
-    let more = input::metadata(&fields, "extra_specs")?
-        .ok_or_else(|| input::invalid("extra_specs", "it is required"))?;
-    change(&State(svc), &caller, &id, |_, t| {
-        t.extra_specs.extend(more.clone());
-        Ok(())
-    })
-    .await?;
-    Ok(Json(json!({"extra_specs": more})))
-}
-
-/// `GET /types/{id}/extra_specs/{key}`
-pub async fn spec(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, key)): Path<(String, String)>,
-) -> ApiResult<Json<Value>> {
-    caller.require_admin()?;
-    let found = svc.store.read(|tx| types::by_id(tx, &caller, &id))?;
-    let value = found.extra_specs.get(&key).ok_or_else(|| ApiError::not_found("Extra spec", &key))?;
-    Ok(Json(json!({key: value})))
-}
-
-/// `PUT /types/{id}/extra_specs/{key}`
-pub async fn put_spec(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, key)): Path<(String, String)>,
-    Body(body): Body<Map<String, Value>>,
-) -> ApiResult<Json<Value>> {
-    let new = input::read_metadata(&body)?;
-    if new.len() != 1 || !new.contains_key(&key) {
-        return Err(ApiError::bad_request("The request body must hold just the key that the path names."));
-    }
-    change(&State(svc), &caller, &id, |_, t| {
-        t.extra_specs.extend(new.clone());
-        Ok(())
-    })
-    .await?;
-    Ok(Json(json!(new)))
-}
-
-/// `DELETE /types/{id}/extra_specs/{key}`
-pub async fn delete_spec(
-    State(svc): Svc,
-    caller: Caller,
-    Path((id, key)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
-    change(&State(svc), &caller, &id, |_, t| {
-        t.extra_specs.remove(&key).map(drop).ok_or_else(|| ApiError::not_found("Extra spec", &key))
     })
     .await?;
     Ok(StatusCode::ACCEPTED)

@@ -54,7 +54,7 @@ pub fn volume(ctx: &Context, v: &Volume, type_name: &str) -> Value {
 fn by_version(ctx: &Context, v: &Volume, body: &mut Value) {
     let admin = ctx.caller.is_admin();
     let added = [
-        (13, true, "group_id", Value::Null),
+        (13, true, "group_id", json!(v.group_id)),
         (21, admin, "provider_id", Value::Null),
         (48, true, "shared_targets", json!(false)),
         (48, true, "service_uuid", Value::Null),
@@ -136,7 +136,7 @@ pub fn snapshot_detail(ctx: &Context, s: &Snapshot) -> Value {
     body["os-extended-snapshot-attributes:progress"] = json!(progress);
     body["os-extended-snapshot-attributes:project_id"] = json!(s.project_id);
     if ctx.minor >= 14 {
-        body["group_snapshot_id"] = Value::Null;
+        body["group_snapshot_id"] = json!(s.group_snapshot_id);
     }
     body
 }

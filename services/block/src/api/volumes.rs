@@ -45,7 +45,7 @@ pub async fn create(
 }
 
 fn refuse_unbuilt(fields: &Fields) -> ApiResult<()> {
-    for key in ["consistencygroup_id", "group_id", "backup_id", "source_replica", "cgsnapshot_id"] {
+    for key in ["consistencygroup_id", "backup_id", "source_replica", "cgsnapshot_id"] {
         if input::reference(fields, key)?.is_some() {
             return Err(ApiError::bad_request(format!("{key} is not supported here.")));
         }
@@ -68,6 +68,7 @@ fn read(tx: &mut Tx, ctx: &Context, fields: &Fields) -> ApiResult<NewVolume> {
         source: source(tx, ctx, fields)?,
         volume_type: input::reference(fields, "volume_type")?,
         metadata: input::metadata(fields, "metadata")?.unwrap_or_default(),
+        group_id: input::reference(fields, "group_id")?.filter(|_| ctx.minor >= 13),
         node: None,
         hidden: false,
     })
