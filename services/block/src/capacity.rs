@@ -9,7 +9,7 @@ use cairn_gateway::{ApiError, ApiResult};
 use cairn_shards::model::DiskStatus;
 use cairn_state::{Abort, Tx};
 
-use crate::model::{GIB, Metadata, Provisioned};
+use crate::model::{Disabled, GIB, Metadata, Provisioned};
 
 /// How many times a node's room may be promised. Guests rarely fill their disks at once, and clones share.
 pub const OVERCOMMIT: u64 = 4;
@@ -35,6 +35,8 @@ pub struct Pool {
     pub disk_max: u64,
     /// GiB promised.
     pub provisioned_gb: u64,
+    /// Whether it is given no new volumes.
+    pub disabled: bool,
 }
 
 impl Pool {
@@ -70,7 +72,14 @@ pub fn host_name(node: &str) -> String {
 pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
     for disk in tx.list_unfenced::<DiskStatus>()?.into_iter().filter(|d| d.healthy) {
-        let empty = Pool { node: disk.node.clone(), size: 0, free: 0, disk_max: 0, provisioned_gb: 0 };
+        let empty = Pool {
+            node: disk.node.clone(),
+            size: 0,
+            free: 0,
+            disk_max: 0,
+            provisioned_gb: 0,
+            disabled: false,
+        };
         let pool = pools.entry(disk.node).or_insert(empty);
         pool.size += disk.size;
         pool.free += disk.free;
@@ -78,13 +87,16 @@ pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
     }
     for (node, pool) in &mut pools {
         pool.provisioned_gb = tx.get::<Provisioned>(node)?.map_or(0, |p| p.gigabytes);
+        pool.disabled = tx.get::<Disabled>(node)?.is_some();
     }
     Ok(pools.into_values().collect())
 }
 
-/// Chooses the node for a new volume (the one given, if it must be that one) and promises it the room.
-pub fn place(tx: &mut Tx, gigabytes: u64, node: Option<&str>) -> ApiResult<String> {
-    let pools = pools(tx)?;
+/// Chooses the node for a new volume (the one given, if it must be that one) and promises it the room. A disabled node
+/// is given none but what belongs to what is there already: `in_any_case`.
+pub fn place(tx: &mut Tx, gigabytes: u64, node: Option<&str>, in_any_case: bool) -> ApiResult<String> {
+    let mut pools = pools(tx)?;
+    pools.iter_mut().for_each(|pool| pool.disabled &= !in_any_case);
     let chosen = choose(&pools, gigabytes, node)?.to_owned();
     promise(tx, &chosen, gigabytes)?;
     Ok(chosen)
@@ -94,7 +106,8 @@ fn choose<'a>(pools: &'a [Pool], gigabytes: u64, node: Option<&str>) -> ApiResul
     let mut why = Vec::new();
     let mut best: Option<&Pool> = None;
     for pool in pools.iter().filter(|p| node.is_none_or(|n| n == p.node)) {
-        match pool.refusal(gigabytes) {
+        let disabled = pool.disabled.then(|| "it is disabled".to_owned());
+        match disabled.or_else(|| pool.refusal(gigabytes)) {
             Some(reason) => why.push(format!("{}: {reason}", pool.node)),
             None if best.is_none_or(|b| pool.room_gb() > b.room_gb()) => best = Some(pool),
             None => {}
@@ -155,7 +168,7 @@ mod tests {
 
     fn pool(node: &str, size_gb: u64, free_gb: u64, provisioned_gb: u64) -> Pool {
         let (size, free) = (size_gb * GIB, free_gb * GIB);
-        Pool { node: node.into(), size, free, disk_max: size, provisioned_gb }
+        Pool { node: node.into(), size, free, disk_max: size, provisioned_gb, disabled: false }
     }
 
     #[test]
@@ -165,6 +178,8 @@ mod tests {
         assert_eq!(choose(&pools, 10, Some("a")).ok(), Some("a"));
         assert!(choose(&pools, 101, None).is_err(), "no disk could ever hold it");
         assert!(choose(&pools, 10, Some("c")).is_err(), "nearly full");
+        let off = [Pool { disabled: true, ..pools[0].clone() }];
+        assert!(choose(&off, 10, None).unwrap_err().message.contains("it is disabled"));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     let source = origin(tx, &wanted.source)?;
     // Where it is used; else where its source is, with which a clone shares blocks.
     let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
-    let node = capacity::place(tx, size_gb, near)?;
+    let node = capacity::place(tx, size_gb, near, wanted.hidden)?;
     let volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
     ask(tx, &volume.id, size_gb, &volume.node, volume.source.as_deref(), false)?;
     tx.put(&volume)?;
@@ -221,7 +221,7 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
         )));
     }
     quota::charge(tx, &volume.project_id, Delta::snapshot(volume.size_gb))?;
-    let node = capacity::place(tx, volume.size_gb, Some(&volume.node))?;
+    let node = capacity::place(tx, volume.size_gb, Some(&volume.node), true)?;
     let snapshot = Snapshot {
         id: uuid::Uuid::new_v4().to_string(),
         volume_id: volume.id.clone(),

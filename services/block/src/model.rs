@@ -523,6 +523,23 @@ impl Record for Usage {
     }
 }
 
+/// A node that is given no more volumes. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// The node.
+    pub node: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Record for Disabled {
+    const KIND: &'static str = "block/disabled";
+
+    fn id(&self) -> String {
+        self.node.clone()
+    }
+}
+
 /// What was promised of a node's disks. Writer: controller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provisioned {

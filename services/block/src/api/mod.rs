@@ -18,6 +18,7 @@ mod metadata;
 mod pools;
 mod qos;
 mod quotas;
+mod services;
 mod since;
 mod snapshots;
 mod specs;
@@ -134,9 +135,14 @@ fn other_routes() -> Router<Arc<Service>> {
         .route("/os-quota-class-sets/{class}", get(quotas::show_class).put(quotas::update_class))
         .route("/os-availability-zone", get(info::zones))
         .route("/extensions", get(info::extensions))
-        .route("/os-services", get(info::services))
-        .route("/os-hosts", get(info::hosts))
-        .route("/os-hosts/{host}", get(info::show_host))
+        .route("/os-services", get(services::list))
+        .route("/os-services/enable", put(services::enable))
+        .route("/os-services/disable", put(services::disable))
+        .route("/os-services/disable-log-reason", put(services::disable_for))
+        .route("/os-services/freeze", put(services::freeze))
+        .route("/os-services/thaw", put(services::thaw))
+        .route("/os-hosts", get(services::hosts))
+        .route("/os-hosts/{host}", get(services::show_host))
         .route("/scheduler-stats/get_pools", get(pools::list))
         .route("/capabilities/{host}", get(pools::capabilities))
 }

@@ -166,6 +166,37 @@ async fn types_are_for_administrators_to_make_and_for_those_allowed_to_use() {
 }
 
 #[tokio::test]
+async fn a_disabled_node_takes_no_more_volumes_and_keeps_those_it_has() {
+    let cloud = Cloud::new().await;
+    let id = cloud.volume(P1, json!({"size": 1})).await;
+    let ask = async |what: &str, fields: Value| {
+        cloud.call(ADMIN, Method::PUT, &format!("/os-services/{what}"), fields).await
+    };
+    let service = json!({"host": "node-1", "binary": "cinder-volume"});
+    let (status, shown) = ask("disable", service.clone()).await;
+    assert_eq!((status, &shown["status"]), (StatusCode::OK, &json!("disabled")), "{shown}");
+    let (status, refused) = cloud.call(P1, Method::POST, "/volumes", json!({"volume": {"size": 1}})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    let snapshot = json!({"snapshot": {"volume_id": id}});
+    assert_eq!(cloud.call(P1, Method::POST, "/snapshots", snapshot).await.0, StatusCode::ACCEPTED);
+    assert_eq!(ask("enable", service).await.1["disabled"], false);
+    cloud.volume(P1, json!({"size": 1})).await;
+
+    assert_eq!(ask("freeze", json!({"host": "node-1"})).await.0, StatusCode::OK);
+    let shown = cloud.get(ADMIN, "/os-services?binary=cinder-volume").await;
+    assert_eq!(shown["services"][0]["disabled_reason"], "frozen");
+    assert_eq!(ask("thaw", json!({"host": "node-1"})).await.0, StatusCode::OK);
+    for (what, fields, status) in [
+        ("freeze", json!({"host": "nowhere"}), StatusCode::BAD_REQUEST),
+        ("enable", json!({"host": "nowhere", "binary": "cinder-volume"}), StatusCode::NOT_FOUND),
+        ("disable", json!({"host": "node-1", "binary": "other"}), StatusCode::NOT_FOUND),
+        ("disable-log-reason", json!({"host": "node-1", "binary": "cinder-volume"}), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(ask(what, fields.clone()).await.0, status, "{what} {fields}");
+    }
+}
+
+#[tokio::test]
 async fn the_deployment_describes_itself() {
     let cloud = Cloud::new().await;
     assert_eq!(cloud.get(P1, "/os-availability-zone").await["availabilityZoneInfo"][0]["zoneName"], "nova");
