@@ -8,10 +8,11 @@ use std::sync::Arc;
 use cairn_image::model::{INDEX_WORK, Image, WORK_SAVING};
 use cairn_shards::model::VolumeStatus;
 use cairn_state::{Abort, conduct, record};
+use jiff::Timestamp;
 
 use crate::Service;
-use crate::lifecycle;
 use crate::model::{BUSY, BY_WORK, Snapshot, Volume};
+use crate::{lifecycle, messages};
 
 /// Runs for ever.
 pub async fn conductor(svc: Arc<Service>) {
@@ -27,6 +28,9 @@ pub async fn conductor(svc: Arc<Service>) {
 /// Moves on what can be moved on now. One record in trouble does not hold up the others.
 async fn pass(svc: &Arc<Service>) -> Result<(), Abort> {
     let mut failed = None;
+    if let Err(e) = svc.store.transact(|tx| messages::forget_old(tx, Timestamp::now())).await {
+        failed = Some(e);
+    }
     for volume in svc.store.read(|tx| tx.by_index::<Volume>(BY_WORK, BUSY))? {
         if let Err(e) = svc.store.transact(|tx| lifecycle::advance_volume(tx, &volume.id)).await {
             failed = Some(e);

@@ -1,6 +1,7 @@
 //! Making volumes and snapshots: one transaction that checks the source, counts the quota, promises the room,
 //! asks the engine for the content and writes the record.
 
+use axum::http::StatusCode;
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_image::Image;
 use cairn_shards::model::VolumeSpec;
@@ -8,6 +9,7 @@ use cairn_shards::volumes;
 use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
+use crate::messages::{self, Event};
 use crate::model::{GIB, Metadata, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
 use crate::{capacity, groups, types};
@@ -42,6 +44,9 @@ pub struct NewVolume {
     pub metadata: Metadata,
     /// The group it is in.
     pub group_id: Option<String>,
+    /// The request that asks for it, if its user looks at the volume for how that went: one that no node can take is
+    /// then made in error, and a message says why.
+    pub request_id: Option<String>,
     /// The node it must be on, if it matters.
     pub node: Option<String>,
     /// A server's root disk, which counts for no quota of volumes and is shown in no list.
@@ -59,6 +64,7 @@ impl NewVolume {
             volume_type: None,
             metadata: Metadata::new(),
             group_id: None,
+            request_id: None,
             node: None,
             hidden: false,
         }
@@ -76,12 +82,6 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     if let Some(id) = &wanted.group_id {
         groups::require_fit(&groups::find(tx, caller, id)?, &volume_type.id)?;
     }
-    if let Some(spec) = capacity::unmet(&volume_type.extra_specs) {
-        let name = volume_type.name;
-        return Err(ApiError::conflict(format!(
-            "No valid backend was found: the type {name} asks for {spec}, which no backend meets."
-        )));
-    }
     if !wanted.hidden {
         quota::check_size(tx, &project, size_gb)?;
         quota::charge(tx, &project, Delta::volume(size_gb))?;
@@ -89,8 +89,29 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     let source = origin(tx, &wanted.source)?;
     // Where it is used; else where its source is, with which a clone shares blocks.
     let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
-    let node = capacity::place(tx, size_gb, near, wanted.hidden)?;
-    let volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
+    let node = match capacity::unmet(&volume_type.extra_specs) {
+        Some(spec) => Err(ApiError::conflict(format!(
+            "No valid backend was found: the type {} asks for {spec}, which no backend meets.",
+            volume_type.name
+        ))),
+        None => capacity::place(tx, size_gb, near, wanted.hidden),
+    };
+    let (node, refused) = match (node, &wanted.request_id) {
+        (Ok(node), _) => (node, None),
+        (Err(e), Some(request)) if e.status == StatusCode::CONFLICT => {
+            (String::new(), Some((e, request.clone())))
+        }
+        (Err(e), _) => return Err(e),
+    };
+    let mut volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
+    if let Some((e, request)) = refused {
+        volume.status = Status::Error;
+        volume.source = None;
+        volume.error = Some(e.message.clone());
+        messages::tell(tx, &volume, Event::NoBackend, &e.message, &request)?;
+        tx.put(&volume)?;
+        return Ok(volume);
+    }
     ask(tx, &volume.id, size_gb, &volume.node, volume.source.as_deref(), false)?;
     tx.put(&volume)?;
     Ok(volume)

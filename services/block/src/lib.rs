@@ -14,6 +14,7 @@ mod conductor;
 pub mod create;
 pub mod groups;
 mod lifecycle;
+pub mod messages;
 pub mod model;
 pub mod qos;
 pub mod quota;

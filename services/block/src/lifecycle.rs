@@ -8,6 +8,7 @@ use cairn_shards::volumes;
 use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
+use crate::messages::{self, Event};
 use crate::model::{BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
 use crate::transfers;
@@ -142,6 +143,10 @@ pub fn advance_volume(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     }
     if volume == before {
         return Ok(false);
+    }
+    if volume.status == Status::Error && before.status == Status::Creating && !volume.hidden {
+        let why = volume.error.clone().unwrap_or_default();
+        messages::tell(tx, &volume, Event::NotMade, &why, "")?;
     }
     tx.put(&volume)?;
     Ok(true)

@@ -523,6 +523,41 @@ impl Record for Usage {
     }
 }
 
+/// What a user is told. Writer: controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The project it is for.
+    pub project_id: String,
+    /// What it is about, as `VOLUME`.
+    pub resource_type: String,
+    /// Which one.
+    pub resource_id: String,
+    /// What happened, in the field's numbers.
+    pub event_id: String,
+    /// The same in words.
+    pub text: String,
+    /// The request that began it; empty if that is not known any more.
+    pub request_id: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it is kept.
+    pub kept_until: Timestamp,
+}
+
+impl Record for Message {
+    const KIND: &'static str = "block/message";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn indexes(&self) -> Vec<Index> {
+        vec![Index::multi(BY_PROJECT, &self.project_id), Index::multi(BY_LISTED, LISTED)]
+    }
+}
+
 /// A node that is given no more volumes. Writer: controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {

@@ -95,7 +95,7 @@ pub fn reserve(
 ) -> ApiResult<AttachInfo> {
     let mut volume = visible(tx, caller, volume_id)?;
     caller.require_writer()?;
-    if volume.status != Status::Available {
+    if volume.status != Status::Available || !volume.made {
         return Err(wrong_status(&volume, "available"));
     }
     give(tx, &mut volume, server_id, node, device)

@@ -1,7 +1,7 @@
 //! What every handler needs to know of its request, gathered once.
 
 use axum::extract::{FromRequestParts, OriginalUri};
-use cairn_gateway::{ApiError, BaseUrl, Caller, Minor};
+use cairn_gateway::{ApiError, BaseUrl, Caller, Minor, RequestId};
 use http::request::Parts;
 use serde_json::{Value, json};
 
@@ -11,6 +11,8 @@ pub struct Context {
     pub caller: Caller,
     /// The minor number of the microversion.
     pub minor: u32,
+    /// The request's id.
+    pub request_id: String,
     /// The scheme and authority of links.
     base: String,
     /// The path that was asked for, as the client wrote it.
@@ -24,9 +26,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Context {
         let caller = Caller::from_request_parts(parts, state).await?;
         let Minor(minor) = Minor::from_request_parts(parts, state).await?;
         let BaseUrl(base) = BaseUrl::from_request_parts(parts, state).await?;
+        let RequestId(request_id) = RequestId::from_request_parts(parts, state).await?;
         let whole = parts.extensions.get::<OriginalUri>().map(|o| o.0.path().to_owned());
         let path = whole.unwrap_or_else(|| parts.uri.path().to_owned());
-        Ok(Context { caller, minor, base, path })
+        Ok(Context { caller, minor, request_id, base, path })
     }
 }
 

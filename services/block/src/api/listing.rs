@@ -10,7 +10,7 @@ use super::context::Context;
 use super::input;
 use crate::ZONE;
 use crate::model::{
-    BY_LISTED, BY_PROJECT, Group, GroupSnapshot, LISTED, Metadata, Snapshot, Transfer, Volume,
+    BY_LISTED, BY_PROJECT, Group, GroupSnapshot, LISTED, Message, Metadata, Snapshot, Transfer, Volume,
 };
 
 /// A value that lists are sorted by.
@@ -198,6 +198,29 @@ impl Listed for Group {
             "id" => self.id.clone(),
             "group_type" => self.group_type.clone(),
             _ => self.name.clone(),
+        }
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, None)
+    }
+}
+
+impl Listed for Message {
+    const TITLE: &'static str = "Message";
+    const FILTERS: &'static [&'static str] =
+        &["id", "event_id", "resource_uuid", "resource_type", "request_id", "message_level"];
+    const SORTS: &'static [&'static str] =
+        &["id", "event_id", "resource_uuid", "resource_type", "request_id", "created_at"];
+
+    fn attribute(&self, key: &str) -> String {
+        match key {
+            "id" => self.id.clone(),
+            "event_id" => self.event_id.clone(),
+            "resource_uuid" => self.resource_id.clone(),
+            "resource_type" => self.resource_type.clone(),
+            "request_id" => self.request_id.clone(),
+            _ => "ERROR".into(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The Block Storage API, `/volume`: routes, and what its resources share.
 //!
 //! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
-//! encryption specs, volume migration, messages, clusters; their routes answer 404,
+//! encryption specs, volume migration, clusters; their routes answer 404,
 //! actions of theirs 400.
 
 mod actions;
@@ -14,6 +14,7 @@ mod groups;
 mod info;
 mod input;
 mod listing;
+mod messages;
 mod metadata;
 mod pools;
 mod qos;
@@ -46,6 +47,7 @@ pub fn router(svc: Arc<Service>) -> Router {
         .merge(snapshot_routes())
         .merge(transfer_routes())
         .merge(group_routes())
+        .merge(message_routes())
         .merge(type_routes())
         .merge(other_routes())
         .with_state(svc);
@@ -109,6 +111,13 @@ fn group_routes() -> Router<Arc<Service>> {
         .route("/group_snapshots/{id}", get(group_snapshots::show).delete(group_snapshots::delete))
         .route("/group_snapshots/{id}/action", post(group_snapshots::act));
     since(11, types).merge(since(13, groups)).merge(since(14, snapshots))
+}
+
+fn message_routes() -> Router<Arc<Service>> {
+    let routes = Router::new()
+        .route("/messages", get(messages::list))
+        .route("/messages/{id}", get(messages::show).delete(messages::delete));
+    since(3, routes)
 }
 
 fn type_routes() -> Router<Arc<Service>> {

@@ -141,6 +141,16 @@ impl Cloud {
         body["volume"]["id"].as_str().unwrap().to_owned()
     }
 
+    /// Asks for a volume that no node can take; gives what its user is told.
+    pub async fn placeless(&self, body: Value) -> String {
+        let (status, made) = self.call(P1, Method::POST, "/volumes", body).await;
+        assert_eq!((status, &made["volume"]["status"]), (StatusCode::ACCEPTED, &json!("error")), "{made}");
+        let told = self.call_at("3.3", P1, Method::GET, "/v3/messages", Value::Null).await.1;
+        let told = told["messages"].as_array().unwrap();
+        let ours = told.iter().find(|m| m["resource_uuid"] == made["volume"]["id"]).unwrap();
+        ours["user_message"].as_str().unwrap().to_owned()
+    }
+
     pub async fn status(&self, project: &str, id: &str) -> String {
         let shown = self.get(project, &format!("/volumes/{id}")).await;
         shown["volume"]["status"].as_str().unwrap().to_owned()

@@ -69,6 +69,7 @@ fn read(tx: &mut Tx, ctx: &Context, fields: &Fields) -> ApiResult<NewVolume> {
         volume_type: input::reference(fields, "volume_type")?,
         metadata: input::metadata(fields, "metadata")?.unwrap_or_default(),
         group_id: input::reference(fields, "group_id")?.filter(|_| ctx.minor >= 13),
+        request_id: Some(ctx.request_id.clone()),
         node: None,
         hidden: false,
     })

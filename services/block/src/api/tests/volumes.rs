@@ -73,7 +73,6 @@ async fn bad_volumes_are_refused_and_leave_nothing() {
         (json!({"size": 1, "metadata": {"k": 1}}), 400),
         (json!({"size": 1, "metadata": {"k": "v".repeat(256)}}), 400),
         (json!({"size": 1, "name": "n".repeat(256)}), 400),
-        (json!({"size": 101}), 409),
         (json!({"size": 1001}), 413),
     ] {
         let (got, body) = cloud.call(P1, Method::POST, "/volumes", json!({"volume": fields})).await;
@@ -106,9 +105,44 @@ async fn room_is_promised_up_to_the_overcommitment() {
     for _ in 0..capacity::OVERCOMMIT {
         cloud.volume(P1, json!({"size": 100})).await;
     }
-    let (status, why) = cloud.call(P1, Method::POST, "/volumes", json!({"volume": {"size": 1}})).await;
-    assert_eq!(status, StatusCode::CONFLICT);
-    assert!(why.as_str().unwrap().contains("No valid backend"), "{why}");
+    let why = cloud.placeless(json!({"volume": {"size": 1}})).await;
+    assert!(why.contains("No valid backend"), "{why}");
+}
+
+#[tokio::test]
+async fn what_no_node_can_take_is_told_and_can_be_ended() {
+    let cloud = Cloud::new().await;
+    let why = cloud.placeless(json!({"volume": {"size": 101}})).await;
+    assert!(why.contains("its largest disk holds 100 GiB"), "{why}");
+    let shown = cloud.get(P1, "/volumes").await;
+    let id = shown["volumes"][0]["id"].as_str().unwrap();
+    let message =
+        cloud.call_at("3.3", P1, Method::GET, "/v3/messages", Value::Null).await.1["messages"][0].clone();
+    assert_eq!(
+        (&message["event_id"], &message["resource_uuid"]),
+        (&json!("VOLUME_VOLUME_001_002"), &json!(id))
+    );
+    let path = format!("/v3/messages/{}", message["id"].as_str().unwrap());
+    let ask = async |project: &str, method: Method| {
+        cloud.call_at("3.3", project, method, &path, Value::Null).await.0
+    };
+    assert_eq!(ask(P2, Method::GET).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(P1, Method::DELETE).await, StatusCode::NO_CONTENT);
+    assert_eq!(ask(P1, Method::GET).await, StatusCode::NOT_FOUND);
+    // An administrator may say that it is well; it is no disk for a server.
+    assert_eq!(
+        cloud.act(ADMIN, id, json!({"os-reset_status": {"status": "available"}})).await,
+        StatusCode::ACCEPTED
+    );
+    let caller = super::caller(P1);
+    assert!(cloud.tx(|tx| crate::servers::reserve(tx, &caller, id, "s", "node-1", None)).await.is_err());
+    assert_eq!(
+        cloud.call(P1, Method::DELETE, &format!("/volumes/{id}"), Value::Null).await.0,
+        StatusCode::ACCEPTED
+    );
+    cloud.conduct().await;
+    assert_eq!(cloud.get(P1, "/volumes").await["volumes"], json!([]));
+    assert_eq!(cloud.read(|tx| quota::usage(tx, P1)).gigabytes, 0);
 }
 
 #[tokio::test]
