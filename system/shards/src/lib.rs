@@ -16,6 +16,7 @@
 //! guest or an upload reach beyond its own bytes.
 
 pub mod agent;
+pub mod backup;
 pub mod blk;
 pub mod conductor;
 pub mod data;

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::reconcile::Mirrors;
+use crate::backup::agent::Backups;
 use crate::blk::ServeOptions;
 use crate::data;
 use crate::pool::Pool;
@@ -114,6 +115,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let mirrors = mirrors(&args).await;
     let (news, news_seen) = watch::channel(0);
     let Mirrors { specs, statuses, sets, replica_statuses } = &mirrors;
+    let backup_sets = sets.clone();
     let wake =
         vec![specs.changes(), statuses.changes(), sets.changes(), replica_statuses.changes(), news_seen];
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
@@ -127,9 +129,12 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let means = Means { node, boot, store, opener, renewed, pace: Arc::default() };
     let volumes =
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
+    let backups = Backups::start(&args, pool.clone(), backup_sets, watch::Sender::new(0)).await;
+    let backups_wake = backups.wake();
     let disks = disks::Disks::new(&args, pool, news);
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
+        driver::run(backups, backups_wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(disks, vec![], options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),
         serve_replicas(options.cluster, replicas),

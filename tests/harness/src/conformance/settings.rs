@@ -26,7 +26,8 @@ pub fn of(client: &Client, work: &Path) -> Result<String> {
         ("image", set(&[("build_timeout", "300")])),
         ("network", network(client)?),
         ("network-feature-enabled", network_features(client)?),
-        ("volume", set(&[("catalog_type", "block-storage"), ("volume_size", "1")])),
+        ("volume", volume()),
+        ("volume-feature-enabled", volume_features()),
         ("validation", validation(hosts.len())),
         ("scenario", scenario()?),
     ];
@@ -105,6 +106,30 @@ fn features(nodes: usize) -> Settings {
     // Root disks are volumes: there is nothing to copy with a guest.
     let more = [("block_migration_for_live_migration", "false"), ("scheduler_enabled_filters", "all")];
     set(&[&moving[..], &off, &more].concat())
+}
+
+fn volume() -> Settings {
+    set(&[
+        ("catalog_type", "block-storage"),
+        ("volume_size", "1"),
+        // Without a version the suite leaves out what came with a later one.
+        ("max_microversion", "latest"),
+        ("vendor_name", "Cairn"),
+        ("storage_protocol", "vhost-user-blk"),
+        ("backend_names", "cairn,cairn-single"),
+        ("backup_driver", "posix"),
+        ("disk_format", "raw"),
+        // A volume that is managed no more is called by its id still.
+        ("manage_volume_ref", "source-id,%s"),
+        ("manage_snapshot_ref", "source-id,%s"),
+    ])
+}
+
+/// What of block storage is there. Of encrypted volumes only their types are.
+fn volume_features() -> Settings {
+    let there =
+        ["multi_backend", "backup", "manage_volume", "manage_snapshot", "extend_attached_volume"];
+    set(&[&there.map(|feature| (feature, "true"))[..], &[("extend_attached_encrypted_volume", "false")]].concat())
 }
 
 fn network(client: &Client) -> Result<Settings> {

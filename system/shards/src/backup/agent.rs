@@ -1,0 +1,289 @@
+//! Makes the backups that are wanted of this node, keeps them, and makes volumes of them.
+//!
+//! It writes [`BackupStatus`] and [`RestoreStatus`] records of this node, and no other. What it works on goes on in the
+//! background, a few at a time; a process that is killed goes on with it at its next start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use async_trait::async_trait;
+use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Record, SharedStore, StoreError, StoreExt};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::store::Roots;
+use super::{BackupSpec, BackupStatus, RestoreSpec, RestoreStatus};
+use crate::format::Manifest;
+use crate::model::Phase;
+use crate::pool::Pool;
+use crate::replication::set::ReplicaSet;
+use crate::volume::{self, Volume};
+
+/// How many copies are made at once.
+const AT_ONCE: usize = 2;
+/// Where backups lie on a data disk.
+const FOLDER: &str = "backups";
+
+/// What a copy has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Done {
+    chunks: u64,
+    stored: u64,
+    size: u64,
+}
+
+/// A copy under way.
+struct Job {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<io::Result<Done>>,
+}
+
+/// The reconciler of backups.
+pub struct Backups {
+    node: String,
+    store: SharedStore,
+    pool: Arc<Pool>,
+    sets: Mirror<ReplicaSet>,
+    specs: Mirror<BackupSpec>,
+    statuses: Mirror<BackupStatus>,
+    restores: Mirror<RestoreSpec>,
+    restore_statuses: Mirror<RestoreStatus>,
+    /// Wakes the next pass when a copy ends.
+    news: watch::Sender<u64>,
+    jobs: HashMap<String, Job>,
+    /// What was written to the store; the mirror of it may lag behind.
+    told: BTreeMap<String, BackupStatus>,
+    told_restores: BTreeMap<String, RestoreStatus>,
+}
+
+impl Backups {
+    /// Starts with nothing under way.
+    pub async fn start(
+        args: &AgentArgs,
+        pool: Arc<Pool>,
+        sets: Mirror<ReplicaSet>,
+        news: watch::Sender<u64>,
+    ) -> Backups {
+        let store = args.store.clone();
+        Backups {
+            node: args.node.clone(),
+            pool,
+            sets,
+            specs: Mirror::start(store.clone(), None).await,
+            statuses: Mirror::start(store.clone(), None).await,
+            restores: Mirror::start(store.clone(), None).await,
+            restore_statuses: Mirror::start(store.clone(), None).await,
+            store,
+            news,
+            jobs: HashMap::new(),
+            told: BTreeMap::new(),
+            told_restores: BTreeMap::new(),
+        }
+    }
+
+    /// What wakes it.
+    pub fn wake(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.specs.changes(), self.restores.changes(), self.sets.changes(), self.news.subscribe()]
+    }
+
+    /// The places for backups: first that on the healthy disk with the most room which does not hold `beside`.
+    fn roots(&self, beside: Option<&str>) -> Roots {
+        let home = beside.and_then(|id| self.pool.find(id)).map(|disk| disk.id().to_owned());
+        let mut disks = self.pool.disks();
+        let free = |disk: &Arc<crate::disk::Disk>| {
+            let usable = disk.health().is_ok().then(|| disk.space().map_or(0, |(_, free)| free));
+            (usable.is_some(), home.as_deref() != Some(disk.id()), usable)
+        };
+        disks.sort_by_key(|disk| std::cmp::Reverse(free(disk)));
+        Roots(disks.iter().map(|disk| disk.path().join(FOLDER)).collect())
+    }
+
+    fn begin(&mut self, id: &str, copy: impl FnOnce(&AtomicBool) -> io::Result<Done> + Send + 'static) {
+        if self.jobs.len() >= AT_ONCE {
+            return;
+        }
+        tracing::info!(id, "a backup is copied");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, news) = (stop.clone(), self.news.clone());
+        let task = spawn_blocking(move || {
+            let done = copy(&stopped);
+            news.send_modify(|n| *n += 1);
+            done
+        });
+        self.jobs.insert(id.to_owned(), Job { stop, task });
+    }
+
+    /// The outcome of a copy that has ended.
+    async fn ended(&mut self, id: &str) -> Option<io::Result<Done>> {
+        if !self.jobs.get(id)?.task.is_finished() {
+            return None;
+        }
+        let job = self.jobs.remove(id)?;
+        Some(job.task.await.unwrap_or_else(|e| Err(io::Error::other(e))))
+    }
+
+    /// Whether all of a volume is on a disk of this node.
+    fn is_whole(&self, volume: &str) -> bool {
+        self.pool.find(volume).is_some()
+            && self.sets.get(volume).is_none_or(|set| set.is_in_sync(&self.node))
+    }
+
+    async fn backup(&mut self, spec: &BackupSpec) -> Result<(), StoreError> {
+        let seen = self.told.get(&spec.id).cloned();
+        let seen = seen.or_else(|| self.statuses.get(&spec.id).map(|s| BackupStatus::clone(&s)));
+        let node = self.node.clone();
+        let told = |phase, error: Option<String>, done: Option<Done>| BackupStatus {
+            id: spec.id.clone(),
+            node: node.clone(),
+            phase,
+            error,
+            chunks: done.map_or(0, |d| d.chunks),
+            stored: done.map_or(0, |d| d.stored),
+        };
+        let next = if spec.deleted {
+            if let Some(job) = self.jobs.get(&spec.id) {
+                job.stop.store(true, SeqCst);
+                if !job.task.is_finished() {
+                    return Ok(());
+                }
+            }
+            self.jobs.remove(&spec.id);
+            if seen.as_ref().is_some_and(|s| s.phase == Phase::Gone) {
+                return Ok(());
+            }
+            let (roots, id) = (self.roots(None), spec.id.clone());
+            match blocking(move || roots.remove(&id)).await {
+                Ok(()) => told(Phase::Gone, None, None),
+                Err(e) => told(Phase::Failed, Some(e.to_string()), None),
+            }
+        } else if seen.is_some_and(|s| matches!(s.phase, Phase::Ready | Phase::Failed)) {
+            return Ok(());
+        } else {
+            match self.ended(&spec.id).await {
+                Some(Ok(done)) => told(Phase::Ready, None, Some(done)),
+                Some(Err(e)) => told(Phase::Failed, Some(e.to_string()), None),
+                None => {
+                    self.copy_out(spec);
+                    return Ok(());
+                }
+            }
+        };
+        self.store.put_record(&next).await?;
+        self.told.insert(spec.id.clone(), next);
+        Ok(())
+    }
+
+    /// Begins to copy a volume to its backup, once all of it is here.
+    fn copy_out(&mut self, spec: &BackupSpec) {
+        if self.jobs.contains_key(&spec.id) || !self.is_whole(&spec.volume) {
+            return;
+        }
+        let (roots, pool, of) = (self.roots(Some(&spec.volume)), self.pool.clone(), spec.clone());
+        self.begin(&spec.id, move |stop| {
+            let source = pool.open(&of.volume)?;
+            let made = roots.write(&of.id, of.parent.as_deref(), &source, stop)?;
+            Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size })
+        });
+    }
+
+    async fn restore(&mut self, spec: &RestoreSpec) -> Result<(), StoreError> {
+        let seen = self.told_restores.get(&spec.id).cloned();
+        if seen.is_some() || self.restore_statuses.get(&spec.id).is_some() {
+            return Ok(());
+        }
+        let Some(ended) = self.ended(&spec.id).await else {
+            if !self.jobs.contains_key(&spec.id) {
+                let (roots, pool, of) = (self.roots(None), self.pool.clone(), spec.clone());
+                self.begin(&spec.id, move |stop| copy_in(&roots, &pool, &of, stop));
+            }
+            return Ok(());
+        };
+        let (phase, error, size) = match ended {
+            Ok(done) => (Phase::Ready, None, done.size),
+            Err(e) => (Phase::Failed, Some(e.to_string()), 0),
+        };
+        let next = RestoreStatus { id: spec.id.clone(), node: self.node.clone(), phase, error, size };
+        self.store.put_record(&next).await?;
+        self.told_restores.insert(spec.id.clone(), next);
+        Ok(())
+    }
+
+    /// Lets go of what is wanted no more.
+    async fn forget(&mut self) -> Result<(), StoreError> {
+        let wanted = |id: &str| self.specs.get(id).is_some() || self.restores.get(id).is_some();
+        self.jobs.iter().filter(|(id, _)| !wanted(id)).for_each(|(_, job)| job.stop.store(true, SeqCst));
+        self.jobs.retain(|id, job| wanted(id) || !job.task.is_finished());
+        self.told.retain(|id, _| wanted(id));
+        self.told_restores.retain(|id, _| wanted(id));
+        for status in self.statuses.all() {
+            if status.node == self.node && self.specs.get(&status.id).is_none() {
+                self.store.delete_record::<BackupStatus>(&status.id()).await?;
+            }
+        }
+        for status in self.restore_statuses.all() {
+            if status.node == self.node && self.restores.get(&status.id).is_none() {
+                self.store.delete_record::<RestoreStatus>(&status.id()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the volume of a restore; one that is there already was made before a restart.
+fn copy_in(roots: &Roots, pool: &Arc<Pool>, spec: &RestoreSpec, stop: &AtomicBool) -> io::Result<Done> {
+    if pool.find(&spec.id).is_some() {
+        let size = pool.open(&spec.id)?.size();
+        return Ok(Done { chunks: 0, stored: 0, size });
+    }
+    let manifest = roots.manifest(&spec.backup)?.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, "the backup is not on this node, or not whole")
+    })?;
+    let claim = pool.claim(&spec.id).ok_or(io::ErrorKind::AlreadyExists)?;
+    let staging = pool.roomiest()?.stage(&spec.id)?;
+    let content = Manifest::new(&spec.id, manifest.size, false);
+    volume::write_manifest(staging.path(), &content)?;
+    let volume = Volume::open_as(staging.path(), &spec.id)?;
+    roots.read(&spec.backup, stop, |offset, bytes| volume.write_slice(offset, bytes))?;
+    volume.flush()?;
+    drop(volume);
+    volume::write_manifest(staging.path(), &Manifest { read_only: true, ..content })?;
+    staging.publish(&spec.id)?;
+    drop(claim);
+    Ok(Done { chunks: manifest.chunks, stored: manifest.stored, size: manifest.size })
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(f).await.map_err(io::Error::other)?
+}
+
+#[async_trait]
+impl Reconciler for Backups {
+    fn name(&self) -> &'static str {
+        "backups"
+    }
+
+    async fn pass(&mut self) -> Vec<Fault> {
+        let told = self.statuses.synced() && self.restore_statuses.synced() && self.sets.synced();
+        if !told || !self.specs.synced() || !self.restores.synced() {
+            return Vec::new(); // Nothing is made or removed by what the store may have said before.
+        }
+        let mut faults = Vec::new();
+        let node = self.node.clone();
+        for spec in self.specs.all().into_iter().filter(|s| s.node == node) {
+            if let Err(e) = self.backup(&spec).await {
+                faults.push(Fault::new(format!("backup {}", spec.id), e));
+            }
+        }
+        for spec in self.restores.all().into_iter().filter(|s| s.node == node) {
+            if let Err(e) = self.restore(&spec).await {
+                faults.push(Fault::new(format!("restore {}", spec.id), e));
+            }
+        }
+        if let Err(e) = self.forget().await {
+            faults.push(Fault::new("backups that are wanted no more", e));
+        }
+        faults
+    }
+}

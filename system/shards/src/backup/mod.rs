@@ -1,0 +1,202 @@
+//! Backups: the content of a volume, copied to a target beside the volumes, with checksums, and read back into new ones.
+//!
+//! The controller says what is wanted by [`BackupSpec`] and [`RestoreSpec`], through the functions here; the storage agent
+//! of the node named there does it ([`agent`]) and reports. [`store`] knows how a backup lies on its target, and nothing
+//! of the store or of volumes' disks. A copy goes on where it was left, whichever process was killed.
+
+pub mod agent;
+pub mod store;
+
+use cairn_state::{Abort, Record, Tx};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Phase, VolumeSpec};
+use crate::replication::set::ReplicaSet;
+use crate::volumes;
+
+/// A backup as it should be. Writer: the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupSpec {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The node that makes and keeps it.
+    pub node: String,
+    /// The volume it is made of, which does not change meanwhile.
+    pub volume: String,
+    /// The backup it shares with what did not change since; on the same node.
+    pub parent: Option<String>,
+    /// A tombstone: the agent removes it and reports [`Phase::Gone`].
+    pub deleted: bool,
+}
+
+impl Record for BackupSpec {
+    const KIND: &'static str = "shards/backup";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// A backup as it is. Writer: the storage agent of `node`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupStatus {
+    /// The backup's id.
+    pub id: String,
+    /// The node that reports.
+    pub node: String,
+    /// How far it has come. One that failed is not tried again.
+    pub phase: Phase,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// How many chunks it has, its parents' included.
+    pub chunks: u64,
+    /// Bytes that it takes by itself.
+    pub stored: u64,
+}
+
+impl Record for BackupStatus {
+    const KIND: &'static str = "shards/backup-status";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// A read-only volume to be made of a backup. Writer: the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreSpec {
+    /// The volume's id. It has no [`VolumeSpec`] until it is whole.
+    pub id: String,
+    /// The backup.
+    pub backup: String,
+    /// The node that has the backup, and makes the volume.
+    pub node: String,
+}
+
+impl Record for RestoreSpec {
+    const KIND: &'static str = "shards/restore";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// How far the making of a volume of a backup has come. Writer: the storage agent of `node`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreStatus {
+    /// The volume's id.
+    pub id: String,
+    /// The node that reports.
+    pub node: String,
+    /// How far it has come. One that failed is not tried again.
+    pub phase: Phase,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The volume's size in bytes.
+    pub size: u64,
+}
+
+impl Record for RestoreStatus {
+    const KIND: &'static str = "shards/restore-status";
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// The node that can read the whole of a volume now: `wanted`, or if that is `None`, the one that keeps it.
+pub fn reader(tx: &mut Tx, volume: &str, wanted: Option<&str>) -> Result<Option<String>, Abort> {
+    let Some(spec) = tx.get::<VolumeSpec>(volume)? else { return Ok(None) };
+    let node = wanted.unwrap_or(&spec.node).to_owned();
+    Ok(match tx.get::<ReplicaSet>(volume)? {
+        Some(set) if set.is_in_sync(&node) => Some(node),
+        Some(set) if wanted.is_none() => set.in_sync().next().map(str::to_owned),
+        Some(_) => None,
+        None => (spec.node == node).then_some(node),
+    })
+}
+
+/// Asks for a backup.
+pub fn create(tx: &mut Tx, id: &str, node: &str, volume: &str, parent: Option<&str>) -> Result<(), Abort> {
+    tx.put(&BackupSpec {
+        id: id.into(),
+        node: node.into(),
+        volume: volume.into(),
+        parent: parent.map(str::to_owned),
+        deleted: false,
+    })
+}
+
+/// What the agent last said of a backup.
+pub fn status(tx: &mut Tx, id: &str) -> Result<Option<BackupStatus>, Abort> {
+    tx.get::<BackupStatus>(id)
+}
+
+/// Asks for a backup's end. One that is not there is left alone.
+pub fn delete(tx: &mut Tx, id: &str) -> Result<(), Abort> {
+    match tx.get::<BackupSpec>(id)? {
+        Some(spec) if !spec.deleted => tx.put(&BackupSpec { deleted: true, ..spec }),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the backup's records once its agent reported it gone. True if nothing of it is left.
+pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
+    let Some(spec) = tx.get::<BackupSpec>(id)? else { return Ok(true) };
+    if !spec.deleted || status(tx, id)?.is_none_or(|s| s.phase != Phase::Gone) {
+        return Ok(false);
+    }
+    tx.delete::<BackupSpec>(id)?;
+    tx.delete::<BackupStatus>(id)?;
+    Ok(true)
+}
+
+/// Asks for a read-only volume made of a backup, on the node that has it.
+pub fn restore(tx: &mut Tx, id: &str, backup: &str, node: &str) -> Result<(), Abort> {
+    tx.put(&RestoreSpec { id: id.into(), backup: backup.into(), node: node.into() })
+}
+
+/// How a restore stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// It goes on.
+    Not,
+    /// The volume is there; it has its spec.
+    Whole,
+    /// It failed, with the reason; nothing is left.
+    Failed(String),
+}
+
+/// Moves a restore on by what its agent reported: a volume that is whole gets its spec.
+pub fn advance_restore(tx: &mut Tx, id: &str) -> Result<Restored, Abort> {
+    let Some(spec) = tx.get::<RestoreSpec>(id)? else {
+        let there = tx.get::<VolumeSpec>(id)?.is_some_and(|s| !s.deleted);
+        let lost = || Restored::Failed("nothing is known of it".into());
+        return Ok(if there { Restored::Whole } else { lost() });
+    };
+    let Some(status) = tx.get::<RestoreStatus>(id)? else { return Ok(Restored::Not) };
+    let outcome = match status.phase {
+        Phase::Ready => {
+            let content = VolumeSpec::new(id, &spec.node, status.size);
+            volumes::create(tx, VolumeSpec { read_only: true, ..content })?;
+            Restored::Whole
+        }
+        Phase::Failed => Restored::Failed(status.error.unwrap_or_else(|| "the storage agent failed".into())),
+        Phase::Creating | Phase::Gone => return Ok(Restored::Not),
+    };
+    tx.delete::<RestoreSpec>(id)?;
+    tx.delete::<RestoreStatus>(id)?;
+    Ok(outcome)
+}
+
+/// Ends a restore, and whatever it has made.
+pub fn abandon_restore(tx: &mut Tx, id: &str) -> Result<(), Abort> {
+    match tx.get::<RestoreSpec>(id)? {
+        Some(spec) => {
+            tx.delete::<RestoreSpec>(id)?;
+            tx.delete::<RestoreStatus>(id)?;
+            volumes::abandon(tx, id, &spec.node)
+        }
+        None => volumes::delete(tx, id),
+    }
+}
