@@ -3,7 +3,7 @@
 //! Volumes take room as they are written, so more is promised than there is: at most [`OVERCOMMIT`] times what
 //! the healthy disks of a node hold. What was promised is counted in one record per node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_gateway::{ApiError, ApiResult};
 use cairn_shards::model::DiskStatus;
@@ -15,12 +15,23 @@ use crate::model::{Disabled, GIB, Metadata, Provisioned};
 pub const OVERCOMMIT: u64 = 4;
 /// A node with less of its room free than one part in this many takes no more volumes.
 const FREE_PART_MIN: u64 = 20;
-/// The pool's name in Cinder's terms, behind the node's.
+/// The backend of volumes whose type asks for none, behind the node's name.
 pub const BACKEND: &str = "cairn";
+/// The backend whose volumes have one copy: for what is replicated by those who use it.
+pub const SINGLE: &str = "cairn-single";
+/// The backends that each node with disks has. They share its room, and differ in the copies that volumes have.
+pub const BACKENDS: [&str; 2] = [BACKEND, SINGLE];
 
-/// What the backend is capable of, as types' extra specs ask for it.
-pub const CAPABILITIES: [(&str, &str); 3] =
-    [("volume_backend_name", BACKEND), ("vendor_name", "Cairn"), ("storage_protocol", "vhost-user-blk")];
+/// What every backend is capable of beside its name, as types' extra specs ask for it.
+pub const CAPABILITIES: [(&str, &str); 2] =
+    [("vendor_name", "Cairn"), ("storage_protocol", "vhost-user-blk")];
+/// The extra spec that asks for a backend.
+const NAME: &str = "volume_backend_name";
+
+/// How many copies volumes of a backend have, if not as many as any.
+pub fn copies(backend: &str) -> Option<usize> {
+    (backend == SINGLE).then_some(1)
+}
 
 /// The disks of one node together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,16 +46,11 @@ pub struct Pool {
     pub disk_max: u64,
     /// GiB promised.
     pub provisioned_gb: u64,
-    /// Whether it is given no new volumes.
-    pub disabled: bool,
+    /// The backends that are given no new volumes.
+    pub disabled: BTreeSet<&'static str>,
 }
 
 impl Pool {
-    /// Its name in Cinder's terms.
-    pub fn name(&self) -> String {
-        host_name(&self.node)
-    }
-
     /// GiB that may still be promised.
     pub fn room_gb(&self) -> u64 {
         (self.size * OVERCOMMIT / GIB).saturating_sub(self.provisioned_gb)
@@ -63,9 +69,22 @@ impl Pool {
     }
 }
 
-/// The name of a node's pool, as `os-vol-host-attr:host` shows it.
-pub fn host_name(node: &str) -> String {
-    format!("{node}@{BACKEND}#{BACKEND}")
+/// The name of a node's backend.
+pub fn service_host(node: &str, backend: &str) -> String {
+    format!("{node}@{backend}")
+}
+
+/// The name of a backend's pool, as `os-vol-host-attr:host` shows it.
+pub fn host_name(node: &str, backend: &str) -> String {
+    format!("{node}@{backend}#{backend}")
+}
+
+/// The node and the backend that a host's name means: `node@backend#pool` or less of it; a node alone has the usual one.
+pub fn parse_host(host: &str) -> Option<(&str, &'static str)> {
+    let (node, rest) = host.split_once('@').unwrap_or((host, BACKEND));
+    let (backend, pool) = rest.split_once('#').unwrap_or((rest, rest));
+    let known = BACKENDS.iter().find(|b| **b == backend)?;
+    (pool == backend).then_some((node, *known))
 }
 
 /// The pools of all nodes that have disks, by node.
@@ -78,7 +97,7 @@ pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
             free: 0,
             disk_max: 0,
             provisioned_gb: 0,
-            disabled: false,
+            disabled: BTreeSet::new(),
         };
         let pool = pools.entry(disk.node).or_insert(empty);
         pool.size += disk.size;
@@ -87,26 +106,34 @@ pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
     }
     for (node, pool) in &mut pools {
         pool.provisioned_gb = tx.get::<Provisioned>(node)?.map_or(0, |p| p.gigabytes);
-        pool.disabled = tx.get::<Disabled>(node)?.is_some();
+        for backend in BACKENDS {
+            if tx.get::<Disabled>(&service_host(node, backend))?.is_some() {
+                pool.disabled.insert(backend);
+            }
+        }
     }
     Ok(pools.into_values().collect())
 }
 
-/// Chooses the node for a new volume (the one given, if it must be that one) and promises it the room. A disabled node
-/// is given none but what belongs to what is there already: `in_any_case`.
-pub fn place(tx: &mut Tx, gigabytes: u64, node: Option<&str>, in_any_case: bool) -> ApiResult<String> {
-    let mut pools = pools(tx)?;
-    pools.iter_mut().for_each(|pool| pool.disabled &= !in_any_case);
-    let chosen = choose(&pools, gigabytes, node)?.to_owned();
+/// Chooses the node for a new volume of a backend (the one given, if it must be that one) and promises it the room. A
+/// disabled one is given none but what belongs to what is there already: that is of no `backend`.
+pub fn place(tx: &mut Tx, gigabytes: u64, node: Option<&str>, backend: Option<&str>) -> ApiResult<String> {
+    let pools = pools(tx)?;
+    let chosen = choose(&pools, gigabytes, node, backend)?.to_owned();
     promise(tx, &chosen, gigabytes)?;
     Ok(chosen)
 }
 
-fn choose<'a>(pools: &'a [Pool], gigabytes: u64, node: Option<&str>) -> ApiResult<&'a str> {
+fn choose<'a>(
+    pools: &'a [Pool],
+    gigabytes: u64,
+    node: Option<&str>,
+    backend: Option<&str>,
+) -> ApiResult<&'a str> {
     let mut why = Vec::new();
     let mut best: Option<&Pool> = None;
     for pool in pools.iter().filter(|p| node.is_none_or(|n| n == p.node)) {
-        let disabled = pool.disabled.then(|| "it is disabled".to_owned());
+        let disabled = backend.filter(|b| pool.disabled.contains(b)).map(|_| "it is disabled".to_owned());
         match disabled.or_else(|| pool.refusal(gigabytes)) {
             Some(reason) => why.push(format!("{}: {reason}", pool.node)),
             None if best.is_none_or(|b| pool.room_gb() > b.room_gb()) => best = Some(pool),
@@ -147,19 +174,20 @@ pub fn release(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
     tx.put(&now)
 }
 
-/// The first of a type's extra specs that the backend does not meet, if any. Specs with another scope than
-/// `capabilities` are for drivers, and mean nothing here.
-pub fn unmet(extra_specs: &Metadata) -> Option<&str> {
-    let unmet = |(key, value): &(&String, &String)| {
+/// What a type's extra specs ask of the backend it must be, or the first that no backend meets. Specs with another scope
+/// than `capabilities` are for drivers, and mean nothing here.
+pub fn backend_for(extra_specs: &Metadata) -> Result<&'static str, &str> {
+    let mut chosen = BACKEND;
+    for (key, value) in extra_specs {
         let name = key.strip_prefix("capabilities:").unwrap_or(key);
-        if name.contains(':') {
-            return false;
-        }
-        let capability = CAPABILITIES.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
         let wanted = value.strip_prefix("<in> ").unwrap_or(value);
-        capability != Some(wanted)
-    };
-    extra_specs.iter().find(unmet).map(|(key, _)| key.as_str())
+        if name == NAME {
+            chosen = BACKENDS.iter().find(|b| **b == wanted).ok_or(key.as_str())?;
+        } else if !name.contains(':') && !CAPABILITIES.contains(&(name, wanted)) {
+            return Err(key);
+        }
+    }
+    Ok(chosen)
 }
 
 #[cfg(test)]
@@ -168,35 +196,49 @@ mod tests {
 
     fn pool(node: &str, size_gb: u64, free_gb: u64, provisioned_gb: u64) -> Pool {
         let (size, free) = (size_gb * GIB, free_gb * GIB);
-        Pool { node: node.into(), size, free, disk_max: size, provisioned_gb, disabled: false }
+        Pool { node: node.into(), size, free, disk_max: size, provisioned_gb, disabled: BTreeSet::new() }
     }
 
     #[test]
     fn the_node_with_the_most_room_is_chosen() {
         let pools = [pool("a", 100, 50, 300), pool("b", 100, 50, 200), pool("c", 100, 1, 0)];
-        assert_eq!(choose(&pools, 10, None).ok(), Some("b"));
-        assert_eq!(choose(&pools, 10, Some("a")).ok(), Some("a"));
-        assert!(choose(&pools, 101, None).is_err(), "no disk could ever hold it");
-        assert!(choose(&pools, 10, Some("c")).is_err(), "nearly full");
-        let off = [Pool { disabled: true, ..pools[0].clone() }];
-        assert!(choose(&off, 10, None).unwrap_err().message.contains("it is disabled"));
+        assert_eq!(choose(&pools, 10, None, Some(BACKEND)).ok(), Some("b"));
+        assert_eq!(choose(&pools, 10, Some("a"), Some(BACKEND)).ok(), Some("a"));
+        assert!(choose(&pools, 101, None, Some(BACKEND)).is_err(), "no disk could ever hold it");
+        assert!(choose(&pools, 10, Some("c"), Some(BACKEND)).is_err(), "nearly full");
+        let off = [Pool { disabled: [SINGLE].into(), ..pools[0].clone() }];
+        assert!(choose(&off, 10, None, Some(SINGLE)).unwrap_err().message.contains("it is disabled"));
+        assert!(choose(&off, 10, None, Some(BACKEND)).is_ok() && choose(&off, 10, None, None).is_ok());
     }
 
     #[test]
     fn promises_end_at_the_overcommitment() {
         let pools = [pool("a", 10, 10, 35)];
-        assert!(choose(&pools, 5, None).is_ok());
-        let refusal = choose(&pools, 6, None).unwrap_err();
+        assert!(choose(&pools, 5, None, Some(BACKEND)).is_ok());
+        let refusal = choose(&pools, 6, None, Some(BACKEND)).unwrap_err();
         assert!(refusal.message.contains("only 5 GiB more"), "{refusal}");
-        assert!(choose(&[], 1, None).unwrap_err().message.contains("no node has a healthy data disk"));
+        assert!(choose(&[], 1, None, None).unwrap_err().message.contains("no node has a healthy data disk"));
     }
 
     #[test]
     fn extra_specs_are_met_or_named() {
         let specs = |k: &str, v: &str| Metadata::from([(k.to_owned(), v.to_owned())]);
-        assert_eq!(unmet(&specs("vendor_name", "Cairn")), None);
-        assert_eq!(unmet(&specs("capabilities:vendor_name", "<in> Cairn")), None);
-        assert_eq!(unmet(&specs("driver:thing", "x")), None);
-        assert_eq!(unmet(&specs("vendor_name", "Other")), Some("vendor_name"));
+        let asked = |k: &str, v: &str| backend_for(&specs(k, v)).map_err(str::to_owned);
+        assert_eq!(asked("vendor_name", "Cairn"), Ok(BACKEND));
+        assert_eq!(asked("capabilities:vendor_name", "<in> Cairn"), Ok(BACKEND));
+        assert_eq!(asked("driver:thing", "x"), Ok(BACKEND));
+        assert_eq!(asked("vendor_name", "Other"), Err("vendor_name".into()));
+        assert_eq!(asked("volume_backend_name", SINGLE), Ok(SINGLE));
+        assert_eq!(asked("capabilities:volume_backend_name", BACKEND), Ok(BACKEND));
+        assert!(asked("volume_backend_name", "other").is_err());
+    }
+
+    #[test]
+    fn hosts_have_the_names_that_are_shown() {
+        assert_eq!(parse_host("n@cairn#cairn"), Some(("n", BACKEND)));
+        assert_eq!(parse_host(&host_name("n", SINGLE)), Some(("n", SINGLE)));
+        assert_eq!(parse_host("n"), Some(("n", BACKEND)));
+        assert_eq!(parse_host("n@other"), None);
+        assert_eq!(parse_host("n@cairn#other"), None);
     }
 }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use cairn_image::model::{INDEX_WORK, Image, WORK_SAVING};
+use cairn_shards::backup::{BackupStatus, RestoreStatus};
 use cairn_shards::model::VolumeStatus;
 use cairn_state::{Abort, conduct, record};
 use jiff::Timestamp;
 
 use crate::Service;
-use crate::model::{BUSY, BY_WORK, Snapshot, Volume};
-use crate::{lifecycle, messages};
+use crate::model::{BUSY, BY_WORK, Backup, Snapshot, Unmanaged, Volume};
+use crate::{backups, lifecycle, messages, unmanaged};
 
 /// Runs for ever.
 pub async fn conductor(svc: Arc<Service>) {
@@ -20,7 +21,11 @@ pub async fn conductor(svc: Arc<Service>) {
         record::index_prefix::<Volume>(BY_WORK, BUSY),
         record::index_prefix::<Snapshot>(BY_WORK, BUSY),
         record::index_prefix::<Image>(INDEX_WORK, WORK_SAVING),
+        record::index_prefix::<Backup>(BY_WORK, BUSY),
+        record::index_prefix::<Unmanaged>(BY_WORK, BUSY),
         record::prefix::<VolumeStatus>(),
+        record::prefix::<BackupStatus>(),
+        record::prefix::<RestoreStatus>(),
     ];
     conduct(&svc.store, "block storage", &prefixes, || pass(&svc)).await;
 }
@@ -38,6 +43,16 @@ async fn pass(svc: &Arc<Service>) -> Result<(), Abort> {
     }
     for snapshot in svc.store.read(|tx| tx.by_index::<Snapshot>(BY_WORK, BUSY))? {
         if let Err(e) = svc.store.transact(|tx| lifecycle::advance_snapshot(tx, &snapshot.id)).await {
+            failed = Some(e);
+        }
+    }
+    for backup in svc.store.read(|tx| tx.by_index::<Backup>(BY_WORK, BUSY))? {
+        if let Err(e) = svc.store.transact(|tx| backups::advance(tx, &backup.id)).await {
+            failed = Some(e);
+        }
+    }
+    for kept in svc.store.read(|tx| tx.by_index::<Unmanaged>(BY_WORK, BUSY))? {
+        if let Err(e) = svc.store.transact(|tx| unmanaged::advance(tx, &kept.id)).await {
             failed = Some(e);
         }
     }

@@ -10,7 +10,7 @@ use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
 use crate::messages::{self, Event};
-use crate::model::{GIB, Metadata, Snapshot, Status, Volume};
+use crate::model::{GIB, Metadata, Snapshot, Status, Unmanaged, Volume};
 use crate::quota::{self, Delta};
 use crate::{capacity, groups, types};
 
@@ -25,6 +25,8 @@ pub enum Source {
     Snapshot(Box<Snapshot>),
     /// Another volume's content.
     Volume(Box<Volume>),
+    /// What was not managed.
+    Kept(Box<Unmanaged>),
 }
 
 /// What a new volume shall be.
@@ -49,6 +51,8 @@ pub struct NewVolume {
     pub request_id: Option<String>,
     /// The node it must be on, if it matters.
     pub node: Option<String>,
+    /// Whether its content is put in later, by a backup's restore.
+    pub content_comes: bool,
     /// A server's root disk, which counts for no quota of volumes and is shown in no list.
     pub hidden: bool,
 }
@@ -66,6 +70,7 @@ impl NewVolume {
             group_id: None,
             request_id: None,
             node: None,
+            content_comes: false,
             hidden: false,
         }
     }
@@ -84,18 +89,15 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     }
     if !wanted.hidden {
         quota::check_size(tx, &project, size_gb)?;
-        quota::charge(tx, &project, Delta::volume(size_gb))?;
+        quota::charge(tx, &project, Delta::volume(size_gb, &volume_type.id))?;
     }
     let source = origin(tx, &wanted.source)?;
     // Where it is used; else where its source is, with which a clone shares blocks.
     let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
-    let node = match capacity::unmet(&volume_type.extra_specs) {
-        Some(spec) => Err(ApiError::conflict(format!(
-            "No valid backend was found: the type {} asks for {spec}, which no backend meets.",
-            volume_type.name
-        ))),
-        None => capacity::place(tx, size_gb, near, wanted.hidden),
-    };
+    let asked = types::backend(&volume_type);
+    let backend = asked.as_ref().copied().unwrap_or(capacity::BACKEND);
+    let promised = (!wanted.hidden).then_some(backend);
+    let node = asked.and_then(|_| capacity::place(tx, size_gb, near, promised));
     let (node, refused) = match (node, &wanted.request_id) {
         (Ok(node), _) => (node, None),
         (Err(e), Some(request)) if e.status == StatusCode::CONFLICT => {
@@ -104,6 +106,7 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         (Err(e), _) => return Err(e),
     };
     let mut volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
+    volume.backend = backend.into();
     if let Some((e, request)) = refused {
         volume.status = Status::Error;
         volume.source = None;
@@ -112,7 +115,11 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         tx.put(&volume)?;
         return Ok(volume);
     }
-    ask(tx, &volume.id, size_gb, &volume.node, volume.source.as_deref(), false)?;
+    if wanted.content_comes {
+        volume.status = Status::RestoringBackup;
+    } else {
+        ask_for(tx, &volume)?;
+    }
     tx.put(&volume)?;
     Ok(volume)
 }
@@ -124,6 +131,7 @@ fn origin(tx: &mut Tx, source: &Source) -> ApiResult<Option<VolumeSpec>> {
         Source::Image(i) => &i.id,
         Source::Snapshot(s) => &s.id,
         Source::Volume(v) => &v.id,
+        Source::Kept(k) => &k.id,
     };
     let spec = tx.get::<VolumeSpec>(id)?.filter(|s| !s.deleted);
     spec.map(Some).ok_or_else(|| ApiError::bad_request(format!("The content of {id} is no longer there.")))
@@ -135,6 +143,7 @@ fn size(wanted: &NewVolume) -> ApiResult<u64> {
         Source::Image(i) => (i.disk_gb_min(), "the size its image needs"),
         Source::Snapshot(s) => (s.size_gb, "the size of its snapshot"),
         Source::Volume(v) => (v.size_gb, "the size of its source"),
+        Source::Kept(k) => (k.size_gb, "the size it has"),
     };
     let size = match (wanted.size_gb, &wanted.source) {
         (Some(size), _) => size,
@@ -161,7 +170,7 @@ fn record(
     let (bootable, image_metadata) = match &wanted.source {
         Source::Image(image) => (true, describe(image)),
         Source::Volume(v) => (v.bootable, v.image_metadata.clone()),
-        Source::Empty | Source::Snapshot(_) => (false, Metadata::new()),
+        Source::Empty | Source::Snapshot(_) | Source::Kept(_) => (false, Metadata::new()),
     };
     let mut volume = Volume {
         id: uuid::Uuid::new_v4().to_string(),
@@ -181,7 +190,10 @@ fn record(
         type_id,
         group_id: wanted.group_id.clone(),
         node,
+        backend: String::new(),
+        migrated: false,
         source,
+        refill: None,
         snapshot_id: None,
         source_volid: None,
         uploading_to: None,
@@ -193,13 +205,13 @@ fn record(
     match &wanted.source {
         Source::Snapshot(s) => volume.snapshot_id = Some(s.id.clone()),
         Source::Volume(v) => volume.source_volid = Some(v.id.clone()),
-        Source::Empty | Source::Image(_) => {}
+        Source::Empty | Source::Image(_) | Source::Kept(_) => {}
     }
     volume
 }
 
 /// What a volume remembers of its image.
-fn describe(image: &Image) -> Metadata {
+pub fn describe(image: &Image) -> Metadata {
     let mut known = image.properties.clone();
     let texts = [
         ("image_id", Some(image.id.clone())),
@@ -228,6 +240,8 @@ pub struct NewSnapshot {
     pub force: bool,
     /// The snapshot of a group that it is part of.
     pub group_snapshot_id: Option<String>,
+    /// The engine's content that it is made of, with its size in GiB; the volume's if not given.
+    pub content: Option<(String, u64)>,
 }
 
 /// Makes a snapshot, in [`Status::Creating`].
@@ -241,8 +255,9 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
             volume.status.name()
         )));
     }
-    quota::charge(tx, &volume.project_id, Delta::snapshot(volume.size_gb))?;
-    let node = capacity::place(tx, volume.size_gb, Some(&volume.node), true)?;
+    let (source, size_gb) = wanted.content.unwrap_or_else(|| (volume.id.clone(), volume.size_gb));
+    quota::charge(tx, &volume.project_id, Delta::snapshot(size_gb, &volume.type_id))?;
+    let node = capacity::place(tx, size_gb, Some(&volume.node), None)?;
     let snapshot = Snapshot {
         id: uuid::Uuid::new_v4().to_string(),
         volume_id: volume.id.clone(),
@@ -250,35 +265,31 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
         user_id: caller.user_id.clone(),
         name: wanted.name,
         description: wanted.description,
-        size_gb: volume.size_gb,
+        size_gb,
+        type_id: volume.type_id.clone(),
         status: Status::Creating,
         made: false,
+        progress: None,
         metadata: wanted.metadata,
         group_snapshot_id: wanted.group_snapshot_id,
         node,
         created_at: Timestamp::now(),
         updated_at: None,
     };
-    ask(tx, &snapshot.id, snapshot.size_gb, &snapshot.node, Some(&volume.id), true)?;
+    let spec = VolumeSpec::new(&snapshot.id, &snapshot.node, snapshot.size_gb * GIB);
+    let copies = capacity::copies(&volume.backend);
+    volumes::create(tx, VolumeSpec { source: Some(source), read_only: true, copies, ..spec })?;
     tx.put(&snapshot)?;
     Ok(snapshot)
 }
 
-/// Asks the engine for the content.
-fn ask(
-    tx: &mut Tx,
-    id: &str,
-    size_gb: u64,
-    node: &str,
-    source: Option<&str>,
-    read_only: bool,
-) -> Result<(), Abort> {
-    volumes::create(
-        tx,
-        VolumeSpec {
-            source: source.map(str::to_owned),
-            read_only,
-            ..VolumeSpec::new(id, node, size_gb * GIB)
-        },
-    )
+/// Asks the engine for a volume's content.
+fn ask_for(tx: &mut Tx, volume: &Volume) -> Result<(), Abort> {
+    volumes::create(tx, content(volume))
+}
+
+/// A volume as the engine shall have it when it is made.
+pub fn content(volume: &Volume) -> VolumeSpec {
+    let spec = VolumeSpec::new(&volume.id, &volume.node, volume.size_gb * GIB);
+    VolumeSpec { source: volume.source.clone(), copies: capacity::copies(&volume.backend), ..spec }
 }

@@ -173,7 +173,7 @@ fn fill(tx: &mut Tx, caller: &Caller, group: Group, sources: Vec<Source>) -> Api
         let volume_type = match &source {
             Source::Volume(v) => Some(v.type_id.clone()),
             Source::Snapshot(s) => tx.get::<Volume>(&s.volume_id)?.map(|v| v.type_id),
-            Source::Empty | Source::Image(_) => None,
+            Source::Empty | Source::Image(_) | Source::Kept(_) => None,
         };
         let group_id = Some(group.id.clone());
         create::volume(tx, caller, NewVolume { volume_type, group_id, ..NewVolume::of(source) })?;

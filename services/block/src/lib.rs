@@ -12,7 +12,9 @@ pub mod api;
 pub mod capacity;
 mod conductor;
 pub mod create;
+pub mod backups;
 pub mod groups;
+pub mod kept;
 mod lifecycle;
 pub mod messages;
 pub mod model;
@@ -21,6 +23,7 @@ pub mod quota;
 pub mod servers;
 pub mod transfers;
 pub mod types;
+pub mod unmanaged;
 
 use std::sync::Arc;
 

@@ -11,8 +11,7 @@ use jiff::Timestamp;
 use crate::messages::{self, Event};
 use crate::model::{BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::transfers;
-use crate::{capacity, groups};
+use crate::{capacity, create, groups, transfers};
 
 /// Asks for a volume's end. With `cascade`, its snapshots end with it; with `force`, whatever it is at.
 pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
@@ -31,7 +30,13 @@ pub fn delete_member(tx: &mut Tx, volume: &mut Volume) -> ApiResult<()> {
 }
 
 fn end(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
-    let ended = [Status::Available, Status::Error, Status::ErrorDeleting, Status::ErrorExtending];
+    let ended = [
+        Status::Available,
+        Status::Error,
+        Status::ErrorDeleting,
+        Status::ErrorExtending,
+        Status::ErrorRestoring,
+    ];
     if !force && !ended.contains(&volume.status) {
         return Err(ApiError::bad_request(format!(
             "Invalid volume: Volume status must be available or error or error_deleting or error_extending \
@@ -84,7 +89,7 @@ pub fn delete_snapshot(tx: &mut Tx, snapshot: &mut Snapshot, force: bool) -> Api
 }
 
 /// Refuses to end what something is still being copied from.
-fn require_no_copying(tx: &mut Tx, id: &str) -> ApiResult<()> {
+pub(crate) fn require_no_copying(tx: &mut Tx, id: &str) -> ApiResult<()> {
     let copies = tx.by_index::<Volume>(BY_SOURCE, id)?.into_iter().filter(|v| v.status == Status::Creating);
     let copies = copies.count()
         + tx.by_index::<Snapshot>(BY_SOURCE, id)?.iter().filter(|s| s.status == Status::Creating).count();
@@ -106,7 +111,7 @@ pub fn extend(tx: &mut Tx, volume: &mut Volume, to_gb: u64) -> ApiResult<()> {
     let by_gb = to_gb - volume.size_gb;
     if !volume.hidden {
         quota::check_size(tx, &volume.project_id, to_gb)?;
-        quota::charge(tx, &volume.project_id, Delta { gigabytes: by_gb, ..Delta::default() })?;
+        quota::charge(tx, &volume.project_id, Delta { gigabytes: by_gb, of_type: &volume.type_id, ..Delta::default() })?;
     }
     capacity::grow(tx, &volume.node, to_gb, by_gb)?;
     volumes::resize(tx, &volume.id, to_gb * GIB)?;
@@ -121,6 +126,16 @@ pub fn advance_volume(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     let Some(mut volume) = tx.get::<Volume>(id)? else { return Ok(false) };
     if volume.status == Status::Deleting {
         return purge_volume(tx, &volume);
+    }
+    if let Some(source) = volume.refill.clone() {
+        volume.source = Some(source);
+        volume.refill = None;
+        volume.made = false;
+        let renewed = volumes::renew(tx, create::content(&volume))?;
+        if renewed {
+            tx.put(&volume)?;
+        }
+        return Ok(renewed);
     }
     let before = volume.clone();
     let seen = volumes::status(tx, id)?;
@@ -160,16 +175,29 @@ fn note_made(volume: &mut Volume, seen: Option<&VolumeStatus>) {
         Phase::Ready => {
             volume.made = true;
             volume.error = None;
-            if matches!(volume.status, Status::Creating | Status::Error) {
+            if matches!(volume.status, Status::Creating | Status::Error) || is_filled(volume) {
                 volume.become_status(Status::Available);
             }
         }
-        Phase::Failed if volume.status == Status::Creating => {
+        Phase::Failed if volume.status == Status::Creating || is_filled(volume) => {
             volume.error = Some(seen.error.clone().unwrap_or_else(|| "the storage agent failed".into()));
             volume.become_status(Status::Error);
         }
         Phase::Creating | Phase::Failed | Phase::Gone => {}
     }
+}
+
+/// Whether a volume gets its content from elsewhere, and it is on its way.
+fn is_filled(volume: &Volume) -> bool {
+    matches!(volume.status, Status::RestoringBackup | Status::Downloading) && volume.refill.is_none()
+}
+
+/// Replaces the content of a volume that nobody uses by that of `source`, in the engine's ids. What it had goes first.
+pub fn refill(tx: &mut Tx, volume: &mut Volume, source: &str, status: Status) -> Result<(), Abort> {
+    volumes::delete(tx, &volume.id)?;
+    volume.refill = Some(source.to_owned());
+    volume.become_status(status);
+    tx.put(volume)
 }
 
 fn is_saving(tx: &mut Tx, image: Option<&str>) -> Result<bool, Abort> {
@@ -183,7 +211,7 @@ fn purge_volume(tx: &mut Tx, volume: &Volume) -> Result<bool, Abort> {
     }
     capacity::release(tx, &volume.node, volume.size_gb)?;
     if !volume.hidden {
-        quota::refund(tx, &volume.project_id, Delta::volume(volume.size_gb))?;
+        quota::refund(tx, &volume.project_id, Delta::volume(volume.size_gb, &volume.type_id))?;
     }
     let deleted = tx.delete::<Volume>(&volume.id)?;
     if let Some(group) = &volume.group_id {
@@ -200,7 +228,7 @@ pub fn advance_snapshot(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
             return Ok(false);
         }
         capacity::release(tx, &snapshot.node, snapshot.size_gb)?;
-        quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb))?;
+        quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb, &snapshot.type_id))?;
         let deleted = tx.delete::<Snapshot>(id)?;
         if let Some(whole) = &snapshot.group_snapshot_id {
             groups::end_snapshot_if_empty(tx, whole)?;

@@ -9,6 +9,9 @@ use cairn_state::{Index, Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity;
+pub use crate::kept::{Backup, Restore, Unmanaged};
+
 /// Bytes of a GiB.
 pub const GIB: u64 = 1 << 30;
 
@@ -39,16 +42,26 @@ pub enum Status {
     AwaitingTransfer,
     /// An administrator keeps it from being used.
     Maintenance,
+    /// A backup is being made of it.
+    BackingUp,
+    /// A backup's content is being put into it.
+    RestoringBackup,
+    /// An image's content is being put into it.
+    Downloading,
+    /// Of a backup: it is being put into a volume.
+    Restoring,
     /// It could not be made.
     Error,
     /// It could not be destroyed.
     ErrorDeleting,
     /// It could not be grown.
     ErrorExtending,
+    /// A backup's content could not be put into it.
+    ErrorRestoring,
 }
 
 impl Status {
-    const ALL: [(Status, &str); 13] = [
+    const ALL: [(Status, &str); 18] = [
         (Status::Creating, "creating"),
         (Status::Available, "available"),
         (Status::Attaching, "attaching"),
@@ -59,9 +72,14 @@ impl Status {
         (Status::Uploading, "uploading"),
         (Status::AwaitingTransfer, "awaiting-transfer"),
         (Status::Maintenance, "maintenance"),
+        (Status::BackingUp, "backing-up"),
+        (Status::RestoringBackup, "restoring-backup"),
+        (Status::Downloading, "downloading"),
+        (Status::Restoring, "restoring"),
         (Status::Error, "error"),
         (Status::ErrorDeleting, "error_deleting"),
         (Status::ErrorExtending, "error_extending"),
+        (Status::ErrorRestoring, "error_restoring"),
     ];
 
     /// Its name in the API.
@@ -123,7 +141,7 @@ pub struct Volume {
     pub size_gb: u64,
     /// What it is at.
     pub status: Status,
-    /// What it was at before [`Status::Extending`] or [`Status::Uploading`].
+    /// What it was at before [`Status::Extending`], [`Status::Uploading`] or [`Status::BackingUp`].
     pub before: Option<Status>,
     /// Why it is in error.
     pub error: Option<String>,
@@ -144,8 +162,17 @@ pub struct Volume {
     pub group_id: Option<String>,
     /// The node that holds it.
     pub node: String,
+    /// Its backend there.
+    #[serde(default = "usual_backend")]
+    pub backend: String,
+    /// Whether it was moved from one backend to another.
+    #[serde(default)]
+    pub migrated: bool,
     /// The image, snapshot or volume whose content it began with, as the engine knows it.
     pub source: Option<String>,
+    /// What its content is being replaced by: the engine's id of that. What it had is on its way out.
+    #[serde(default)]
+    pub refill: Option<String>,
     /// The snapshot it was made from.
     pub snapshot_id: Option<String>,
     /// The volume it was made from.
@@ -160,6 +187,10 @@ pub struct Volume {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Option<Timestamp>,
+}
+
+fn usual_backend() -> String {
+    capacity::BACKEND.into()
 }
 
 /// The index of records of one project that lists show.
@@ -202,10 +233,10 @@ impl Record for Volume {
         if let Some(group) = &self.group_id {
             indexes.push(Index::multi(BY_GROUP, group));
         }
-        if !self.made || self.status.is_busy() {
+        if !self.made || self.refill.is_some() || self.status.is_busy() {
             indexes.push(Index::multi(BY_WORK, BUSY));
         }
-        if let Some(source) = self.source.as_ref().filter(|_| !self.made) {
+        if let Some(source) = self.refill.as_ref().or(self.source.as_ref().filter(|_| !self.made)) {
             indexes.push(Index::multi(BY_SOURCE, source));
         }
         for attachment in &self.attachments {
@@ -241,10 +272,16 @@ pub struct Snapshot {
     pub description: Option<String>,
     /// The size of the volume at that time, in GiB.
     pub size_gb: u64,
+    /// The id of the volume's type; empty if that was not noted yet when it was made.
+    #[serde(default)]
+    pub type_id: String,
     /// What it is at.
     pub status: Status,
     /// Whether its content was made.
     pub made: bool,
+    /// How far it has come, if somebody said so.
+    #[serde(default)]
+    pub progress: Option<String>,
     /// The user's own notes.
     pub metadata: Metadata,
     /// The [`GroupSnapshot`] it is part of.
@@ -337,6 +374,28 @@ pub struct VolumeType {
     /// The [`QosSpecs`] of its volumes.
     #[serde(default)]
     pub qos_id: Option<String>,
+    /// How its volumes shall be encrypted.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
+}
+
+/// How volumes of a type shall be encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The format, as `luks`.
+    pub provider: String,
+    /// The cipher, as `aes-xts-plain64`.
+    pub cipher: Option<String>,
+    /// Bits of a key.
+    pub key_size: Option<u64>,
+    /// Who encrypts: `front-end` or `back-end`.
+    pub control_location: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl Record for VolumeType {
@@ -513,6 +572,26 @@ pub struct Usage {
     /// How many groups it has.
     #[serde(default)]
     pub groups: u64,
+    /// How many backups it has.
+    #[serde(default)]
+    pub backups: u64,
+    /// GiB of the volumes that they are of.
+    #[serde(default)]
+    pub backup_gigabytes: u64,
+    /// What of volumes, snapshots and gigabytes is of which type, by the type's id.
+    #[serde(default)]
+    pub by_type: BTreeMap<String, TypeUsage>,
+}
+
+/// What of a project's usage is of one type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeUsage {
+    /// How many volumes.
+    pub volumes: u64,
+    /// How many snapshots.
+    pub snapshots: u64,
+    /// GiB of both together.
+    pub gigabytes: u64,
 }
 
 impl Record for Usage {
@@ -558,11 +637,11 @@ impl Record for Message {
     }
 }
 
-/// A node that is given no more volumes. Writer: controller.
+/// A backend that is given no more volumes. Writer: controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// The node.
-    pub node: String,
+    /// Its name, `NODE@BACKEND`.
+    pub host: String,
     /// Why.
     pub reason: Option<String>,
 }
@@ -571,7 +650,7 @@ impl Record for Disabled {
     const KIND: &'static str = "block/disabled";
 
     fn id(&self) -> String {
-        self.node.clone()
+        self.host.clone()
     }
 }
 

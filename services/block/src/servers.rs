@@ -171,7 +171,7 @@ pub fn detached(tx: &mut Tx, volume_id: &str, server_id: &str) -> Result<(), Abo
     match volume.status {
         Status::Deleting => {}
         // It is available once that is done.
-        Status::Extending | Status::Uploading => volume.before = Some(Status::Available),
+        Status::Extending | Status::Uploading | Status::BackingUp => volume.before = Some(Status::Available),
         _ if volume.made => volume.become_status(Status::Available),
         _ => volume.become_status(Status::Creating),
     }

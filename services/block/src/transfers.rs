@@ -115,13 +115,13 @@ pub fn accept(tx: &mut Tx, caller: &Caller, id: &str, key: &str) -> ApiResult<Tr
     }
     types::by_id(tx, caller, &volume.type_id)?;
     quota::check_size(tx, &project, volume.size_gb)?;
-    move_to(tx, &project, &volume.project_id, Delta::volume(volume.size_gb))?;
+    move_to(tx, &project, &volume.project_id, Delta::volume(volume.size_gb, &volume.type_id))?;
     let snapshots = match transfer.no_snapshots {
         true => Vec::new(),
         false => tx.by_index::<Snapshot>(BY_VOLUME, &volume.id)?,
     };
     for mut snapshot in snapshots {
-        move_to(tx, &project, &snapshot.project_id, Delta::snapshot(snapshot.size_gb))?;
+        move_to(tx, &project, &snapshot.project_id, Delta::snapshot(snapshot.size_gb, &snapshot.type_id))?;
         snapshot.project_id.clone_from(&project);
         snapshot.user_id.clone_from(&caller.user_id);
         tx.put(&snapshot)?;

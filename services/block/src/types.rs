@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::{Abort, Tx};
 
+use crate::capacity;
 use crate::model::{Metadata, VolumeType};
 
 /// The id of the type that volumes get when none is named. It is there from the start, and stored only once an
@@ -22,6 +23,7 @@ fn built_in() -> VolumeType {
         extra_specs: Metadata::new(),
         projects: BTreeSet::new(),
         qos_id: None,
+        encryption: None,
     }
 }
 
@@ -60,6 +62,22 @@ pub fn find(tx: &mut Tx, caller: &Caller, id_or_name: &str) -> ApiResult<VolumeT
     tx.by_unique::<VolumeType>("name", id_or_name)?
         .filter(|t| may_use(caller, t))
         .ok_or_else(|| ApiError::not_found("Volume type", id_or_name))
+}
+
+/// The backend for volumes of a type; 409 if there is none.
+pub fn backend(t: &VolumeType) -> ApiResult<&'static str> {
+    if t.encryption.is_some() {
+        return Err(ApiError::conflict(format!(
+            "No valid backend was found: the type {} asks for encryption, which no backend has.",
+            t.name
+        )));
+    }
+    capacity::backend_for(&t.extra_specs).map_err(|spec| {
+        ApiError::conflict(format!(
+            "No valid backend was found: the type {} asks for {spec}, which no backend meets.",
+            t.name
+        ))
+    })
 }
 
 /// Refuses a name that another type has.

@@ -12,7 +12,7 @@ use cairn_state::{Abort, LocalStore, Tx};
 
 use crate::model::{DiskStatus, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::removal;
-use crate::replication::placement::{self, COPIES, Candidate, Lost};
+use crate::replication::placement::{self, Candidate, Lost};
 use crate::replication::set::ReplicaSet;
 
 /// How often it looks.
@@ -111,7 +111,7 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
     let next = match gone(tx, &set)? {
         Some(next) => Some(next),
         None if spec.deleted => without_removed(&set, lost),
-        None => placement::repair(&set, spec.lead(), candidates, lost, COPIES),
+        None => placement::repair(&set, spec.lead(), candidates, lost, spec.copies()),
     };
     if let Some(next) = &next {
         tx.put(next)?;

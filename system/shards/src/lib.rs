@@ -7,7 +7,7 @@
 //!   out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`replication`] makes
-//!   one volume of its replicas on several nodes. [`mod@format`] names
+//!   one volume of its replicas on several nodes, [`backup`] copies volumes and back. [`mod@format`] names
 //!   every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which

@@ -5,6 +5,7 @@
 use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
+use crate::replication::placement::COPIES;
 use crate::throttle::IoLimits;
 
 /// A volume as it should be. Writer: the controller, through [`crate::volumes`] alone.
@@ -35,6 +36,9 @@ pub struct VolumeSpec {
     /// How much of it its user may ask for.
     #[serde(default, skip_serializing_if = "IoLimits::is_empty")]
     pub limits: IoLimits,
+    /// The most replicas it has; as many as any volume if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<usize>,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -63,6 +67,7 @@ impl VolumeSpec {
             keeper_epoch: 0,
             user_since: 0,
             limits: IoLimits::new(),
+            copies: None,
             deleted: false,
             generation: 1,
         }
@@ -71,6 +76,11 @@ impl VolumeSpec {
     /// The node that writes it and reports it: where it is used, or kept.
     pub fn lead(&self) -> &str {
         self.export.as_ref().map_or(&self.node, |e| &e.node)
+    }
+
+    /// How many replicas it shall have where there are as many nodes.
+    pub fn copies(&self) -> usize {
+        self.copies.unwrap_or(COPIES).max(1)
     }
 
     /// The epoch under which that node writes it.

@@ -7,7 +7,7 @@ use cairn_state::{Abort, Tx};
 use serde::Serialize;
 
 use crate::model::{DiskStatus, VolumeSpec};
-use crate::replication::placement::{self, COPIES};
+use crate::replication::placement;
 use crate::replication::set::ReplicaSet;
 
 /// The most volumes that are named.
@@ -26,13 +26,13 @@ pub struct Redundancy {
 
 /// Counts the copies.
 pub fn redundancy(tx: &mut Tx) -> Result<Redundancy, Abort> {
-    let wanted = placement::candidates(&tx.list_unfenced::<DiskStatus>()?).len().clamp(1, COPIES);
+    let nodes = placement::candidates(&tx.list_unfenced::<DiskStatus>()?).len().max(1);
     let sets = tx.list_unfenced::<ReplicaSet>()?;
     let copies: BTreeMap<String, usize> = sets.iter().map(|set| (set.id.clone(), whole(set))).collect();
     let mut found = Redundancy::default();
     for spec in tx.list_unfenced::<VolumeSpec>()?.into_iter().filter(|spec| !spec.deleted) {
         found.volumes += 1;
-        if copies.get(&spec.id).copied().unwrap_or(1) >= wanted {
+        if copies.get(&spec.id).copied().unwrap_or(1) >= nodes.min(spec.copies()) {
             found.whole += 1;
         } else if found.thin.len() < NAMES_MAX {
             found.thin.push(spec.id);

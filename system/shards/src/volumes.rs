@@ -8,7 +8,7 @@
 use cairn_state::{Abort, Record, StoreError, Tx, record};
 
 use crate::model::{DiskStatus, Export, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
-use crate::replication::placement::{self, COPIES, Source};
+use crate::replication::placement::{self, Source};
 use crate::replication::set::ReplicaSet;
 use crate::throttle::IoLimits;
 
@@ -25,7 +25,7 @@ pub fn create(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
         Some(source) => source_of(tx, source)?,
         None => None,
     };
-    if let Some(set) = placement::initial(&spec, source.as_ref(), &candidates, COPIES) {
+    if let Some(set) = placement::initial(&spec, source.as_ref(), &candidates, spec.copies()) {
         tx.put(&set)?;
     }
     tx.put(&spec)
@@ -140,6 +140,15 @@ pub fn resize(tx: &mut Tx, id: &str, size: u64) -> Result<(), Abort> {
     put_next(tx, spec)
 }
 
+/// Sets how many replicas the volume shall have. The conductor makes or removes some; what is there goes on meanwhile.
+pub fn set_copies(tx: &mut Tx, id: &str, copies: Option<usize>) -> Result<(), Abort> {
+    let spec = require(tx, id)?;
+    if spec.copies == copies {
+        return Ok(());
+    }
+    put_next(tx, VolumeSpec { copies, ..spec })
+}
+
 /// Sets how much of the volume its user may ask for.
 pub fn limit(tx: &mut Tx, id: &str, limits: &IoLimits) -> Result<(), Abort> {
     let mut spec = require(tx, id)?;
@@ -166,6 +175,21 @@ pub fn abandon(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
         return delete(tx, id);
     }
     tx.put(&VolumeSpec { read_only: true, deleted: true, ..VolumeSpec::new(id, node, 0) })
+}
+
+/// Makes the volume `spec` in the place of one of the same id whose end was asked for, once that is destroyed. True if it
+/// was asked for.
+pub fn renew(tx: &mut Tx, spec: VolumeSpec) -> Result<bool, Abort> {
+    let before = tx.get::<VolumeSpec>(&spec.id)?.map_or(0, |s| s.generation);
+    let id = spec.id.clone();
+    if !purge_if_gone(tx, &id)? {
+        return Ok(false);
+    }
+    create(tx, spec)?;
+    // Agents remember the generations of an id.
+    let made = require(tx, &id)?;
+    put_next(tx, VolumeSpec { generation: before, ..made })?;
+    Ok(true)
 }
 
 /// Removes the volume's records once its agent reported it destroyed. True if nothing of it is left.
@@ -249,6 +273,21 @@ mod tests {
         assert!(change(&store, |tx| purge_if_gone(tx, "v")).await);
         assert!(change(&store, |tx| status(tx, "v")).await.is_none());
         assert!(change(&store, |tx| purge_if_gone(tx, "v")).await, "and again");
+    }
+
+    #[tokio::test]
+    async fn another_takes_the_place_of_one_that_is_gone_and_counts_on() {
+        let store = LocalStore::in_memory().unwrap();
+        change(&store, |tx| create(tx, spec("v"))).await;
+        let next = VolumeSpec { source: Some("s".into()), ..spec("v") };
+        assert!(!change(&store, |tx| renew(tx, next.clone())).await, "it was not to end");
+        change(&store, |tx| delete(tx, "v")).await;
+        assert!(!change(&store, |tx| renew(tx, next.clone())).await, "it is still there");
+        let gone = VolumeStatus { generation: 2, ..VolumeStatus::new(&spec("v"), Phase::Gone) };
+        change(&store, |tx| tx.put(&gone)).await;
+        assert!(change(&store, |tx| renew(tx, next.clone())).await);
+        let now = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
+        assert_eq!((now.generation, now.deleted, now.source.as_deref()), (3, false, Some("s")));
     }
 
     #[tokio::test]

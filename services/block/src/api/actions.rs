@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use cairn_gateway::{ApiError, ApiResult, Body};
 use cairn_image::capture::{self, Capture};
 use cairn_image::model::Visibility;
+use cairn_image::usable;
 use cairn_state::Tx;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -14,10 +15,10 @@ use serde_json::{Map, Value, json};
 use super::Svc;
 use super::context::Context;
 use super::input::{self, Fields};
-use super::view;
+use super::{migrate, view};
 use crate::model::{AttachedBy, Attachment, Status, Volume};
 use crate::servers::visible;
-use crate::{capacity, lifecycle, qos, types};
+use crate::{create, lifecycle, types, unmanaged};
 
 /// `POST /volumes/{id}/action`
 pub async fn act(
@@ -68,7 +69,18 @@ fn run(tx: &mut Tx, ctx: &Context, volume: Volume, action: &str, fields: &Fields
             detach(tx, not_compute(volume)?)?;
         }
         "os-force_delete" => force_delete(tx, ctx, volume)?,
-        "os-retype" => retype(tx, ctx, volume, fields)?,
+        "os-retype" => migrate::retype(tx, ctx, volume, fields)?,
+        "os-migrate_volume" => migrate::migrate(tx, ctx, volume, fields)?,
+        "os-unmanage" => {
+            ctx.caller.require_admin()?;
+            unmanaged::release_volume(tx, &volume)?;
+        }
+        "os-reimage" if ctx.minor >= 68 => reimage(tx, ctx, volume, fields)?,
+        "os-extend_volume_completion" if ctx.minor >= 71 => {
+            ctx.caller.require_admin()?;
+            let text = format!("Invalid volume: Volume {} waits for nobody to complete it.", volume.id);
+            return Err(ApiError::bad_request(text));
+        }
         "os-set_image_metadata" => return set_image_metadata(tx, volume, fields),
         "os-unset_image_metadata" => return unset_image_metadata(tx, volume, fields),
         "os-volume_upload_image" => return upload_image(tx, ctx, volume, fields),
@@ -197,9 +209,10 @@ fn attach(tx: &mut Tx, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
     save(tx, volume, Status::InUse)
 }
 
+/// Forgets who uses it outside. One that nobody uses may be left so by a detaching that was repeated.
 fn detach(tx: &mut Tx, mut volume: Volume) -> ApiResult<()> {
-    if volume.attachments.is_empty() {
-        return Err(ApiError::bad_request(format!("Invalid volume: Volume {} is not attached.", volume.id)));
+    if volume.attachments.is_empty() && !matches!(volume.status, Status::InUse | Status::Detaching) {
+        return if volume.status == Status::Available { Ok(()) } else { Err(wrong_status(&volume, "in-use")) };
     }
     volume.attachments.clear();
     save(tx, volume, Status::Available)
@@ -212,26 +225,25 @@ fn force_delete(tx: &mut Tx, ctx: &Context, volume: Volume) -> ApiResult<()> {
     lifecycle::delete_volume(tx, &mut volume, false, true)
 }
 
-fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
-    let wanted =
-        input::reference(fields, "new_type")?.ok_or_else(|| input::invalid("new_type", "it is required"))?;
-    let wanted = types::find(tx, &ctx.caller, &wanted)?;
-    if !matches!(volume.status, Status::Available | Status::InUse) {
-        return Err(wrong_status(&volume, "available or in-use"));
+/// Replaces a volume's content by that of an image.
+fn reimage(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
+    let id =
+        input::reference(fields, "image_id")?.ok_or_else(|| input::invalid("image_id", "it is required"))?;
+    if volume.status != Status::Available || !volume.attachments.is_empty() {
+        return Err(wrong_status(&volume, "available, and nobody use it"));
     }
-    if wanted.id == volume.type_id {
-        return Err(ApiError::bad_request("Invalid volume: the new type is the one it has."));
-    }
-    if let Some(spec) = capacity::unmet(&wanted.extra_specs) {
+    let image = usable(tx, &ctx.caller, &id)?;
+    if image.disk_gb_min() > volume.size_gb {
         return Err(ApiError::bad_request(format!(
-            "The type {} asks for {spec}, which no backend meets.",
-            wanted.name
+            "Invalid input received: the image needs {} GiB, the volume has {}.",
+            image.disk_gb_min(),
+            volume.size_gb
         )));
     }
-    volume.type_id = wanted.id;
-    qos::impose(tx, &volume)?;
-    let status = volume.status;
-    save(tx, volume, status)
+    lifecycle::require_no_copying(tx, &volume.id)?;
+    volume.image_metadata = create::describe(&image);
+    volume.bootable = true;
+    Ok(lifecycle::refill(tx, &mut volume, &image.id, Status::Downloading)?)
 }
 
 fn set_image_metadata(tx: &mut Tx, mut volume: Volume, fields: &Fields) -> ApiResult<Response> {

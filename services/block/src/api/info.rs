@@ -14,7 +14,7 @@ pub async fn zones(_: Caller) -> Json<Value> {
 }
 
 /// The parts of the API that were extensions once, and that are built.
-const EXTENSIONS: [(&str, &str); 16] = [
+const EXTENSIONS: [(&str, &str); 20] = [
     ("os-vol-tenant-attr", "VolumeTenantAttribute"),
     ("os-vol-host-attr", "VolumeHostAttribute"),
     ("os-vol-image-meta", "VolumeImageMetadata"),
@@ -31,6 +31,10 @@ const EXTENSIONS: [(&str, &str); 16] = [
     ("os-hosts", "Hosts"),
     ("qos-specs", "Qos_specs_manage"),
     ("os-volume-transfer", "VolumeTransfer"),
+    ("os-volume-manage", "VolumeManage"),
+    ("os-snapshot-manage", "SnapshotManage"),
+    ("encryption", "VolumeTypeEncryption"),
+    ("backups", "Backups"),
 ];
 
 /// `GET /extensions`

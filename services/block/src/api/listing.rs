@@ -10,7 +10,7 @@ use super::context::Context;
 use super::input;
 use crate::ZONE;
 use crate::model::{
-    BY_LISTED, BY_PROJECT, Group, GroupSnapshot, LISTED, Message, Metadata, Snapshot, Transfer, Volume,
+    BY_LISTED, BY_PROJECT, Backup, Group, GroupSnapshot, LISTED, Message, Metadata, Snapshot, Transfer, Volume,
 };
 
 /// A value that lists are sorted by.
@@ -106,8 +106,9 @@ impl Listed for Volume {
             "source_volid" => self.source_volid.clone().unwrap_or_default(),
             "image_id" => self.image_metadata.get("image_id").cloned().unwrap_or_default(),
             "volume_type_id" => self.type_id.clone(),
-            "host" => crate::capacity::host_name(&self.node),
+            "host" => crate::capacity::host_name(&self.node, &self.backend),
             "multiattach" | "encrypted" => "false".into(),
+            "migration_status" if self.migrated => "success".into(),
             "group_id" => self.group_id.clone().unwrap_or_default(),
             // What volumes here never have.
             _ => String::new(),
@@ -154,6 +155,38 @@ impl Listed for Snapshot {
             "size" | "volume_size" => self.size_gb.to_string(),
             "user_id" => self.user_id.clone(),
             _ => ZONE.into(),
+        }
+    }
+
+    fn size_gb(&self) -> u64 {
+        self.size_gb
+    }
+
+    fn times(&self) -> (Timestamp, Option<Timestamp>) {
+        (self.created_at, self.updated_at)
+    }
+
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+impl Listed for Backup {
+    const TITLE: &'static str = "Backup";
+    const FILTERS: &'static [&'static str] =
+        &["id", "name", "display_name", "status", "volume_id", "snapshot_id", "description", "size"];
+    const SORTS: &'static [&'static str] =
+        &["id", "name", "display_name", "status", "volume_id", "size", "created_at", "updated_at"];
+
+    fn attribute(&self, key: &str) -> String {
+        match key {
+            "id" => self.id.clone(),
+            "status" => self.status.name().into(),
+            "volume_id" => self.volume_id.clone(),
+            "snapshot_id" => self.snapshot_id.clone().unwrap_or_default(),
+            "description" => self.description.clone().unwrap_or_default(),
+            "size" => self.size_gb.to_string(),
+            _ => self.name.clone().unwrap_or_default(),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The Block Storage API, `/volume`: routes, and what its resources share.
 //!
-//! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: backups,
-//! encryption specs, volume migration, clusters; their routes answer 404,
-//! actions of theirs 400.
+//! Paths work with and without the project's id (`/v3/PROJECT/volumes`, `/v3/volumes`). Not built: volumes of encrypted
+//! types, volumes for several servers, clusters; what there is no route for answers 404, actions 400.
 
 mod actions;
 mod attachments;
+mod backup_records;
+mod backups;
 mod context;
+mod encryption;
 mod entry;
 mod group_snapshots;
 mod group_types;
@@ -14,6 +16,8 @@ mod groups;
 mod info;
 mod input;
 mod listing;
+mod manage;
+mod migrate;
 mod messages;
 mod metadata;
 mod pools;
@@ -46,6 +50,8 @@ pub fn router(svc: Arc<Service>) -> Router {
     let resources = volume_routes()
         .merge(snapshot_routes())
         .merge(transfer_routes())
+        .merge(backup_routes())
+        .merge(manage_routes())
         .merge(group_routes())
         .merge(message_routes())
         .merge(type_routes())
@@ -91,6 +97,31 @@ fn transfer_routes() -> Router<Arc<Service>> {
     under("os-volume-transfer").merge(since(55, under("volume-transfers")))
 }
 
+fn backup_routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/backups", get(backups::list).post(backups::create))
+        .route("/backups/detail", get(backups::list_detail))
+        .route("/backups/import_record", post(backup_records::import))
+        .route("/backups/{id}", get(backups::show).put(backups::update).delete(backups::delete))
+        .route("/backups/{id}/export_record", get(backup_records::export))
+        .route("/backups/{id}/restore", post(backups::restore))
+        .route("/backups/{id}/action", post(backups::act))
+}
+
+fn manage_routes() -> Router<Arc<Service>> {
+    let later = Router::new()
+        .route("/manageable_volumes", get(manage::list_volumes).post(manage::volume))
+        .route("/manageable_volumes/detail", get(manage::list_volumes_detail))
+        .route("/manageable_snapshots", get(manage::list_snapshots).post(manage::snapshot))
+        .route("/manageable_snapshots/detail", get(manage::list_snapshots_detail));
+    Router::new()
+        .route("/os-volume-manage", get(manage::list_volumes).post(manage::volume))
+        .route("/os-volume-manage/detail", get(manage::list_volumes_detail))
+        .route("/os-snapshot-manage", get(manage::list_snapshots).post(manage::snapshot))
+        .route("/os-snapshot-manage/detail", get(manage::list_snapshots_detail))
+        .merge(since(8, later))
+}
+
 fn group_routes() -> Router<Arc<Service>> {
     let types = Router::new()
         .route("/group_types", get(group_types::list).post(group_types::create))
@@ -126,6 +157,11 @@ fn type_routes() -> Router<Arc<Service>> {
         .route("/types/{id}", get(types::show).put(types::update).delete(types::delete))
         .route("/types/{id}/action", post(types::act))
         .route("/types/{id}/os-volume-type-access", get(types::access))
+        .route("/types/{id}/encryption", get(encryption::show).post(encryption::create))
+        .route(
+            "/types/{id}/encryption/{key}",
+            get(encryption::item).put(encryption::update).delete(encryption::delete),
+        )
         .merge(specs::routes::<VolumeType>("/types"))
         .route("/qos-specs", get(qos::list).post(qos::create))
         .route("/qos-specs/{id}", get(qos::show).put(qos::update).delete(qos::delete))

@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::Svc;
 use super::info;
-use crate::capacity::{self, BACKEND, CAPABILITIES, OVERCOMMIT, Pool};
+use crate::capacity::{self, BACKENDS, CAPABILITIES, OVERCOMMIT, Pool};
 use crate::model::GIB;
 
 fn capability(name: &str) -> &'static str {
     CAPABILITIES.iter().find(|(k, _)| *k == name).map_or("", |(_, v)| v)
 }
 
-fn detail(pool: &Pool) -> Value {
+fn detail(pool: &Pool, backend: &str) -> Value {
     json!({
-        "name": pool.name(),
+        "name": capacity::host_name(&pool.node, backend),
         "capabilities": {
-            "volume_backend_name": BACKEND,
+            "volume_backend_name": backend,
             "vendor_name": capability("vendor_name"),
             "storage_protocol": capability("storage_protocol"),
             "driver_version": env!("CARGO_PKG_VERSION"),
@@ -28,7 +28,7 @@ fn detail(pool: &Pool) -> Value {
             "max_over_subscription_ratio": OVERCOMMIT.to_string(),
             "thin_provisioning_support": true,
             "reserved_percentage": 0,
-            "QoS_support": false,
+            "QoS_support": true,
             "timestamp": info::now(),
         },
     })
@@ -39,8 +39,11 @@ pub async fn list(State(svc): Svc, caller: Caller, query: Query) -> ApiResult<Js
     caller.require_admin()?;
     let with_detail = query.flag("detail")?.unwrap_or(false);
     let pools = svc.store.read(capacity::pools)?;
-    let rows: Vec<_> =
-        pools.iter().map(|p| if with_detail { detail(p) } else { json!({"name": p.name()}) }).collect();
+    let row = |pool: &Pool, backend: &str| match with_detail {
+        true => detail(pool, backend),
+        false => json!({"name": capacity::host_name(&pool.node, backend)}),
+    };
+    let rows: Vec<_> = pools.iter().flat_map(|pool| BACKENDS.map(|backend| row(pool, backend))).collect();
     Ok(Json(json!({"pools": rows})))
 }
 
@@ -52,13 +55,14 @@ pub async fn capabilities(
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
     let pools = svc.store.read(capacity::pools)?;
-    let known = |p: &&Pool| host == p.node || host == format!("{}@{BACKEND}", p.node) || host == p.name();
-    let pool = pools.iter().find(known).ok_or_else(|| ApiError::not_found("Service", &host))?;
+    let found = capacity::parse_host(&host)
+        .and_then(|(node, backend)| Some((pools.iter().find(|p| p.node == node)?, backend)));
+    let (pool, backend) = found.ok_or_else(|| ApiError::not_found("Service", &host))?;
     Ok(Json(json!({
         "namespace": format!("OS::Storage::Capabilities::{}", pool.node),
         "vendor_name": capability("vendor_name"),
-        "volume_backend_name": BACKEND,
-        "pool_name": BACKEND,
+        "volume_backend_name": backend,
+        "pool_name": backend,
         "driver_version": env!("CARGO_PKG_VERSION"),
         "storage_protocol": capability("storage_protocol"),
         "display_name": null,

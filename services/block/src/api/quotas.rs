@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::Svc;
 use super::input::{self, Fields};
-use crate::model::{QuotaSet, Usage};
-use crate::quota::{self, BUILT_IN, DEFAULT_CLASS};
+use crate::model::QuotaSet;
+use crate::quota::{self, DEFAULT_CLASS};
 
 type Limits = BTreeMap<String, i64>;
 
@@ -31,8 +31,8 @@ pub async fn limits(State(svc): Svc, caller: Caller, query: Query) -> ApiResult<
         "totalVolumesUsed": usage.volumes,
         "totalSnapshotsUsed": usage.snapshots,
         "totalGigabytesUsed": usage.gigabytes,
-        "totalBackupsUsed": 0,
-        "totalBackupGigabytesUsed": 0,
+        "totalBackupsUsed": usage.backups,
+        "totalBackupGigabytesUsed": usage.backup_gigabytes,
     }}})))
 }
 
@@ -49,14 +49,8 @@ fn set_view(project: &str, limits: &Limits) -> Value {
     json!({"quota_set": body})
 }
 
-fn usage_view(project: &str, limits: &Limits, usage: &Usage) -> Value {
-    let in_use = |name: &str| match name {
-        "volumes" => usage.volumes,
-        "snapshots" => usage.snapshots,
-        "gigabytes" => usage.gigabytes,
-        "groups" => usage.groups,
-        _ => 0,
-    };
+fn usage_view(project: &str, limits: &Limits, used: &BTreeMap<String, u64>) -> Value {
+    let in_use = |name: &str| used.get(name).copied().unwrap_or(0);
     let row = |(name, limit): (&String, &i64)| {
         (name.clone(), json!({"limit": limit, "in_use": in_use(name), "reserved": 0}))
     };
@@ -74,10 +68,11 @@ pub async fn show(
 ) -> ApiResult<Json<Value>> {
     require_sight(&caller, &project)?;
     let with_usage = query.flag("usage")?.unwrap_or(false);
-    let (limits, usage) = svc
-        .store
-        .read(|tx| Ok::<_, ApiError>((quota::limits(tx, &project)?, quota::usage(tx, &project)?)))?;
-    Ok(Json(if with_usage { usage_view(&project, &limits, &usage) } else { set_view(&project, &limits) }))
+    let (limits, used) = svc.store.read(|tx| {
+        let usage = quota::usage(tx, &project)?;
+        Ok::<_, ApiError>((quota::limits(tx, &project)?, quota::used(tx, &usage)?))
+    })?;
+    Ok(Json(if with_usage { usage_view(&project, &limits, &used) } else { set_view(&project, &limits) }))
 }
 
 /// `GET /os-quota-sets/{project}/defaults`
@@ -91,10 +86,11 @@ pub async fn defaults(
 }
 
 /// The limits a body sets. Names that no limit has are refused.
-fn read(fields: &Fields) -> ApiResult<Limits> {
+fn read(svc: &Svc, fields: &Fields) -> ApiResult<Limits> {
+    let known = svc.store.read(quota::defaults)?;
     let mut limits = Limits::new();
     for (name, value) in fields.iter().filter(|(k, _)| !matches!(k.as_str(), "tenant_id" | "id" | "force")) {
-        if !BUILT_IN.iter().any(|(known, _)| known == name) {
+        if !known.contains_key(name) {
             return Err(ApiError::bad_request(format!("Bad key '{name}' in quota set.")));
         }
         let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
@@ -126,7 +122,7 @@ pub async fn update(
     Body(body): Body<Value>,
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let limits = read(&input::inner(body, "quota_set")?)?;
+    let limits = read(&State(svc.clone()), &input::inner(body, "quota_set")?)?;
     let now = store(&State(svc), &project, &limits).await?;
     Ok(Json(json!({"quota_set": now})))
 }
@@ -164,7 +160,7 @@ pub async fn update_class(
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
     require_default(&class)?;
-    let limits = read(&input::inner(body, "quota_class_set")?)?;
+    let limits = read(&State(svc.clone()), &input::inner(body, "quota_class_set")?)?;
     let now = store(&State(svc), DEFAULT_CLASS, &limits).await?;
     Ok(Json(json!({"quota_class_set": now})))
 }

@@ -1,6 +1,6 @@
 //! `/os-services` and `/os-hosts`: the service's parts by the names the field gives them, and which take no more volumes.
 //!
-//! Each node with disks is a `cinder-volume`; one that is disabled keeps its volumes and is given no new ones.
+//! Each backend of a node with disks is a `cinder-volume`; one that is disabled keeps its volumes and is given no new ones.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::context::Context;
 use super::info::now;
 use super::input::{self, Fields};
 use crate::ZONE;
-use crate::capacity::{self, BACKEND};
+use crate::capacity::{self, BACKENDS};
 use crate::model::{BY_LISTED, Disabled, LISTED, Snapshot, Volume};
 
 /// What takes volumes.
@@ -52,8 +52,11 @@ fn node_of(host: &str) -> &str {
 fn parts(tx: &mut Tx) -> ApiResult<Vec<Part>> {
     let mut parts = Vec::new();
     for pool in capacity::pools(tx)? {
-        let host = format!("{}@{BACKEND}", pool.node);
-        parts.push(Part { binary: VOLUMES, host, disabled: tx.get::<Disabled>(&pool.node)? });
+        for backend in BACKENDS {
+            let host = capacity::service_host(&pool.node, backend);
+            let disabled = tx.get::<Disabled>(&host)?;
+            parts.push(Part { binary: VOLUMES, host, disabled });
+        }
     }
     if let Some(first) = parts.first() {
         let scheduler = Part { binary: SCHEDULER, host: node_of(&first.host).to_owned(), disabled: None };
@@ -103,9 +106,7 @@ async fn change(
     let part = svc
         .store
         .transact(|tx| {
-            let found = parts(tx)?
-                .into_iter()
-                .find(|p| p.binary == binary && (p.host == host || node_of(&p.host) == host));
+            let found = parts(tx)?.into_iter().find(|p| p.binary == binary && is_of(p, &host));
             let mut part =
                 found.ok_or_else(|| ApiError::not_found("Service", &format!("{binary} on {host}")))?;
             if part.binary == SCHEDULER {
@@ -113,7 +114,7 @@ async fn change(
                     "The scheduler is part of every node and cannot be disabled.",
                 ));
             }
-            part.disabled = set(tx, node_of(&part.host), disabled.clone())?;
+            part.disabled = set(tx, &part.host, disabled.clone())?;
             Ok(part)
         })
         .await?;
@@ -127,11 +128,16 @@ async fn change(
     }))
 }
 
-fn set(tx: &mut Tx, node: &str, disabled: Option<Option<String>>) -> ApiResult<Option<Disabled>> {
-    let disabled = disabled.map(|reason| Disabled { node: node.into(), reason });
+/// Whether a part is what a host's name means: a backend, or with a node's name alone the first one there.
+fn is_of(part: &Part, host: &str) -> bool {
+    part.host == host || node_of(&part.host) == host
+}
+
+fn set(tx: &mut Tx, host: &str, disabled: Option<Option<String>>) -> ApiResult<Option<Disabled>> {
+    let disabled = disabled.map(|reason| Disabled { host: host.into(), reason });
     match &disabled {
         Some(disabled) => tx.put(disabled)?,
-        None => drop(tx.delete::<Disabled>(node)?),
+        None => drop(tx.delete::<Disabled>(host)?),
     }
     Ok(disabled)
 }
@@ -185,11 +191,10 @@ async fn hold(
     let (host, _) = named(&fields(body)?)?;
     svc.store
         .transact(|tx| {
-            let pools = capacity::pools(tx)?;
-            let pool = pools.into_iter().find(|p| p.node == node_of(&host));
-            let pool =
-                pool.ok_or_else(|| ApiError::bad_request(format!("There is no host {host} with volumes.")))?;
-            set(tx, &pool.node, disabled.clone())?;
+            let found = parts(tx)?.into_iter().find(|p| p.binary == VOLUMES && is_of(p, &host));
+            let part =
+                found.ok_or_else(|| ApiError::bad_request(format!("There is no host {host} with volumes.")))?;
+            set(tx, &part.host, disabled.clone())?;
             Ok(StatusCode::OK)
         })
         .await
@@ -214,7 +219,7 @@ pub async fn hosts(State(svc): Svc, caller: Caller) -> ApiResult<Json<Value>> {
 /// `GET /os-hosts/{host}`: what is on a node, in all and by project.
 pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let node = node_of(&host);
+    let (node, backend) = capacity::parse_host(&host).ok_or_else(|| ApiError::not_found("Host", &host))?;
     let (volumes, snapshots) = svc.store.read(|tx| {
         if !capacity::pools(tx)?.iter().any(|p| p.node == node) {
             return Err(ApiError::not_found("Host", &host));
@@ -228,8 +233,11 @@ pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>
             sum.iter_mut().zip(amounts).for_each(|(s, a)| *s += a);
         }
     };
-    volumes.iter().filter(|v| v.node == node).for_each(|v| add(&v.project_id, [1, v.size_gb, 0, 0]));
-    snapshots.iter().filter(|s| s.node == node).for_each(|s| add(&s.project_id, [0, 0, 1, s.size_gb]));
+    let here: BTreeMap<&str, &Volume> =
+        volumes.iter().filter(|v| v.node == node && v.backend == backend).map(|v| (v.id.as_str(), v)).collect();
+    here.values().for_each(|v| add(&v.project_id, [1, v.size_gb, 0, 0]));
+    let with_it = snapshots.iter().filter(|s| here.contains_key(s.volume_id.as_str()));
+    with_it.for_each(|s| add(&s.project_id, [0, 0, 1, s.size_gb]));
     let rows: Vec<_> = sums.iter().map(|(project, sum)| host_row(&host, project, *sum)).collect();
     Ok(Json(json!({"host": rows})))
 }

@@ -14,7 +14,7 @@ use super::listing::{Cut, Wanted};
 use super::volumes::page;
 use super::{input, view};
 use crate::create::{self, NewSnapshot};
-use crate::lifecycle;
+use crate::{lifecycle, unmanaged};
 use crate::model::{Snapshot, Status};
 use crate::servers::visible;
 
@@ -49,7 +49,7 @@ pub async fn create(
         description,
         metadata: input::metadata(&fields, "metadata")?.unwrap_or_default(),
         force: ctx.minor >= 66 || asked.unwrap_or(false),
-        group_snapshot_id: None,
+        ..NewSnapshot::default()
     };
     let snapshot = svc
         .store
@@ -131,7 +131,7 @@ pub async fn delete(State(svc): Svc, ctx: Context, Path(id): Path<String>) -> Ap
         .await
 }
 
-/// `POST /snapshots/{id}/action`, for administrators.
+/// `POST /snapshots/{id}/action`, for administrators but for `os-update_snapshot_status`.
 pub async fn act(
     State(svc): Svc,
     ctx: Context,
@@ -141,13 +141,19 @@ pub async fn act(
     svc.store
         .transact(|tx| {
             let mut snapshot = find(tx, &ctx.caller, &id)?;
-            ctx.caller.require_admin()?;
+            ctx.caller.require_writer()?;
             let Some((action, arguments)) = body.iter().next() else {
                 return Err(ApiError::bad_request("The request body must name an action."));
             };
+            if action == "os-update_snapshot_status" {
+                report(tx, &mut snapshot, arguments)?;
+                return Ok(StatusCode::ACCEPTED);
+            }
+            ctx.caller.require_admin()?;
             match action.as_str() {
+                "os-unmanage" => unmanaged::release_snapshot(tx, &snapshot)?,
                 "os-force_delete" => lifecycle::delete_snapshot(tx, &mut snapshot, true)?,
-                "os-reset_status" | "os-update_snapshot_status" => {
+                "os-reset_status" => {
                     let name = arguments.get("status").and_then(Value::as_str).unwrap_or_default();
                     let status = Status::parse(name);
                     snapshot.status =
@@ -164,4 +170,31 @@ pub async fn act(
             Ok(StatusCode::ACCEPTED)
         })
         .await
+}
+
+/// Who makes or ends a snapshot says how that went.
+fn report(tx: &mut Tx, snapshot: &mut Snapshot, arguments: &Value) -> ApiResult<()> {
+    let fields = arguments.as_object().cloned().unwrap_or_default();
+    let status =
+        input::reference(&fields, "status")?.ok_or_else(|| input::invalid("status", "it is required"))?;
+    let next = match (snapshot.status, Status::parse(&status)) {
+        (Status::Creating, Some(s @ (Status::Creating | Status::Available | Status::Error))) => s,
+        (Status::Deleting, Some(s @ (Status::Deleting | Status::ErrorDeleting))) => s,
+        (now, _) => {
+            return Err(ApiError::bad_request(format!(
+                "Provided snapshot status {status} not allowed for snapshot with status {}.",
+                now.name()
+            )));
+        }
+    };
+    if let Some(progress) = input::reference(&fields, "progress")? {
+        let percent = progress.strip_suffix('%').and_then(|n| n.parse::<u8>().ok());
+        if percent.is_none_or(|n| n > 100) {
+            return Err(input::invalid("progress", "it must be a percentage, as '80%'"));
+        }
+        snapshot.progress = Some(progress);
+    }
+    snapshot.status = next;
+    snapshot.updated_at = Some(Timestamp::now());
+    Ok(tx.put(snapshot)?)
 }

@@ -1,8 +1,10 @@
 //! The API against a store in memory, with the storage agent played by the tests.
 
 mod attach;
+mod backups;
 mod groups;
 mod lists;
+mod manage;
 mod qos;
 mod transfers;
 mod volumes;

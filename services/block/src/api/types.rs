@@ -91,6 +91,7 @@ pub async fn create(State(svc): Svc, caller: Caller, Body(body): Body<Value>) ->
         extra_specs: input::metadata(&fields, "extra_specs")?.unwrap_or_default(),
         projects: BTreeSet::new(),
         qos_id: None,
+        encryption: None,
     };
     svc.store
         .transact(|tx| {

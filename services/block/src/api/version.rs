@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// What is spoken.
 pub static SPOKEN: Microversions =
-    Microversions { service: "volume", major: 3, min: 0, max: 67, legacy: None };
+    Microversions { service: "volume", major: 3, min: 0, max: 71, legacy: None };
 
 const V3: Version = Version {
     id: "v3.0",

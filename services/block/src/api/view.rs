@@ -44,7 +44,7 @@ pub fn volume(ctx: &Context, v: &Volume, type_name: &str) -> Value {
         "links": ctx.links("volumes", &v.id),
     });
     if ctx.caller.is_admin() {
-        body["migration_status"] = Value::Null;
+        body["migration_status"] = migration(v);
     }
     by_version(ctx, v, &mut body);
     body
@@ -77,11 +77,15 @@ pub fn volume_detail(ctx: &Context, v: &Volume, type_name: &str) -> Value {
         body["volume_image_metadata"] = json!(v.image_metadata);
     }
     if ctx.caller.is_admin() {
-        body["os-vol-host-attr:host"] = json!(capacity::host_name(&v.node));
-        body["os-vol-mig-status-attr:migstat"] = Value::Null;
+        body["os-vol-host-attr:host"] = json!(capacity::host_name(&v.node, &v.backend));
+        body["os-vol-mig-status-attr:migstat"] = migration(v);
         body["os-vol-mig-status-attr:name_id"] = Value::Null;
     }
     body
+}
+
+fn migration(v: &Volume) -> Value {
+    if v.migrated { json!("success") } else { Value::Null }
 }
 
 /// The user's notes, and whether the volume may only be read.
@@ -132,7 +136,7 @@ pub fn snapshot(ctx: &Context, s: &Snapshot) -> Value {
 /// A snapshot with details.
 pub fn snapshot_detail(ctx: &Context, s: &Snapshot) -> Value {
     let mut body = snapshot(ctx, s);
-    let progress = if s.made { "100%" } else { "0%" };
+    let progress = s.progress.as_deref().unwrap_or(if s.made { "100%" } else { "0%" });
     body["os-extended-snapshot-attributes:progress"] = json!(progress);
     body["os-extended-snapshot-attributes:project_id"] = json!(s.project_id);
     if ctx.minor >= 14 {

@@ -19,7 +19,7 @@ use crate::ZONE;
 use crate::create::{self, NewVolume, Source};
 use crate::model::{Status, Volume};
 use crate::servers::visible;
-use crate::{lifecycle, types};
+use crate::{backups, lifecycle, types};
 
 /// `POST /volumes`
 pub async fn create(
@@ -36,7 +36,15 @@ pub async fn create(
         .store
         .transact(|tx| {
             let wanted = read(tx, &ctx, &fields)?;
-            let volume = create::volume(tx, &ctx.caller, wanted)?;
+            let volume = match input::reference(&fields, "backup_id")? {
+                Some(id) if ctx.minor < 47 || !matches!(wanted.source, Source::Empty) => {
+                    return Err(ApiError::bad_request(format!(
+                        "A volume is made of the backup {id} from microversion 3.47 on, and of nothing else then."
+                    )));
+                }
+                Some(id) => backups::restore_as(tx, &ctx.caller, &id, wanted)?,
+                None => create::volume(tx, &ctx.caller, wanted)?,
+            };
             let name = types::by_id(tx, &ctx.caller, &volume.type_id)?.name;
             Ok::<_, ApiError>((volume, name))
         })
@@ -45,7 +53,7 @@ pub async fn create(
 }
 
 fn refuse_unbuilt(fields: &Fields) -> ApiResult<()> {
-    for key in ["consistencygroup_id", "backup_id", "source_replica", "cgsnapshot_id"] {
+    for key in ["consistencygroup_id", "source_replica", "cgsnapshot_id"] {
         if input::reference(fields, key)?.is_some() {
             return Err(ApiError::bad_request(format!("{key} is not supported here.")));
         }
@@ -71,6 +79,7 @@ fn read(tx: &mut Tx, ctx: &Context, fields: &Fields) -> ApiResult<NewVolume> {
         group_id: input::reference(fields, "group_id")?.filter(|_| ctx.minor >= 13),
         request_id: Some(ctx.request_id.clone()),
         node: None,
+        content_comes: false,
         hidden: false,
     })
 }

@@ -177,11 +177,16 @@ impl Backups {
 
     /// Begins to copy a volume to its backup, once all of it is here.
     fn copy_out(&mut self, spec: &BackupSpec) {
-        if self.jobs.contains_key(&spec.id) || !self.is_whole(&spec.volume) {
+        let there = spec.volume.is_empty();
+        if self.jobs.contains_key(&spec.id) || !(there || self.is_whole(&spec.volume)) {
             return;
         }
         let (roots, pool, of) = (self.roots(Some(&spec.volume)), self.pool.clone(), spec.clone());
         self.begin(&spec.id, move |stop| {
+            if there {
+                let made = roots.manifest(&of.id)?.ok_or_else(missing)?;
+                return Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size });
+            }
             let source = pool.open(&of.volume)?;
             let made = roots.write(&of.id, of.parent.as_deref(), &source, stop)?;
             Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size })
@@ -237,9 +242,7 @@ fn copy_in(roots: &Roots, pool: &Arc<Pool>, spec: &RestoreSpec, stop: &AtomicBoo
         let size = pool.open(&spec.id)?.size();
         return Ok(Done { chunks: 0, stored: 0, size });
     }
-    let manifest = roots.manifest(&spec.backup)?.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "the backup is not on this node, or not whole")
-    })?;
+    let manifest = roots.manifest(&spec.backup)?.ok_or_else(missing)?;
     let claim = pool.claim(&spec.id).ok_or(io::ErrorKind::AlreadyExists)?;
     let staging = pool.roomiest()?.stage(&spec.id)?;
     let content = Manifest::new(&spec.id, manifest.size, false);
@@ -252,6 +255,10 @@ fn copy_in(roots: &Roots, pool: &Arc<Pool>, spec: &RestoreSpec, stop: &AtomicBoo
     staging.publish(&spec.id)?;
     drop(claim);
     Ok(Done { chunks: manifest.chunks, stored: manifest.stored, size: manifest.size })
+}
+
+fn missing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the backup is not on this node, or not whole")
 }
 
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -21,7 +21,7 @@ pub struct BackupSpec {
     pub id: String,
     /// The node that makes and keeps it.
     pub node: String,
-    /// The volume it is made of, which does not change meanwhile.
+    /// The volume it is made of, which does not change meanwhile; empty if the backup is there already.
     pub volume: String,
     /// The backup it shares with what did not change since; on the same node.
     pub parent: Option<String>,
@@ -125,6 +125,11 @@ pub fn create(tx: &mut Tx, id: &str, node: &str, volume: &str, parent: Option<&s
         parent: parent.map(str::to_owned),
         deleted: false,
     })
+}
+
+/// Says that a backup is on a node already, which the store does not know (any more). The agent looks.
+pub fn adopt(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
+    create(tx, id, node, "", None)
 }
 
 /// What the agent last said of a backup.

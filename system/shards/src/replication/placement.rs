@@ -115,6 +115,13 @@ pub fn repair(
         let best = free.clone().find(|c| c.node == home);
         return best.or_else(|| free.clone().max_by_key(|c| (c.free, &c.node))).map(|c| set.added(&c.node));
     }
+    // One more than wanted goes, from the fullest node where the volume is not used.
+    let sound = set.replicas.iter().filter(|r| r.in_sync && !r.leaving && !lost.has(&r.node));
+    if sound.clone().count() > copies {
+        let free = |node: &str| candidates.iter().find(|c| c.node == node).map_or(0, |c| c.free);
+        let fullest = sound.filter(|r| r.node != home).min_by_key(|r| (free(&r.node), &r.node));
+        return fullest.and_then(|r| set.leaving(&r.node));
+    }
     // What is silent is let go when as many as wanted are whole without it: until then it may come back.
     let whole = set.in_sync().filter(|n| !lost.has(n)).count();
     let mut silent = set.replicas.iter().filter(|r| !r.leaving && lost.has(&r.node));
@@ -175,6 +182,18 @@ mod tests {
         assert!(two.on("c").is_some_and(|r| !r.in_sync));
         let three = repair(&two, "a", &all, &lost(&[]), 3).unwrap();
         assert_eq!(repair(&three, "a", &all, &lost(&[]), 3), None);
+    }
+
+    #[test]
+    fn what_is_more_than_wanted_goes_but_not_from_where_it_is_used() {
+        let three = ReplicaSet::new("v", ["a", "b", "c"].map(String::from));
+        let all = nodes(&[("a", 1), ("b", 5), ("c", 9)]);
+        let two = repair(&three, "a", &all, &lost(&[]), 1).unwrap();
+        assert!(two.on("b").is_some_and(|r| r.leaving));
+        let one = repair(&two, "a", &all, &lost(&[]), 1).unwrap();
+        assert!(one.on("c").is_some_and(|r| r.leaving) && one.is_in_sync("a"));
+        assert_eq!(repair(&one, "a", &all, &lost(&[]), 1), None);
+        assert_eq!(repair(&three, "a", &all, &lost(&["b", "c"]), 1), None, "the others are lost, not too many");
     }
 
     #[test]
