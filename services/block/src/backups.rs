@@ -12,8 +12,9 @@ use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
 use crate::create::{self, NewVolume, Source};
-use crate::kept::{BY_CONTENT, BY_PARENT, Described};
-use crate::model::{BY_VOLUME, Backup, GIB, Metadata, Restore, Snapshot, Status, Volume};
+use crate::model::{
+    BY_CONTENT, BY_PARENT, BY_VOLUME, Backup, Described, GIB, Metadata, Restore, Snapshot, Status, Volume,
+};
 use crate::quota::{self, Delta};
 use crate::servers::visible;
 use crate::{capacity, lifecycle};
@@ -292,14 +293,11 @@ fn overwrite(tx: &mut Tx, caller: &Caller, id: &str, backup: &Backup) -> ApiResu
 pub fn advance(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     let Some(mut backup) = tx.get::<Backup>(id)? else { return Ok(false) };
     let before = backup.clone();
-    match backup.status {
-        Status::Creating if !backup.made => advance_copy(tx, &mut backup)?,
-        Status::Deleting => {
-            if purge(tx, &backup)? {
-                return Ok(true);
-            }
-        }
-        _ => {}
+    if backup.status == Status::Deleting {
+        return purge(tx, &backup);
+    }
+    if backup.status == Status::Creating && !backup.made {
+        advance_copy(tx, &mut backup)?;
     }
     if backup.frozen && backup.status != Status::Creating && volumes::purge_if_gone(tx, id)? {
         backup.frozen = false;

@@ -9,12 +9,11 @@
 //! before the storage agent has destroyed what it stands for.
 
 pub mod api;
+pub mod backups;
 pub mod capacity;
 mod conductor;
 pub mod create;
-pub mod backups;
 pub mod groups;
-pub mod kept;
 mod lifecycle;
 pub mod messages;
 pub mod model;

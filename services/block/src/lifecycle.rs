@@ -111,7 +111,11 @@ pub fn extend(tx: &mut Tx, volume: &mut Volume, to_gb: u64) -> ApiResult<()> {
     let by_gb = to_gb - volume.size_gb;
     if !volume.hidden {
         quota::check_size(tx, &volume.project_id, to_gb)?;
-        quota::charge(tx, &volume.project_id, Delta { gigabytes: by_gb, of_type: &volume.type_id, ..Delta::default() })?;
+        quota::charge(
+            tx,
+            &volume.project_id,
+            Delta { gigabytes: by_gb, of_type: &volume.type_id, ..Delta::default() },
+        )?;
     }
     capacity::grow(tx, &volume.node, to_gb, by_gb)?;
     volumes::resize(tx, &volume.id, to_gb * GIB)?;

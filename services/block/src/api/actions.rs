@@ -212,7 +212,11 @@ fn attach(tx: &mut Tx, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
 /// Forgets who uses it outside. One that nobody uses may be left so by a detaching that was repeated.
 fn detach(tx: &mut Tx, mut volume: Volume) -> ApiResult<()> {
     if volume.attachments.is_empty() && !matches!(volume.status, Status::InUse | Status::Detaching) {
-        return if volume.status == Status::Available { Ok(()) } else { Err(wrong_status(&volume, "in-use")) };
+        return if volume.status == Status::Available {
+            Ok(())
+        } else {
+            Err(wrong_status(&volume, "in-use"))
+        };
     }
     volume.attachments.clear();
     save(tx, volume, Status::Available)

@@ -184,7 +184,8 @@ pub async fn restore(
         backups::restore(tx, &ctx.caller, backup, volume_id.as_deref(), name.clone())
     })
     .await?;
-    let shown = json!({"backup_id": id, "volume_id": volume.id, "volume_name": volume.name.unwrap_or_default()});
+    let shown =
+        json!({"backup_id": id, "volume_id": volume.id, "volume_name": volume.name.unwrap_or_default()});
     Ok((StatusCode::ACCEPTED, Json(json!({"restore": shown}))))
 }
 

@@ -91,7 +91,9 @@ async fn change(
         .transact(|tx| {
             let mut found = types::by_id(tx, caller, id)?;
             if !tx.by_index::<Volume>(BY_TYPE, &found.id)?.is_empty() {
-                return Err(ApiError::bad_request("Cannot change the encryption of a type that volumes have."));
+                return Err(ApiError::bad_request(
+                    "Cannot change the encryption of a type that volumes have.",
+                ));
             }
             edit(tx, &mut found)?;
             tx.put(&found)?;

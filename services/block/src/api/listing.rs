@@ -10,7 +10,8 @@ use super::context::Context;
 use super::input;
 use crate::ZONE;
 use crate::model::{
-    BY_LISTED, BY_PROJECT, Backup, Group, GroupSnapshot, LISTED, Message, Metadata, Snapshot, Transfer, Volume,
+    BY_LISTED, BY_PROJECT, Backup, Group, GroupSnapshot, LISTED, Message, Metadata, Snapshot, Transfer,
+    Volume,
 };
 
 /// A value that lists are sorted by.

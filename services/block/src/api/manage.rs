@@ -38,7 +38,13 @@ fn row(found: &Unmanaged, with_detail: bool) -> Value {
 }
 
 /// What is there on a host, which a query must name.
-fn list(svc: &Svc, ctx: &Context, query: &Query, snapshots: bool, with_detail: bool) -> ApiResult<Vec<Value>> {
+fn list(
+    svc: &Svc,
+    ctx: &Context,
+    query: &Query,
+    snapshots: bool,
+    with_detail: bool,
+) -> ApiResult<Vec<Value>> {
     ctx.caller.require_admin()?;
     let host = query.get("host").ok_or_else(|| ApiError::bad_request("A host must be named."))?;
     let (node, backend) = place(host)?;

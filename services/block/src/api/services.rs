@@ -192,8 +192,8 @@ async fn hold(
     svc.store
         .transact(|tx| {
             let found = parts(tx)?.into_iter().find(|p| p.binary == VOLUMES && is_of(p, &host));
-            let part =
-                found.ok_or_else(|| ApiError::bad_request(format!("There is no host {host} with volumes.")))?;
+            let part = found
+                .ok_or_else(|| ApiError::bad_request(format!("There is no host {host} with volumes.")))?;
             set(tx, &part.host, disabled.clone())?;
             Ok(StatusCode::OK)
         })
@@ -233,8 +233,11 @@ pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>
             sum.iter_mut().zip(amounts).for_each(|(s, a)| *s += a);
         }
     };
-    let here: BTreeMap<&str, &Volume> =
-        volumes.iter().filter(|v| v.node == node && v.backend == backend).map(|v| (v.id.as_str(), v)).collect();
+    let here: BTreeMap<&str, &Volume> = volumes
+        .iter()
+        .filter(|v| v.node == node && v.backend == backend)
+        .map(|v| (v.id.as_str(), v))
+        .collect();
     here.values().for_each(|v| add(&v.project_id, [1, v.size_gb, 0, 0]));
     let with_it = snapshots.iter().filter(|s| here.contains_key(s.volume_id.as_str()));
     with_it.for_each(|s| add(&s.project_id, [0, 0, 1, s.size_gb]));

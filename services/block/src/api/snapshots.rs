@@ -14,9 +14,9 @@ use super::listing::{Cut, Wanted};
 use super::volumes::page;
 use super::{input, view};
 use crate::create::{self, NewSnapshot};
-use crate::{lifecycle, unmanaged};
 use crate::model::{Snapshot, Status};
 use crate::servers::visible;
+use crate::{lifecycle, unmanaged};
 
 /// The snapshot with this id, if the caller may see it; 404 otherwise.
 pub fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<Snapshot> {

@@ -126,8 +126,7 @@ impl Backups {
 
     /// Whether all of a volume is on a disk of this node.
     fn is_whole(&self, volume: &str) -> bool {
-        self.pool.find(volume).is_some()
-            && self.sets.get(volume).is_none_or(|set| set.is_in_sync(&self.node))
+        self.pool.find(volume).is_some() && self.sets.get(volume).is_none_or(|set| set.is_in_sync(&self.node))
     }
 
     async fn backup(&mut self, spec: &BackupSpec) -> Result<(), StoreError> {

@@ -127,9 +127,9 @@ fn volume() -> Settings {
 
 /// What of block storage is there. Of encrypted volumes only their types are.
 fn volume_features() -> Settings {
-    let there =
-        ["multi_backend", "backup", "manage_volume", "manage_snapshot", "extend_attached_volume"];
-    set(&[&there.map(|feature| (feature, "true"))[..], &[("extend_attached_encrypted_volume", "false")]].concat())
+    let there = ["multi_backend", "backup", "manage_volume", "manage_snapshot", "extend_attached_volume"];
+    set(&[&there.map(|feature| (feature, "true"))[..], &[("extend_attached_encrypted_volume", "false")]]
+        .concat())
 }
 
 fn network(client: &Client) -> Result<Settings> {

@@ -148,7 +148,8 @@ async fn flags_and_what_only_administrators_do() {
         assert_eq!(cloud.status(P1, &id).await, status);
     }
     assert_eq!(cloud.act(ADMIN, &id, reset("wat")).await, StatusCode::BAD_REQUEST);
-    assert_eq!(cloud.act(P1, &id, json!({"os-migrate_volume": {}})).await, StatusCode::BAD_REQUEST);
+    assert_eq!(cloud.act(P1, &id, json!({"os-migrate_volume": {}})).await, StatusCode::FORBIDDEN);
+    assert_eq!(cloud.act(P1, &id, json!({"os-absent": {}})).await, StatusCode::BAD_REQUEST);
     assert_eq!(cloud.act(P1, &id, json!({})).await, StatusCode::BAD_REQUEST);
     assert_eq!(cloud.act(P1, &id, json!({"os-force_delete": {}})).await, StatusCode::FORBIDDEN);
     assert_eq!(cloud.act(ADMIN, &id, json!({"os-force_delete": {}})).await, StatusCode::ACCEPTED);

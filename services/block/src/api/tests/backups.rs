@@ -52,7 +52,7 @@ impl Cloud {
         made["backup"]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn shown(&self, id: &str) -> Value {
+    async fn shown_backup(&self, id: &str) -> Value {
         self.get(P1, &format!("/backups/{id}")).await["backup"].clone()
     }
 }
@@ -69,8 +69,11 @@ async fn a_backup_is_made_of_a_frozen_copy_and_outlives_its_volume() {
     assert_eq!((frozen.source.as_deref(), frozen.read_only), (Some(volume.as_str()), true));
     assert_eq!(cloud.call(P2, Method::GET, &format!("/backups/{id}"), Value::Null).await.0.as_u16(), 404);
     cloud.copy().await;
-    let shown = cloud.shown(id).await;
-    assert_eq!((&shown["status"], &shown["size"], &shown["object_count"]), (&json!("available"), &json!(2), &json!(3)));
+    let shown = cloud.shown_backup(id).await;
+    assert_eq!(
+        (&shown["status"], &shown["size"], &shown["object_count"]),
+        (&json!("available"), &json!(2), &json!(3))
+    );
     assert_eq!((&shown["container"], &shown["is_incremental"]), (&json!("c"), &json!(false)));
     assert_eq!(cloud.status(P1, &volume).await, "available");
     assert!(cloud.spec(id).await.is_none(), "the frozen copy is gone");
@@ -79,7 +82,7 @@ async fn a_backup_is_made_of_a_frozen_copy_and_outlives_its_volume() {
     assert_eq!((&limits["totalBackupsUsed"], &limits["totalBackupGigabytesUsed"]), (&json!(1), &json!(2)));
     cloud.call(P1, Method::DELETE, &format!("/volumes/{volume}"), Value::Null).await;
     cloud.copy().await;
-    assert_eq!(cloud.shown(id).await["status"], "available");
+    assert_eq!(cloud.shown_backup(id).await["status"], "available");
     let path = format!("/backups/{id}");
     assert_eq!(cloud.call(P1, Method::DELETE, &path, Value::Null).await.0, StatusCode::ACCEPTED);
     cloud.copy().await;
@@ -99,7 +102,7 @@ async fn a_backup_that_fails_says_why_and_gives_its_volume_back() {
     let spec = cloud.svc.store.get_record::<BackupSpec>(id).await.unwrap().unwrap();
     cloud.say(&spec, Phase::Failed, Some("disk full")).await;
     cloud.follow().await;
-    let shown = cloud.shown(id).await;
+    let shown = cloud.shown_backup(id).await;
     assert_eq!((&shown["status"], &shown["fail_reason"]), (&json!("error"), &json!("disk full")));
     assert_eq!(cloud.status(P1, &volume).await, "available");
     let bad = json!({"volume_id": volume, "incremental": true});
@@ -118,8 +121,8 @@ async fn what_another_backup_continues_stays() {
     let next = cloud.whole_backup(json!({"volume_id": volume, "incremental": true})).await;
     let spec = cloud.svc.store.get_record::<BackupSpec>(&next).await.unwrap().unwrap();
     assert_eq!(spec.parent.as_deref(), Some(full.as_str()));
-    assert_eq!(cloud.shown(&full).await["has_dependent_backups"], true);
-    assert_eq!(cloud.shown(&next).await["is_incremental"], true);
+    assert_eq!(cloud.shown_backup(&full).await["has_dependent_backups"], true);
+    assert_eq!(cloud.shown_backup(&next).await["is_incremental"], true);
     let path = |id: &str| format!("/backups/{id}");
     let delete = async |id: &str| cloud.call(P1, Method::DELETE, &path(id), Value::Null).await.0;
     assert_eq!(delete(&full).await, StatusCode::BAD_REQUEST);
@@ -155,10 +158,13 @@ async fn a_restore_makes_a_volume_or_replaces_ones_content() {
     assert_eq!(status, StatusCode::ACCEPTED, "{made}");
     let new = made["restore"]["volume_id"].as_str().unwrap();
     assert_eq!(cloud.status(P1, new).await, "restoring-backup");
-    assert_eq!(cloud.shown(&id).await["status"], "restoring");
+    assert_eq!(cloud.shown_backup(&id).await["status"], "restoring");
     assert!(cloud.spec(new).await.is_none(), "it has no content before the backup's is there");
     cloud.copy().await;
-    assert_eq!((cloud.status(P1, new).await.as_str(), &cloud.shown(&id).await["status"]), ("available", &json!("available")));
+    assert_eq!(
+        (cloud.status(P1, new).await.as_str(), &cloud.shown_backup(&id).await["status"]),
+        ("available", &json!("available"))
+    );
     assert_eq!(cloud.get(P1, &format!("/volumes/{new}")).await["volume"]["metadata"]["k"], "v");
 
     let generation = cloud.spec(&volume).await.unwrap().generation;
@@ -171,7 +177,7 @@ async fn a_restore_makes_a_volume_or_replaces_ones_content() {
     let now = cloud.spec(&volume).await.unwrap();
     assert!(now.source.is_some() && now.generation > generation && !now.deleted);
     assert!(cloud.spec(now.source.as_deref().unwrap()).await.is_none(), "what was between is gone");
-    assert_eq!(cloud.shown(&id).await["status"], "available");
+    assert_eq!(cloud.shown_backup(&id).await["status"], "available");
 }
 
 #[tokio::test]
@@ -229,7 +235,7 @@ async fn a_backups_texts_change_and_its_status_is_reset_by_administrators() {
     let act = format!("/backups/{id}/action");
     assert_eq!(cloud.call(P1, Method::POST, &act, reset.clone()).await.0, StatusCode::FORBIDDEN);
     assert_eq!(cloud.call(ADMIN, Method::POST, &act, reset).await.0, StatusCode::ACCEPTED);
-    assert_eq!(cloud.shown(&id).await["status"], "error");
+    assert_eq!(cloud.shown_backup(&id).await["status"], "error");
     let listed = cloud.get(P1, "/backups/detail?status=error").await;
     assert_eq!(listed["backups"].as_array().unwrap().len(), 1);
 }

@@ -61,14 +61,18 @@ async fn a_volume_is_let_go_of_and_taken_over_with_its_content() {
 #[tokio::test]
 async fn a_snapshot_is_taken_over_by_its_volume_alone() {
     let cloud = Cloud::new().await;
-    let (volume, other) = (cloud.volume(P1, json!({"size": 1})).await, cloud.volume(P1, json!({"size": 1})).await);
+    let (volume, other) =
+        (cloud.volume(P1, json!({"size": 1})).await, cloud.volume(P1, json!({"size": 1})).await);
     let body = json!({"snapshot": {"volume_id": volume}});
     let (_, made) = cloud.call(P1, Method::POST, "/snapshots", body).await;
     let snapshot = made["snapshot"]["id"].as_str().unwrap();
     cloud.agent().await;
     let act = format!("/snapshots/{snapshot}/action");
     assert_eq!(cloud.call(P1, Method::POST, &act, json!({"os-unmanage": {}})).await.0, StatusCode::FORBIDDEN);
-    assert_eq!(cloud.call(ADMIN, Method::POST, &act, json!({"os-unmanage": {}})).await.0, StatusCode::ACCEPTED);
+    assert_eq!(
+        cloud.call(ADMIN, Method::POST, &act, json!({"os-unmanage": {}})).await.0,
+        StatusCode::ACCEPTED
+    );
     let manage = async |volume: &str| {
         let body = json!({"snapshot": {"volume_id": volume, "ref": {"source-name": snapshot}, "name": "s"}});
         cloud.call(ADMIN, Method::POST, "/os-snapshot-manage", body).await
@@ -79,7 +83,10 @@ async fn a_snapshot_is_taken_over_by_its_volume_alone() {
     cloud.settle().await;
     let new = made["snapshot"]["id"].as_str().unwrap();
     let shown = cloud.get(P1, &format!("/snapshots/{new}")).await;
-    assert_eq!((&shown["snapshot"]["status"], &shown["snapshot"]["name"]), (&json!("available"), &json!("s")));
+    assert_eq!(
+        (&shown["snapshot"]["status"], &shown["snapshot"]["name"]),
+        (&json!("available"), &json!("s"))
+    );
     assert!(cloud.spec(snapshot).await.is_none());
 }
 
@@ -157,7 +164,10 @@ async fn a_volume_moves_to_the_backend_of_its_new_type() {
     for bad in ["node-1@cairn", "node-2@cairn-single", "nonsense@x"] {
         assert_eq!(cloud.act(ADMIN, &plain, migrate(bad)).await, StatusCode::BAD_REQUEST, "{bad}");
     }
-    assert_eq!(cloud.act(ADMIN, &plain, migrate("node-1@cairn-single#cairn-single")).await, StatusCode::ACCEPTED);
+    assert_eq!(
+        cloud.act(ADMIN, &plain, migrate("node-1@cairn-single#cairn-single")).await,
+        StatusCode::ACCEPTED
+    );
     assert_eq!(cloud.spec(&plain).await.unwrap().copies, Some(1));
 }
 
@@ -171,10 +181,16 @@ async fn a_type_has_limits_of_its_own() {
     let volume = cloud.volume(P1, json!({"size": 2, "volume_type": "fast"})).await;
     let more = json!({"volume": {"size": 1, "volume_type": "fast"}});
     assert_eq!(cloud.call(P1, Method::POST, "/volumes", more).await.0, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(cloud.act(P1, &volume, json!({"os-extend": {"new_size": 4}})).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        cloud.act(P1, &volume, json!({"os-extend": {"new_size": 4}})).await,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
     let used = cloud.get(P1, &format!("/os-quota-sets/{P1}?usage=true")).await["quota_set"].clone();
     assert_eq!((&used["gigabytes_fast"]["in_use"], &used["volumes_cairn"]["in_use"]), (&json!(2), &json!(0)));
-    assert_eq!(cloud.act(P1, &volume, json!({"os-retype": {"new_type": "cairn"}})).await, StatusCode::ACCEPTED);
+    assert_eq!(
+        cloud.act(P1, &volume, json!({"os-retype": {"new_type": "cairn"}})).await,
+        StatusCode::ACCEPTED
+    );
     let used = cloud.get(P1, &format!("/os-quota-sets/{P1}?usage=true")).await["quota_set"].clone();
     assert_eq!((&used["gigabytes_fast"]["in_use"], &used["volumes_cairn"]["in_use"]), (&json!(0), &json!(1)));
     let bad = json!({"quota_set": {"volumes_absent": 1}});
@@ -186,7 +202,8 @@ async fn a_type_has_limits_of_its_own() {
 async fn a_volume_is_made_anew_of_an_image() {
     let cloud = Cloud::new().await;
     let image = cloud.image().await;
-    let (small, volume) = (cloud.volume(P1, json!({"size": 1})).await, cloud.volume(P1, json!({"size": 2})).await);
+    let (small, volume) =
+        (cloud.volume(P1, json!({"size": 1})).await, cloud.volume(P1, json!({"size": 2})).await);
     let reimage = async |id: &str| {
         let path = format!("/v3/volumes/{id}/action");
         let body = json!({"os-reimage": {"image_id": image.id}});
@@ -201,5 +218,8 @@ async fn a_volume_is_made_anew_of_an_image() {
     let spec: VolumeSpec = cloud.spec(&volume).await.unwrap();
     assert_eq!((spec.source.as_deref(), spec.deleted), (Some(IMAGE), false));
     let shown = cloud.get(P1, &format!("/volumes/{volume}")).await["volume"].clone();
-    assert_eq!((&shown["bootable"], &shown["volume_image_metadata"]["image_id"]), (&json!("true"), &json!(IMAGE)));
+    assert_eq!(
+        (&shown["bootable"], &shown["volume_image_metadata"]["image_id"]),
+        (&json!("true"), &json!(IMAGE))
+    );
 }

@@ -4,7 +4,7 @@ use cairn_state::{Index, Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BUSY, BY_LISTED, BY_PROJECT, BY_VOLUME, BY_WORK, LISTED, Metadata, Status};
+use super::{BUSY, BY_LISTED, BY_PROJECT, BY_VOLUME, BY_WORK, LISTED, Metadata, Status};
 
 /// The index of backups by the backup that they continue.
 pub const BY_PARENT: &str = "parent";
@@ -106,7 +106,8 @@ impl Record for Backup {
             indexes.push(Index::multi(BY_PARENT, parent));
         }
         let deleting = self.status == Status::Deleting;
-        if !self.made && self.status == Status::Creating || deleting || self.frozen || self.restore.is_some() {
+        if !self.made && self.status == Status::Creating || deleting || self.frozen || self.restore.is_some()
+        {
             indexes.push(Index::multi(BY_WORK, BUSY));
         }
         indexes
