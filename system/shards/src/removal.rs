@@ -5,13 +5,14 @@
 
 use cairn_state::{Abort, Record, Tx};
 
+use crate::backup::BackupSpec;
 use crate::model::{DiskStatus, Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::set::ReplicaSet;
 
 /// What became of a volume whose only whole copy was on a node that was removed.
 const LOST: &str = "its only whole copy was on a node that was removed";
 
-/// The volumes of which this node has the only whole copy.
+/// The volumes of which this node has the only whole copy, and its backups, which no other has.
 pub fn only_on(tx: &mut Tx, node: &str) -> Result<Vec<String>, Abort> {
     let mut only = Vec::new();
     for spec in tx.list_unfenced::<VolumeSpec>()? {
@@ -19,6 +20,8 @@ pub fn only_on(tx: &mut Tx, node: &str) -> Result<Vec<String>, Abort> {
             only.push(spec.id);
         }
     }
+    let backups = tx.list_unfenced::<BackupSpec>()?.into_iter().filter(|b| b.node == node && !b.deleted);
+    only.extend(backups.map(|b| format!("backup {}", b.id)));
     Ok(only)
 }
 
@@ -93,11 +96,15 @@ mod tests {
             tx.put(&ReplicaSet::new("two", ["a", "b"].map(String::from)))?;
             tx.put(&spec("behind"))?;
             let behind = ReplicaSet::new("behind", ["a", "b"].map(String::from)).without(|n| n == "b");
-            tx.put(&behind.unwrap())
+            tx.put(&behind.unwrap())?;
+            crate::backup::create(tx, "copy", "a", "two", None)
         };
         store.transact(put).await.unwrap();
         let only = |node: &str| store.read(|tx| only_on(tx, node)).unwrap();
-        assert_eq!((only("a"), only("b").len()), (vec!["alone".into(), "behind".into(), "ends".into()], 0));
+        assert_eq!(
+            (only("a"), only("b").len()),
+            (vec!["alone".into(), "behind".into(), "ends".into(), "backup copy".into()], 0)
+        );
         store.transact(|tx| forget_node(tx, "a")).await.unwrap();
         let seen = |id: &str| store.read(|tx| tx.get::<VolumeStatus>(id)).unwrap();
         assert_eq!(seen("alone").map(|s| (s.phase, s.error)), Some((Phase::Failed, Some(LOST.into()))));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Phase, VolumeSpec};
 use crate::replication::set::ReplicaSet;
-use crate::volumes;
+use crate::{removal, volumes};
 
 /// A backup as it should be. Writer: the controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,10 +145,12 @@ pub fn delete(tx: &mut Tx, id: &str) -> Result<(), Abort> {
     }
 }
 
-/// Removes the backup's records once its agent reported it gone. True if nothing of it is left.
+/// Removes the backup's records once its agent reported it gone, or its node left the cloud. True if nothing of it is left.
 pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     let Some(spec) = tx.get::<BackupSpec>(id)? else { return Ok(true) };
-    if !spec.deleted || status(tx, id)?.is_none_or(|s| s.phase != Phase::Gone) {
+    let gone = status(tx, id)?.is_some_and(|s| s.phase == Phase::Gone);
+    let goes = spec.deleted && (gone || !removal::knows_node(tx, &spec.node)?);
+    if !goes {
         return Ok(false);
     }
     tx.delete::<BackupSpec>(id)?;
@@ -179,7 +181,13 @@ pub fn advance_restore(tx: &mut Tx, id: &str) -> Result<Restored, Abort> {
         let lost = || Restored::Failed("nothing is known of it".into());
         return Ok(if there { Restored::Whole } else { lost() });
     };
-    let Some(status) = tx.get::<RestoreStatus>(id)? else { return Ok(Restored::Not) };
+    let Some(status) = tx.get::<RestoreStatus>(id)? else {
+        if removal::knows_node(tx, &spec.node)? {
+            return Ok(Restored::Not);
+        }
+        tx.delete::<RestoreSpec>(id)?;
+        return Ok(Restored::Failed("the node that had the backup is gone".into()));
+    };
     let outcome = match status.phase {
         Phase::Ready => {
             let content = VolumeSpec::new(id, &spec.node, status.size);
@@ -203,5 +211,79 @@ pub fn abandon_restore(tx: &mut Tx, id: &str) -> Result<(), Abort> {
             volumes::abandon(tx, id, &spec.node)
         }
         None => volumes::delete(tx, id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_state::LocalStore;
+
+    use super::*;
+    use crate::model::DiskStatus;
+
+    async fn change<T>(store: &LocalStore, mut f: impl FnMut(&mut Tx) -> Result<T, Abort>) -> T {
+        store.transact(|tx| f(tx)).await.unwrap()
+    }
+
+    async fn store() -> LocalStore {
+        let store = LocalStore::in_memory().unwrap();
+        let disk = DiskStatus {
+            node: "n".into(),
+            disk: "d".into(),
+            path: "/d".into(),
+            size: 10,
+            free: 5,
+            healthy: true,
+            error: None,
+        };
+        change(&store, |tx| tx.put(&disk)).await;
+        store
+    }
+
+    fn told(phase: Phase) -> BackupStatus {
+        BackupStatus { id: "b".into(), node: "n".into(), phase, error: None, chunks: 0, stored: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_forgotten_when_its_agent_is_done_or_its_node_has_left() {
+        let store = store().await;
+        change(&store, |tx| create(tx, "b", "n", "v", None)).await;
+        change(&store, |tx| tx.put(&told(Phase::Gone))).await;
+        assert!(!change(&store, |tx| purge_if_gone(tx, "b")).await, "its end was not asked for");
+        change(&store, |tx| delete(tx, "b").and_then(|()| tx.put(&told(Phase::Ready)))).await;
+        assert!(!change(&store, |tx| purge_if_gone(tx, "b")).await);
+        change(&store, |tx| tx.put(&told(Phase::Gone))).await;
+        assert!(change(&store, |tx| purge_if_gone(tx, "b")).await);
+        assert_eq!(change(&store, |tx| status(tx, "b")).await, None);
+        change(&store, |tx| create(tx, "b", "left", "v", None).and_then(|()| delete(tx, "b"))).await;
+        assert!(change(&store, |tx| purge_if_gone(tx, "b")).await);
+    }
+
+    #[tokio::test]
+    async fn a_restored_volume_gets_its_spec_when_it_is_whole() {
+        let store = store().await;
+        change(&store, |tx| restore(tx, "v", "b", "n")).await;
+        assert_eq!(change(&store, |tx| advance_restore(tx, "v")).await, Restored::Not);
+        let (id, node) = ("v".to_owned(), "n".to_owned());
+        let done = RestoreStatus { id, node, phase: Phase::Ready, error: None, size: 1024 };
+        change(&store, |tx| tx.put(&done)).await;
+        assert_eq!(change(&store, |tx| advance_restore(tx, "v")).await, Restored::Whole);
+        let spec = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
+        assert!(spec.read_only && spec.size == 1024);
+        assert_eq!(change(&store, |tx| advance_restore(tx, "v")).await, Restored::Whole, "and again");
+        change(&store, |tx| restore(tx, "w", "b", "left")).await;
+        assert!(matches!(change(&store, |tx| advance_restore(tx, "w")).await, Restored::Failed(_)));
+    }
+
+    #[tokio::test]
+    async fn what_is_copied_is_read_where_all_of_it_is() {
+        let store = store().await;
+        change(&store, |tx| tx.put(&VolumeSpec::new("v", "a", 1))).await;
+        let at = async |wanted: Option<&'static str>| change(&store, |tx| reader(tx, "v", wanted)).await;
+        assert_eq!((at(None).await.as_deref(), at(Some("b")).await), (Some("a"), None));
+        let set = ReplicaSet::new("v", ["a", "b", "c"].map(String::from)).without(|n| n != "b").unwrap();
+        change(&store, |tx| tx.put(&set)).await;
+        assert_eq!((at(None).await.as_deref(), at(Some("b")).await.as_deref()), (Some("b"), Some("b")));
+        assert_eq!(at(Some("a")).await, None, "it is behind");
     }
 }
