@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub const MARKER: &str = "cairn-disk.json";
 /// The format of disks that this release reads and writes.
 pub const DISK_FORMAT: u32 = 1;
-/// The format of volume manifests that this release reads and writes.
-pub const VOLUME_FORMAT: u32 = 1;
+/// The format of volumes that this release makes: every block has a checksum.
+pub const VOLUME_FORMAT: u32 = 2;
+/// The oldest format of volumes that it reads: segments may lack their sums.
+pub const VOLUME_FORMAT_UNSUMMED: u32 = 1;
 /// Where volumes live, each in a directory named by its id.
 pub const VOLUMES: &str = "volumes";
 /// Where volumes are built before they are moved to [`VOLUMES`]. What is found here at start is unacknowledged.
@@ -23,14 +25,20 @@ pub const MANIFEST: &str = "manifest.json";
 pub const ORIGINAL: &str = "original";
 /// What a replica has promised its writers, in the directory of a volume that has several replicas.
 pub const REPLICA: &str = "replica.json";
-/// Which areas of it may differ from the other replicas, beside it.
+/// Which areas of a volume a crash may leave other than their sums say, and other than on other replicas.
 pub const AREAS: &str = "areas";
-/// The format of [`REPLICA`] and [`AREAS`] that this release reads and writes.
+/// How far the search for damage has come in a volume, in its directory.
+pub const SCRUB: &str = "scrub.json";
+/// The format of [`REPLICA`] that this release reads and writes.
 pub const REPLICA_FORMAT: u32 = 1;
 /// The file that the health probe writes, in the disk's directory.
 pub const PROBE: &str = ".probe";
 /// The size of a segment of a new volume, in bytes.
 pub const SEGMENT_SIZE: u64 = 1 << 30;
+/// The unit of checksums, in bytes.
+pub const BLOCK: u64 = 4096;
+/// The bytes of a checksum.
+pub const SUM: u64 = 4;
 /// The unit in which guests address volumes, in bytes.
 pub const SECTOR: u64 = 512;
 
@@ -111,7 +119,7 @@ impl Manifest {
     /// Reads the manifest found in the directory called `id`.
     pub fn parse(bytes: &[u8], id: &str) -> Result<Manifest, String> {
         let m: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
-        if m.format != VOLUME_FORMAT {
+        if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT).contains(&m.format) {
             return Err(format!("volume format {}, this release knows {VOLUME_FORMAT}", m.format));
         }
         if m.id != id {
@@ -120,7 +128,15 @@ impl Manifest {
         if m.segment_size == 0 || !m.segment_size.is_multiple_of(SECTOR) || !m.size.is_multiple_of(SECTOR) {
             return Err("sizes that are not whole sectors".into());
         }
+        if m.is_summed() && !m.segment_size.is_multiple_of(BLOCK) {
+            return Err("segments that are not whole blocks".into());
+        }
         Ok(m)
+    }
+
+    /// Whether all its segments have sums.
+    pub fn is_summed(&self) -> bool {
+        self.format > VOLUME_FORMAT_UNSUMMED
     }
 
     /// How many segments the volume has.
@@ -137,6 +153,11 @@ pub fn whole_sectors(size: u64) -> u64 {
 /// The name of a segment's file.
 pub fn segment_name(index: usize) -> String {
     format!("seg-{index:08}")
+}
+
+/// The name of the file with a segment's sums.
+pub fn sums_name(index: usize) -> String {
+    format!("sum-{index:08}")
 }
 
 /// Whether a text may name a volume or disk: it becomes a file name, so only what UUIDs are made of.
@@ -162,6 +183,7 @@ mod tests {
         let text = include_bytes!("../tests/fixtures/manifest-1.json");
         let m = Manifest::parse(text, "6f9c0f2e-6c55-4f0e-9d0b-0e8f4c3b2a10").unwrap();
         assert_eq!((m.size, m.segments(), m.read_only), (3 << 30, 3, true));
+        assert!(!m.is_summed() && Manifest::new("a", 1, false).is_summed());
         assert!(Manifest::parse(text, "another").is_err());
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::disk::{Disk, Refusal, Staging};
 use crate::format::{self, Manifest};
 use crate::fsio;
+use crate::replication::regions::Marks;
 use crate::volume::{self, Volume};
 
 /// The data disks of a node.
@@ -196,11 +197,17 @@ impl Pool {
         let home = self.find(source).filter(|d| d.health().is_ok());
         let staging = home.map_or_else(|| self.roomiest(), Ok)?.stage(&manifest.id)?;
         manifest.source = Some(source.into());
-        manifest.segment_size = from.manifest().segment_size;
+        let Manifest { segment_size, format, .. } = from.manifest();
+        (manifest.segment_size, manifest.format) = (segment_size, format);
         let _frozen = from.freeze();
-        for (index, path) in from.files()? {
-            let to = File::create_new(staging.path().join(format::segment_name(index)))?;
-            fsio::clone_file(&File::open(path)?, &to)?;
+        for name in from.files()? {
+            let to = File::create_new(staging.path().join(&name))?;
+            fsio::clone_file(&File::open(from.dir().join(name))?, &to)?;
+        }
+        let mut suspect = Marks::default();
+        suspect.extend(from.suspect_areas());
+        if !suspect.is_empty() {
+            std::fs::write(staging.path().join(format::AREAS), suspect.to_bytes())?;
         }
         Ok(staging)
     }

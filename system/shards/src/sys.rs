@@ -103,9 +103,15 @@ pub enum Source {}
 /// Pieces of memory, in order, that live for `'m`; consumed from the front. `K` says what may be done to them.
 pub struct Pieces<'m, K> {
     all: Vec<libc::iovec>,
-    /// The first piece not yet consumed.
-    front: usize,
+    at: Position,
     _memory: PhantomData<(&'m mut [u8], K)>,
+}
+
+/// How far pieces are consumed: a piece, and the bytes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    piece: usize,
+    within: usize,
 }
 
 // SAFETY: pieces point to memory that is valid from any thread for 'm (slices, or mappings of guest memory).
@@ -113,7 +119,7 @@ unsafe impl<K> Send for Pieces<'_, K> {}
 
 impl<K> Default for Pieces<'_, K> {
     fn default() -> Self {
-        Pieces { all: Vec::new(), front: 0, _memory: PhantomData }
+        Pieces { all: Vec::new(), at: Position::default(), _memory: PhantomData }
     }
 }
 
@@ -121,7 +127,7 @@ impl<'m, K> Pieces<'m, K> {
     /// Empties the list and keeps its room, for memory of another lifetime.
     pub fn recycle<'n>(mut self) -> Pieces<'n, K> {
         self.all.clear();
-        Pieces { all: self.all, front: 0, _memory: PhantomData }
+        Pieces { all: self.all, at: Position::default(), _memory: PhantomData }
     }
 
     /// Appends a part of a guest's memory.
@@ -137,54 +143,91 @@ impl<'m, K> Pieces<'m, K> {
 
     /// The bytes not yet consumed.
     pub fn len(&self) -> u64 {
-        self.all[self.front..].iter().map(|p| p.iov_len as u64).sum()
+        let whole: u64 = self.all[self.at.piece..].iter().map(|p| p.iov_len as u64).sum();
+        whole - self.at.within as u64
     }
 
     /// Whether all is consumed.
     pub fn is_empty(&self) -> bool {
-        self.front == self.all.len()
+        self.at.piece == self.all.len()
+    }
+
+    /// How far they are consumed, for [`Pieces::rewind`].
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Goes back to where they were.
+    pub fn rewind(&mut self, to: Position) {
+        self.at = to;
     }
 
     fn advance(&mut self, mut n: usize) {
-        while n > 0 && self.front < self.all.len() {
-            let piece = &mut self.all[self.front];
-            let step = n.min(piece.iov_len);
-            // SAFETY: step is within the piece.
-            piece.iov_base = unsafe { piece.iov_base.cast::<u8>().add(step) }.cast();
-            piece.iov_len -= step;
-            n -= step;
-            if piece.iov_len == 0 {
-                self.front += 1;
+        while n > 0
+            && let Some(piece) = self.all.get(self.at.piece)
+        {
+            let step = n.min(piece.iov_len - self.at.within);
+            (self.at.within, n) = (self.at.within + step, n - step);
+            if self.at.within == piece.iov_len {
+                self.at = Position { piece: self.at.piece + 1, within: 0 };
             }
         }
     }
 
+    /// What is left of the first piece.
+    fn front(&self) -> Option<(*mut u8, usize)> {
+        let piece = self.all.get(self.at.piece)?;
+        // SAFETY: within is within the piece.
+        let base = unsafe { piece.iov_base.cast::<u8>().add(self.at.within) };
+        Some((base, piece.iov_len - self.at.within)).filter(|(_, len)| *len > 0)
+    }
+
     /// Calls `f` with the pieces that make up at most `len` bytes at the front, then consumes what it used.
     fn with_front(&mut self, len: u64, f: impl FnOnce(&[libc::iovec]) -> isize) -> io::Result<usize> {
-        let (mut end, mut sum) = (self.front, 0u64);
-        while end < self.all.len() && end - self.front < PIECES_MAX && sum < len {
+        let Position { piece: first, within } = self.at;
+        let Some((base, rest)) = self.front() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let (mut end, mut sum) = (first + 1, rest as u64);
+        while end < self.all.len() && end - first < PIECES_MAX && sum < len {
             sum += self.all[end].iov_len as u64;
             end += 1;
         }
-        let excess = sum.saturating_sub(len) as usize;
-        if end > self.front {
-            self.all[end - 1].iov_len -= excess;
-        }
-        let done = f(&self.all[self.front..end]);
+        let before = (self.all[first], self.all[end - 1]);
+        (self.all[first].iov_base, self.all[first].iov_len) = (base.cast(), before.0.iov_len - within);
+        self.all[end - 1].iov_len -= sum.saturating_sub(len) as usize;
+        let done = f(&self.all[first..end]);
         let error = io::Error::last_os_error();
-        if end > self.front {
-            self.all[end - 1].iov_len += excess;
-        }
+        self.all[end - 1] = before.1;
+        self.all[first] = before.0;
         let done = usize::try_from(done).map_err(|_| error)?;
         self.advance(done);
         Ok(done)
+    }
+
+    /// Copies bytes out of the front; false (and nothing consumed) if there are too few.
+    pub fn take(&mut self, bytes: &mut [u8]) -> bool {
+        let before = self.at;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some((base, len)) = self.front() else {
+                self.at = before;
+                return false;
+            };
+            let (now, later) = rest.split_at_mut(len.min(rest.len()));
+            // SAFETY: the piece is readable for 'm and as long as `now`; what a guest does to it meanwhile may garble
+            // its own data and nothing else.
+            unsafe { std::ptr::copy_nonoverlapping(base, now.as_mut_ptr(), now.len()) };
+            let done = now.len();
+            self.advance(done);
+            rest = later;
+        }
+        true
     }
 }
 
 impl<'m> Pieces<'m, Sink> {
     /// The same pieces, to be filled once more.
     pub fn again(&self) -> Pieces<'m, Sink> {
-        Pieces { all: self.all[self.front..].to_vec(), front: 0, _memory: PhantomData }
+        Pieces { all: self.all.clone(), at: self.at, _memory: PhantomData }
     }
 
     /// Appends memory of ours.
@@ -193,11 +236,20 @@ impl<'m> Pieces<'m, Sink> {
     }
 
     /// Reads `len` bytes at `offset` of a file into the front; what the file lacks is zeroes.
-    pub fn fill_from(&mut self, file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+    pub fn fill_from(&mut self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        self.fill(file, offset, len, 0)
+    }
+
+    /// Like [`Pieces::fill_from`], from the page cache alone; false (and perhaps some consumed) if it lacks any of it.
+    pub fn fill_cached(&mut self, file: &File, offset: u64, len: u64) -> io::Result<bool> {
+        at_once(self.fill(file, offset, len, libc::RWF_NOWAIT))
+    }
+
+    fn fill(&mut self, file: &File, mut offset: u64, mut len: u64, flags: libc::c_int) -> io::Result<()> {
         while len > 0 {
             let n = self.with_front(len, |v| {
                 // SAFETY: the pieces are writable for 'm, which self carries.
-                unsafe { libc::preadv(file.as_raw_fd(), v.as_ptr(), v.len() as i32, offset as i64) }
+                unsafe { libc::preadv2(file.as_raw_fd(), v.as_ptr(), v.len() as i32, offset as i64, flags) }
             });
             match n {
                 Ok(0) => return self.fill_zeroes(len),
@@ -212,12 +264,10 @@ impl<'m> Pieces<'m, Sink> {
     /// Writes zeroes into `len` bytes at the front.
     pub fn fill_zeroes(&mut self, mut len: u64) -> io::Result<()> {
         while len > 0 {
-            let Some(piece) = self.all.get(self.front) else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
-            let n = (piece.iov_len as u64).min(len) as usize;
+            let Some((base, room)) = self.front() else { return Err(io::ErrorKind::InvalidInput.into()) };
+            let n = (room as u64).min(len) as usize;
             // SAFETY: n is within the piece, which is writable for 'm.
-            unsafe { std::ptr::write_bytes(piece.iov_base.cast::<u8>(), 0, n) };
+            unsafe { std::ptr::write_bytes(base, 0, n) };
             self.advance(n);
             len -= n as u64;
         }
@@ -226,16 +276,17 @@ impl<'m> Pieces<'m, Sink> {
 
     /// Copies bytes into the front; false if there is too little room.
     pub fn put(&mut self, bytes: &[u8]) -> bool {
-        if self.len() < bytes.len() as u64 {
-            return false;
-        }
+        let before = self.at;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let piece = self.all[self.front];
-            let (now, later) = rest.split_at(rest.len().min(piece.iov_len));
+            let Some((base, len)) = self.front() else {
+                self.at = before;
+                return false;
+            };
+            let (now, later) = rest.split_at(rest.len().min(len));
             // SAFETY: the piece is writable for 'm and as long as `now`; what a guest does to it meanwhile may garble
             // its own data and nothing else.
-            unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), piece.iov_base.cast::<u8>(), now.len()) };
+            unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), base, now.len()) };
             self.advance(now.len());
             rest = later;
         }
@@ -244,7 +295,7 @@ impl<'m> Pieces<'m, Sink> {
 
     /// Takes the last byte off the end.
     pub fn split_last_byte(&mut self) -> Option<Byte<'m>> {
-        let last = self.all[self.front..].last_mut()?;
+        let last = self.all[self.at.piece..].last_mut()?;
         last.iov_len -= 1;
         // SAFETY: the piece had at least one byte, and iov_len is now the offset of its last one.
         let at = unsafe { last.iov_base.cast::<u8>().add(last.iov_len) };
@@ -274,49 +325,55 @@ impl<'m> Pieces<'m, Source> {
     pub fn push_bytes(&mut self, bytes: &'m [u8]) {
         self.push(bytes.as_ptr().cast_mut(), bytes.len());
     }
+}
 
-    /// Writes `len` bytes of the front at `offset` of a file.
-    pub fn store_to(&mut self, file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
-        while len > 0 {
-            let n = self.with_front(len, |v| {
-                // SAFETY: the pieces are readable for 'm, which self carries.
-                unsafe { libc::pwritev(file.as_raw_fd(), v.as_ptr(), v.len() as i32, offset as i64) }
-            });
-            match n {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => (offset, len) = (offset + n as u64, len - n as u64),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+/// Reads what the page cache has at `offset` of a file, and zeroes beyond its end; false if it lacks any of it.
+pub fn read_cached(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<bool> {
+    while !bytes.is_empty() {
+        let piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the kernel writes into the piece, which is `bytes`, and nothing else.
+        let n =
+            unsafe { libc::preadv2(file.as_raw_fd(), &raw const piece, 1, offset as i64, libc::RWF_NOWAIT) };
+        match usize::try_from(n) {
+            Ok(0) => {
+                bytes.fill(0);
+                return Ok(true);
             }
+            Ok(n) => (bytes, offset) = (&mut bytes[n..], offset + n as u64),
+            Err(_) => match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return at_once(Err(e)),
+            },
         }
-        Ok(())
     }
+    Ok(true)
+}
 
-    /// Copies bytes out of the front; false (and nothing consumed) if there are too few.
-    pub fn take(&mut self, bytes: &mut [u8]) -> bool {
-        if self.len() < bytes.len() as u64 {
-            return false;
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let piece = self.all[self.front];
-            let len = piece.iov_len.min(rest.len());
-            let (now, later) = rest.split_at_mut(len);
-            // SAFETY: the piece is readable for 'm and as long as `now`; what a guest does to it meanwhile may garble
-            // its own data and nothing else.
-            unsafe {
-                std::ptr::copy_nonoverlapping(piece.iov_base.cast::<u8>(), now.as_mut_ptr(), now.len())
-            };
-            let done = now.len();
-            self.advance(done);
-            rest = later;
-        }
-        true
+/// Writes the beginning of `bytes` at `offset` of a file without waiting for anything; answers how much.
+pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the kernel reads the piece, which is `bytes`, and nothing else.
+    let n = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const piece, 1, offset as i64, libc::RWF_NOWAIT) };
+    match usize::try_from(n) {
+        Ok(n) => Ok(n),
+        Err(_) => at_once(Err(io::Error::last_os_error())).map(|_| 0),
+    }
+}
+
+/// Whether something was done without waiting.
+fn at_once(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        // It would have to wait, or this file system cannot tell.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -328,16 +385,21 @@ mod tests {
         source.push_bytes(&b);
         let mut head = [0; 2];
         assert!(source.take(&mut head) && &head == b"he");
-        source.store_to(&file, 0, 5).unwrap();
-        source.store_to(&file, 100, 5).unwrap();
-        assert!(source.is_empty());
+        let before = source.position();
+        let mut rest = [0; 10];
+        assert!(source.take(&mut rest) && &rest == b"llo, world" && source.is_empty());
+        assert!(!source.take(&mut head));
+        source.rewind(before);
+        assert_eq!(source.len(), 10);
+        file.write_all_at(b"llo, world", 95).unwrap();
 
         let (mut x, mut y) = ([1; 3], [1; 6]);
         let mut sink = Pieces::<Sink>::default();
         sink.push_slice(&mut x);
         sink.push_slice(&mut y);
         let last = sink.split_last_byte().unwrap();
-        sink.fill_from(&file, 102, 8).unwrap();
+        assert!(sink.fill_cached(&file, 102, 4).unwrap());
+        sink.fill_from(&file, 106, 4).unwrap();
         last.set(b'!');
         assert_eq!((&x, &y), (b"rld", b"\0\0\0\0\0!"));
     }

@@ -9,6 +9,7 @@ use std::process::Command;
 use axum::body::Body;
 use cairn_shards::data::{Client, ImportError};
 use cairn_shards::model::{Phase, VolumeSpec};
+use cairn_shards::volume::Volume;
 use cairn_shards::volumes;
 use common::{Node, spec};
 use http_body_util::BodyExt;
@@ -229,7 +230,8 @@ async fn a_volume_becomes_an_image() {
     let bench = Bench::new().await;
     bench.node.change(|tx| volumes::create(tx, spec("v1", 3 << 20))).await;
     bench.node.until("v1", |s| s.phase == Phase::Ready).await;
-    std::fs::write(bench.node.disk().join("volumes/v1/seg-00000000"), vec![9; 5000]).unwrap();
+    let volume = Volume::open(&bench.node.disk().join("volumes/v1")).unwrap();
+    volume.write_slice(0, &[9; 5000]).unwrap();
     let made = bench.client.import_volume("img", "v1").await.unwrap();
     let mut expected = vec![9; 5000];
     expected.resize(3 << 20, 0);

@@ -198,7 +198,9 @@ async fn publish(
     source: ImageSource,
     virtual_size: u64,
 ) -> Result<ImageImported, DataError> {
-    let manifest = Manifest { image: Some(source), ..Manifest::new(claim.id(), virtual_size, true) };
+    // Its segments were written past the volume: it has no sums before they are made.
+    let format = format::VOLUME_FORMAT_UNSUMMED;
+    let manifest = Manifest { image: Some(source), format, ..Manifest::new(claim.id(), virtual_size, true) };
     finish(claim, staging, manifest).await
 }
 
@@ -207,6 +209,9 @@ async fn finish(claim: Claim, staging: Staging, manifest: Manifest) -> Result<Im
     let virtual_size = manifest.size;
     let published = spawn_blocking(move || {
         volume::write_manifest(staging.path(), &manifest)?;
+        if !manifest.is_summed() {
+            volume::make_sums(staging.path(), &manifest.id)?;
+        }
         staging.publish(&manifest.id)?;
         drop(claim);
         Ok::<_, io::Error>(())

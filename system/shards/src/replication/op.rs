@@ -62,6 +62,9 @@ pub enum Failure {
     /// Its disk failed, or it cannot be reached.
     #[error("{0}")]
     Broken(String),
+    /// What it holds there is not what was written. Another replica may have it.
+    #[error("{0}")]
+    Corrupt(String),
 }
 
 /// What a replica says of itself when a writer begins.

@@ -1,14 +1,11 @@
-//! A replica on a disk of this node: the volume's data, the epoch it has promised, and marks of what may differ from
-//! the other replicas after a crash.
+//! A replica on a disk of this node: the volume's data, with marks of what may differ from the other replicas after a
+//! crash, and the epoch it has promised.
 //!
-//! It touches the volume's data through [`Volume`] and two small files beside it. It must never do a step of a writer
-//! that is not its latest, nor change data in an area whose mark is not on stable media.
+//! It touches the volume's data and its marks through [`Volume`], and one small file beside it. It must never do a step
+//! of a writer that is not its latest.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -16,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::op::{Failure, Op, Opened};
-use super::regions::{AREA, Marks, REGION, units};
+use super::regions::REGION;
 use super::writer::Seq;
 use crate::format;
 use crate::fsio;
 use crate::pool::Pool;
 use crate::sys::{Pieces, Sink};
-use crate::volume::Volume;
+use crate::volume::{self, Volume};
 
 /// What a region holds: all zeroes is [`ZEROES`], anything else its SHA-256.
 pub type Digest = [u8; 32];
@@ -46,7 +43,6 @@ pub struct Replica {
     /// The number of the session that may change it. Held shared through each step, alone while another begins.
     session: RwLock<u64>,
     promise: Mutex<Promise>,
-    areas: Mutex<Areas>,
     boot: String,
 }
 
@@ -64,11 +60,10 @@ impl Replica {
                 format!("replica format {}, this release knows {}", promise.format, format::REPLICA_FORMAT);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let areas = Mutex::new(Areas::open(volume.dir())?);
         // Numbers of an earlier process must not be taken for this one's.
         let (session, promise) =
             (RwLock::new(uuid::Uuid::new_v4().as_u64_pair().0 >> 1), Mutex::new(promise));
-        Ok(Replica { volume, session, promise, areas, boot: boot.into() })
+        Ok(Replica { volume, session, promise, boot: boot.into() })
     }
 
     /// Its data.
@@ -84,7 +79,12 @@ impl Replica {
         if epoch < promise.epoch {
             return Err(Failure::Fenced);
         }
-        let areas = guard(&self.areas).marked();
+        if promise.epoch == 0 {
+            // Its marks are those of a volume that was used by itself, and no other replica knows of them.
+            self.volume.flush().map_err(broken)?;
+            self.volume.clear_step(Seq::MAX, &self.volume.marked()).map_err(broken)?;
+        }
+        let areas = self.volume.marked();
         let intact = areas.is_empty() || promise.boot == self.boot;
         if epoch > promise.epoch {
             // On stable media before the first step of this epoch.
@@ -104,17 +104,13 @@ impl Replica {
             return Err(Failure::Fenced);
         }
         match op {
-            Op::Write { offset, data } => {
-                self.mark(op, seq)?;
-                self.volume.write_slice(*offset, data).map_err(failure)
-            }
+            Op::Write { offset, data } => self.volume.write_step(seq, *offset, data).map_err(failure),
             Op::Zero { offset, len, unmap } => {
-                self.mark(op, seq)?;
-                self.volume.write_zeroes(*offset, *len, *unmap).map_err(failure)
+                self.volume.zero_step(seq, *offset, *len, *unmap).map_err(failure)
             }
             Op::Flush => self.volume.flush().map_err(broken),
             Op::Grow(size) => self.volume.grow(*size).map_err(failure),
-            Op::Clean(areas) => guard(&self.areas).clear(areas, seq).map_err(broken),
+            Op::Clean(areas) => self.volume.clear_step(seq, areas).map_err(broken),
             Op::Settle { keep } => self.settle(keep, seq).map_err(broken),
         }
     }
@@ -147,23 +143,21 @@ impl Replica {
     pub fn digest(&self, session: u64, region: u64) -> Result<Digest, Failure> {
         let start = region * REGION;
         let len = REGION.min(self.volume.size().saturating_sub(start));
+        self.volume.settle_region(region).map_err(broken)?;
         if self.volume.is_hole(start, len).map_err(broken)? {
             return Ok(ZEROES);
         }
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
 
-    fn mark(&self, op: &Op, seq: Seq) -> Result<(), Failure> {
-        guard(&self.areas).mark(units(&op.range(), AREA), seq).map_err(failure)
-    }
-
     fn settle(&self, keep: &[u64], seq: Seq) -> io::Result<()> {
         self.volume.flush()?;
         let keep: BTreeSet<u64> = keep.iter().copied().collect();
-        let mut areas = guard(&self.areas);
-        areas.mark(keep.iter().copied(), seq)?;
-        let cleared: Vec<u64> = areas.marked().into_iter().filter(|area| !keep.contains(area)).collect();
-        areas.clear(&cleared, seq)?;
+        let kept: Vec<u64> = keep.iter().copied().collect();
+        self.volume.mark_step(seq, &kept)?;
+        let cleared: Vec<u64> =
+            self.volume.marked().into_iter().filter(|area| !keep.contains(area)).collect();
+        self.volume.clear_step(seq, &cleared)?;
         let mut promise = guard(&self.promise);
         if promise.boot != self.boot {
             let next = Promise { boot: self.boot.clone(), ..promise.clone() };
@@ -181,66 +175,6 @@ impl Replica {
 /// What bytes hold, see [`Digest`].
 pub fn digest_of(bytes: &[u8]) -> Digest {
     if bytes.iter().all(|b| *b == 0) { ZEROES } else { Sha256::digest(bytes).into() }
-}
-
-/// The marks, one bit per area in a file.
-struct Areas {
-    file: File,
-    /// Each with the number of the last step that changed it.
-    marks: BTreeMap<u64, Seq>,
-    bits: Marks,
-}
-
-impl Areas {
-    fn open(dir: &Path) -> io::Result<Areas> {
-        let path = dir.join(format::AREAS);
-        let new = !path.exists();
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-        if new {
-            fsio::sync_dir(dir)?;
-        }
-        let bits = Marks::from_bytes(&fsio::read_small(&path)?);
-        let marks = bits.iter().map(|area| (area, 0)).collect();
-        Ok(Areas { file, marks, bits })
-    }
-
-    fn marked(&self) -> Vec<u64> {
-        self.marks.keys().copied().collect()
-    }
-
-    fn mark(&mut self, areas: impl Iterator<Item = u64> + Clone, seq: Seq) -> io::Result<()> {
-        let new: Vec<u64> = areas.clone().filter(|area| !self.marks.contains_key(area)).collect();
-        if !new.is_empty() {
-            self.bits.extend(new.iter().copied());
-            // Taken for marked only when that is on stable media.
-            self.store(&new).and_then(|()| self.file.sync_data())?;
-        }
-        for area in areas {
-            let last = self.marks.entry(area).or_default();
-            *last = seq.max(*last);
-        }
-        Ok(())
-    }
-
-    /// A mark that a crash brings back does no harm, so that nothing waits for the disk here.
-    fn clear(&mut self, areas: &[u64], seq: Seq) -> io::Result<()> {
-        let older = |area: &&u64| self.marks.get(area).is_some_and(|last| *last < seq);
-        let cleared: Vec<u64> = areas.iter().filter(older).copied().collect();
-        for area in &cleared {
-            self.marks.remove(area);
-            self.bits.remove(*area);
-        }
-        self.store(&cleared)
-    }
-
-    fn store(&self, areas: &[u64]) -> io::Result<()> {
-        let bytes = self.bits.to_bytes();
-        let places: BTreeSet<usize> = areas.iter().map(|area| (area / 8) as usize).collect();
-        places.into_iter().try_for_each(|at| match bytes.get(at) {
-            Some(byte) => self.file.write_all_at(&[*byte], at as u64),
-            None => Ok(()),
-        })
-    }
 }
 
 /// The replicas of this node that are open.
@@ -284,7 +218,7 @@ fn failure(e: io::Error) -> Failure {
 }
 
 fn broken(e: io::Error) -> Failure {
-    Failure::Broken(e.to_string())
+    if volume::is_corrupt(&e) { Failure::Corrupt(e.to_string()) } else { Failure::Broken(e.to_string()) }
 }
 
 // What these locks guard is whole after a panic.

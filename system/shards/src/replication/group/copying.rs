@@ -48,13 +48,18 @@ impl Inner {
         let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
         let source = self.link(from).ok_or(CopyFailure::Source)?;
         let target = self.link(to).ok_or(CopyFailure::Target)?;
-        let wanted = source.digest(region).map_err(|_| CopyFailure::Source)?;
-        if target.digest(region).map_err(|_| CopyFailure::Target)? == wanted {
+        let wanted = source.digest(region).map_err(|e| unread(&e))?;
+        let alike = match target.digest(region) {
+            Ok(found) => found == wanted,
+            Err(Failure::Corrupt(_)) => false,
+            Err(_) => return Err(CopyFailure::Target),
+        };
+        if alike {
             return Ok(if wanted == ZEROES { Copied::Nothing } else { Copied::Looked });
         }
         let op = match wanted {
             ZEROES => Op::Zero { offset, len, unmap: true },
-            _ => Op::Write { offset, data: source.read(offset, len).map_err(|_| CopyFailure::Source)? },
+            _ => Op::Write { offset, data: source.read(offset, len).map_err(|e| unread(&e))? },
         };
         let stored = match target.local() {
             Some(local) => local.apply(seq, &op),
@@ -71,4 +76,9 @@ impl Inner {
         guard(&self.copies).insert(seq, (to.to_owned(), answer));
         Ok(awaited)
     }
+}
+
+/// How a copy failed whose source could not be read.
+fn unread(why: &Failure) -> CopyFailure {
+    if matches!(why, Failure::Corrupt(_)) { CopyFailure::Corrupt } else { CopyFailure::Source }
 }

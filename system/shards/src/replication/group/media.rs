@@ -1,10 +1,12 @@
 //! A group as guests are served with it: reads from one replica, changes to all, in pieces of one region each.
 
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
-use super::{Group, guard};
+use super::{Group, Inner, guard};
 use crate::media::Media;
 use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
@@ -41,6 +43,10 @@ impl Media for Group {
                 Ok(()) => {
                     self.inner.means.pace.served(begun.elapsed());
                     return Ok(());
+                }
+                Err(Failure::Corrupt(why)) => {
+                    tracing::error!(volume = self.inner.volume, node, why, "a replica is corrupt");
+                    self.inner.repair(&node, &(offset..offset + len), why)?;
                 }
                 Err(why) => {
                     tracing::warn!(volume = self.inner.volume, node, %why, "a replica could not be read");
@@ -87,6 +93,19 @@ impl Media for Group {
     fn interrupt(&self, on: bool) {
         self.inner.interrupted.store(on, SeqCst);
         self.inner.news.notify_all();
+    }
+}
+
+impl Inner {
+    /// Has a replica made like another where it is corrupt; an error if there is no other.
+    fn repair(self: &Arc<Inner>, node: &str, range: &Range<u64>, why: String) -> io::Result<()> {
+        let mut begun = false;
+        self.handle(true, |writer| {
+            let actions = writer.repair(node, range);
+            begun = actions.is_some();
+            actions.unwrap_or_default()
+        });
+        if begun { Ok(()) } else { Err(io::Error::other(why)) }
     }
 }
 

@@ -410,7 +410,7 @@ fn error(failure: &Failure) -> io::Error {
     match failure {
         Failure::Fenced => held("another writer has the volume"),
         Failure::Full => io::Error::from_raw_os_error(libc::ENOSPC),
-        Failure::Broken(why) => io::Error::other(why.clone()),
+        Failure::Broken(why) | Failure::Corrupt(why) => io::Error::other(why.clone()),
     }
 }
 

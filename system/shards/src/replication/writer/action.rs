@@ -67,6 +67,8 @@ pub enum CopyFailure {
     Source,
     /// The other could not be read or written.
     Target,
+    /// What the source holds there is corrupt.
+    Corrupt,
 }
 
 /// How far the writer is.

@@ -12,6 +12,7 @@ mod action;
 mod loss;
 pub mod member;
 mod recovery;
+mod repair;
 mod serving;
 mod touched;
 
@@ -63,6 +64,8 @@ struct Request {
     /// The number of the flush it is.
     flush: Option<u64>,
     full: bool,
+    /// A replica cannot do it for what it holds is corrupt, and no other has it.
+    corrupt: Option<String>,
 }
 
 /// A region that is being made alike; no request changes it meanwhile.
@@ -103,6 +106,9 @@ pub struct Writer {
     touched: Touched,
     /// Changes that some replicas have and others had no room for; they stand until they are made again.
     uneven: Vec<Range<u64>>,
+    /// Regions that the source could not give, since this time: they are not copied for a while.
+    unreadable: Marks,
+    unreadable_since: Duration,
     loss: Loss,
     cleaned_at: Duration,
     now: Duration,
@@ -129,6 +135,8 @@ impl Writer {
             credit: 0,
             touched: Touched::default(),
             uneven: Vec::new(),
+            unreadable: Marks::default(),
+            unreadable_since: Duration::ZERO,
             loss,
             cleaned_at: Duration::ZERO,
             now: Duration::ZERO,
@@ -226,6 +234,7 @@ impl Writer {
             self.actions.push(Action::Swap { expect: self.set.clone(), new });
         }
         self.clean();
+        self.hope();
         self.advance()
     }
 
@@ -271,7 +280,10 @@ impl Writer {
                 member.copied = Marks::default();
             }
             Err(Failure::Fenced) => return self.fence(),
-            Err(Failure::Broken(_)) => {
+            Err(Failure::Corrupt(why)) if !pending.range.is_empty() => {
+                self.refused_as_corrupt(node, &pending, why);
+            }
+            Err(Failure::Broken(_) | Failure::Corrupt(_)) => {
                 self.actions.push(Action::Close(node.into()));
                 // It was answered, and is as good as not: the request waits for another answer.
                 self.await_catch_up(node, pending.request);
@@ -294,6 +306,7 @@ impl Writer {
                     member.copied.insert(copy.region);
                 }
             }
+            Err(CopyFailure::Corrupt) => self.not_copied(&copy),
             Err(failed) => {
                 let node = if failed == CopyFailure::Source { copy.from } else { copy.to };
                 self.actions.push(Action::Close(node.clone()));

@@ -122,6 +122,7 @@ impl Writer {
             return self.propose(kept);
         }
         self.take_out(|_, up| !up);
+        self.take_out_unreadable();
         let mut in_sync = self.members.values().filter(|m| m.in_sync);
         if self.swap.is_none() && in_sync.all(|m| m.is_full() && m.settling == Settling::Done) {
             if self.set.boot != self.term.boot {

@@ -16,6 +16,7 @@ impl Writer {
         self.drop_waits();
         self.complete();
         self.take_out_awaited();
+        self.take_out_unreadable();
         self.take_in();
         self.forget_loss();
         while self.admit() {}
@@ -38,14 +39,17 @@ impl Writer {
         let done: Vec<RequestId> =
             self.requests.iter().filter(|(_, r)| r.waits.is_empty()).map(|(id, _)| *id).collect();
         for request in done {
-            let Some(Request { op, flush, full, .. }) = self.requests.remove(&request) else { continue };
-            let result = match (full, &op) {
-                (true, _) => Err(Failure::Full),
-                (false, Op::Flush) => self.end_flush(request),
+            let Some(Request { op, flush, full, corrupt, .. }) = self.requests.remove(&request) else {
+                continue;
+            };
+            let result = match (full, corrupt, &op) {
+                (true, ..) => Err(Failure::Full),
+                (false, Some(why), _) => Err(Failure::Corrupt(why)),
+                (false, None, Op::Flush) => self.end_flush(request),
                 _ => Ok(()),
             };
             self.touched.touch(&op.range());
-            self.heed_room(&op.range(), full);
+            self.heed_unevenness(&op.range(), result.is_err());
             if let Some(number) = flush.filter(|_| result.is_ok()) {
                 let under_way = self.requests.values().map(|r| r.op.range());
                 let busy: Vec<Range<u64>> = under_way.chain(self.uneven.iter().cloned()).collect();
@@ -58,11 +62,11 @@ impl Writer {
         }
     }
 
-    /// A change has ended: if a replica had no room for it, what it changes is not the same everywhere.
-    fn heed_room(&mut self, range: &Range<u64>, full: bool) {
+    /// A change has ended: if a replica did not do it, what it changes is not the same everywhere.
+    fn heed_unevenness(&mut self, range: &Range<u64>, failed: bool) {
         let within = |r: &Range<u64>| range.start <= r.start && r.end <= range.end;
         self.uneven.retain(|r| !within(r));
-        if full && !range.is_empty() {
+        if failed && !range.is_empty() {
             self.uneven.push(range.clone());
         }
     }
@@ -114,7 +118,7 @@ impl Writer {
         self.touched.touch(&range);
         let flush = (op == Op::Flush).then(|| self.touched.flush());
         let waits = self.distribute(id, &op, &range);
-        self.requests.insert(id, Request { op, waits, flush, full: false });
+        self.requests.insert(id, Request { op, waits, flush, full: false, corrupt: None });
         true
     }
 
@@ -186,12 +190,13 @@ impl Writer {
     }
 
     fn next_copy(&self) -> Option<Copying> {
-        let behind = self.members.iter().filter(|(_, m)| m.is_up() && !m.missed.is_empty());
+        let next = |m: &super::member::Member| m.missed.iter().find(|r| !self.unreadable.contains(*r));
+        let behind = self.members.iter().filter(|(_, m)| m.is_up() && next(m).is_some());
         let (to, member) = behind.max_by_key(|(_, m)| m.in_sync)?;
         if !member.in_sync && self.credit == 0 {
             return None;
         }
-        let region = member.missed.iter().next()?;
+        let region = next(member)?;
         let from = self.source(|node| node != to)?.to_owned();
         Some(Copying { from, to: to.clone(), session: member.session, region, begun: false })
     }

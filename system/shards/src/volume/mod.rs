@@ -1,23 +1,56 @@
 //! A volume that is open: reads, writes, discards and flushes over its segment files.
 //!
-//! It touches the files of one volume directory and nothing else. All calls block and may come from many
-//! threads. It must never report a flush done before what was written ahead of it is on stable media, and never
-//! write a volume that is read-only.
+//! It touches the files of one volume directory and nothing else. All calls block (but those of `at_once`) and may come
+//! from many threads. It must never report a flush done before what was written ahead of it is on stable media, never
+//! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
-//! Per-block checksums will live here: computed in [`Volume::write`], verified in [`Volume::read`].
+//! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
+//! are set and cleared; `summing` makes the sums of segments that have none.
 
-use std::fs::File;
+mod areas;
+mod at_once;
+mod blocks;
+mod marking;
+mod segment;
+mod stripes;
+mod summing;
+mod sums;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use self::areas::{Areas, Stamps};
+use self::blocks::Zeroing;
+use self::segment::{Opening, Segment};
+use self::stripes::Stripes;
+pub use self::summing::make_sums;
 use crate::format::{self, Manifest};
 use crate::fsio;
 use crate::sys::{Pieces, Sink, Source};
 
-/// A page of zeroes for where a file system cannot make them itself.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+/// A block that is not what was written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the block at byte {offset} is not what was written")]
+pub struct Corrupt {
+    /// Where it begins, in bytes of the volume.
+    pub offset: u64,
+}
+
+/// Whether an error says that what is on the disk is corrupt.
+pub fn is_corrupt(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<Corrupt>())
+}
+
+/// What was found out about the blocks of a volume since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Times a block was asked for that is corrupt.
+    pub corrupt: u64,
+    /// Sums that were made right after a crash or a write that failed.
+    pub mended: u64,
+}
 
 /// An open volume.
 pub struct Volume {
@@ -27,18 +60,34 @@ pub struct Volume {
     size: AtomicU64,
     segment_size: u64,
     read_only: bool,
+    /// Whether every segment has sums, or gets them when it is opened.
+    summed: AtomicBool,
     segments: RwLock<Vec<Slot>>,
     /// Segments were made since the directory was last synced.
     dir_dirty: AtomicBool,
     /// Held through a flush, so that no flush ends before another that took over its dirty marks. Holds whether
     /// there was one yet: the first also covers what an earlier process wrote and did not live to flush.
     flushing: Mutex<bool>,
-    /// Held shared by changes, alone by who copies the volume.
-    changes: RwLock<()>,
+    /// Held shared by changes, alone by who copies the volume or clears its marks.
+    changes: RwLock<Stamps>,
+    stripes: Stripes,
+    areas: Areas,
+    /// Flushes that have begun, and the number of the last that succeeded.
+    flushes: AtomicU64,
+    flushed: AtomicU64,
+    /// What `flushed` was when marks were last cleared.
+    cleaned: AtomicU64,
+    corrupt: AtomicU64,
+    mended: AtomicU64,
     /// The last change met a full disk and waits for room.
     full: AtomicBool,
     /// Whether a writer of several replicas has it: nobody else may use it then. Held shared by who does.
     taken: RwLock<bool>,
+}
+
+/// Keeps all changes out while it lives.
+pub struct Frozen<'a> {
+    _changes: RwLockWriteGuard<'a, Stamps>,
 }
 
 #[derive(Clone)]
@@ -50,17 +99,21 @@ enum Slot {
     Open(Arc<Segment>),
 }
 
-struct Segment {
-    file: File,
-    dirty: AtomicBool,
-}
-
 /// A piece of a range that lies in one segment.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
     segment: usize,
     offset: u64,
     len: u64,
+}
+
+/// Under which number a change marks its areas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamp {
+    /// Those of the volume's flushes.
+    Flushes,
+    /// That of the step of a writer, which says when the mark may go.
+    Step(u64),
 }
 
 impl Volume {
@@ -73,29 +126,38 @@ impl Volume {
     pub fn open_as(dir: &Path, id: &str) -> io::Result<Volume> {
         let manifest = read_manifest(dir, id)?;
         let read_only = manifest.read_only;
-        Ok(Volume::with(dir, manifest, read_only))
+        Volume::with(dir, manifest, read_only)
     }
 
     /// Opens a volume to give it its content, even if it may only be read afterwards.
     pub fn open_to_fill(dir: &Path) -> io::Result<Volume> {
         let id = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        Ok(Volume::with(dir, read_manifest(dir, id)?, false))
+        Volume::with(dir, read_manifest(dir, id)?, false)
     }
 
-    fn with(dir: &Path, manifest: Manifest, read_only: bool) -> Volume {
-        Volume {
+    fn with(dir: &Path, manifest: Manifest, read_only: bool) -> io::Result<Volume> {
+        let (areas, stamps) = Areas::open(dir, manifest.size)?;
+        Ok(Volume {
             dir: dir.into(),
             size: manifest.size.into(),
             segment_size: manifest.segment_size,
             read_only,
+            summed: manifest.is_summed().into(),
             segments: RwLock::new(vec![Slot::Unknown; manifest.segments()]),
             manifest: Mutex::new(manifest),
             dir_dirty: AtomicBool::new(true),
             flushing: Mutex::new(false),
-            changes: RwLock::new(()),
+            changes: RwLock::new(stamps),
+            stripes: Stripes::default(),
+            areas,
+            flushes: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            cleaned: AtomicU64::new(0),
+            corrupt: AtomicU64::new(0),
+            mended: AtomicU64::new(0),
             full: AtomicBool::new(false),
             taken: RwLock::new(false),
-        }
+        })
     }
 
     /// Takes the volume for a writer of several replicas, for good: what is under way without one ends first.
@@ -133,11 +195,16 @@ impl Volume {
         self.full.load(SeqCst)
     }
 
-    /// Reads `len` bytes at `offset` into the pieces.
+    /// What was found out about its blocks.
+    pub fn findings(&self) -> Findings {
+        Findings { corrupt: self.corrupt.load(SeqCst), mended: self.mended.load(SeqCst) }
+    }
+
+    /// Reads `len` bytes at `offset` into the pieces. A block that is corrupt is an error that [`is_corrupt`] knows.
     pub fn read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<()> {
         for part in self.parts(offset, len)? {
             match self.segment(part.segment, false)? {
-                Some(segment) => to.fill_from(&segment.file, part.offset, part.len)?,
+                Some(segment) => self.read_part(&segment, &part, to)?,
                 None => to.fill_zeroes(part.len)?,
             }
         }
@@ -152,11 +219,11 @@ impl Volume {
         self.read(offset, len, &mut to)
     }
 
-    /// Whether a range is known to hold zeroes without reading it: nothing was stored there.
+    /// Whether a range is known to hold zeroes without reading it: nothing is stored there, as it should be.
     pub fn is_hole(&self, offset: u64, len: u64) -> io::Result<bool> {
         for part in self.parts(offset, len)? {
             if let Some(segment) = self.segment(part.segment, false)?
-                && !fsio::is_hole(&segment.file, part.offset, part.len)?
+                && !self.is_empty_part(&segment, &part)?
             {
                 return Ok(false);
             }
@@ -174,42 +241,48 @@ impl Volume {
     /// Writes `len` bytes from the pieces at `offset`. Durable after the next flush. On a full disk the error
     /// is one that [`fsio::is_full`] knows; part of the range may have been written.
     pub fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()> {
-        self.change(offset, len, |this, part| {
-            let Some(segment) = this.segment(part.segment, true)? else { return Ok(()) };
-            // Marked first: a flush that comes between must not miss what is being written.
-            segment.dirty.store(true, SeqCst);
-            from.store_to(&segment.file, part.offset, part.len)
+        self.write_stamped(Stamp::Flushes, offset, len, from)
+    }
+
+    fn write_stamped(
+        &self,
+        stamp: Stamp,
+        offset: u64,
+        len: u64,
+        from: &mut Pieces<'_, Source>,
+    ) -> io::Result<()> {
+        self.change(stamp, offset, len, |this, part| {
+            let segment = this.segment(part.segment, true)?;
+            segment.map_or(Ok(()), |segment| this.write_part(&segment, part, from))
         })
     }
 
     /// Gives a range back to the disk; it reads as zeroes (or, where the file system cannot, as before).
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.change(offset, len, |this, part| {
-            let Some(segment) = this.segment(part.segment, false)? else { return Ok(()) };
-            segment.dirty.store(true, SeqCst);
-            fsio::punch_hole(&segment.file, part.offset, part.len).map(drop)
-        })
+        self.zero_stamped(Stamp::Flushes, offset, len, Zeroing::Discard)
     }
 
     /// Makes a range read as zeroes; with `unmap` its room is given back.
     pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        self.change(offset, len, |this, part| {
-            let Some(segment) = this.segment(part.segment, false)? else { return Ok(()) };
-            segment.dirty.store(true, SeqCst);
-            let done = match unmap {
-                true => fsio::punch_hole(&segment.file, part.offset, part.len)?,
-                false => fsio::zero_range(&segment.file, part.offset, part.len)?,
-            };
-            if done { Ok(()) } else { store_zeroes(&segment.file, part.offset, part.len) }
+        let how = if unmap { Zeroing::Unmap } else { Zeroing::Keep };
+        self.zero_stamped(Stamp::Flushes, offset, len, how)
+    }
+
+    fn zero_stamped(&self, stamp: Stamp, offset: u64, len: u64, how: Zeroing) -> io::Result<()> {
+        self.change(stamp, offset, len, |this, part| {
+            let segment = this.segment(part.segment, false)?;
+            segment.map_or(Ok(()), |segment| this.zero_part(&segment, part, how))
         })
     }
 
-    /// Waits until all that was written before this call is on stable media.
+    /// Waits until all that was written before this call is on stable media. Sums need not be: marks stand for them, and
+    /// these go only after sums were synced.
     pub fn flush(&self) -> io::Result<()> {
         if self.read_only {
             return Ok(());
         }
         let mut flushed_before = guard(&self.flushing);
+        let number = self.flushes.fetch_add(1, SeqCst) + 1;
         if !*flushed_before {
             self.files()?;
         }
@@ -219,16 +292,12 @@ impl Volume {
             self.dir_dirty.store(true, SeqCst);
             return Err(e);
         }
-        let open: Vec<Arc<Segment>> = shared(&self.segments).iter().filter_map(Slot::open).collect();
-        for segment in open {
-            if segment.dirty.swap(false, SeqCst)
-                && let Err(e) = segment.file.sync_data()
-            {
-                segment.dirty.store(true, SeqCst);
-                return Err(e);
-            }
+        for segment in self.open_segments() {
+            // What the kernel could not store it may forget, and what was there before then has other sums.
+            segment.sync_data().inspect_err(|_| self.areas.doubt_marked(self.size()))?;
         }
         *flushed_before = true;
+        self.flushed.store(number, SeqCst);
         Ok(())
     }
 
@@ -240,6 +309,7 @@ impl Volume {
             return Ok(());
         }
         write_manifest(&self.dir, &grown)?;
+        alone(&self.changes).grow(grown.size);
         alone(&self.segments).resize(grown.segments(), Slot::Unknown);
         self.size.store(grown.size, SeqCst);
         *manifest = grown;
@@ -247,24 +317,29 @@ impl Volume {
     }
 
     /// Keeps all changes out while the guard lives, so that the segments can be copied as of one moment.
-    pub fn freeze(&self) -> RwLockWriteGuard<'_, ()> {
-        alone(&self.changes)
+    pub fn freeze(&self) -> Frozen<'_> {
+        Frozen { _changes: alone(&self.changes) }
     }
 
-    /// The segments that have a file, by index.
-    pub fn files(&self) -> io::Result<Vec<(usize, PathBuf)>> {
+    /// The names of the files that hold its data and their sums.
+    pub fn files(&self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let count = shared(&self.segments).len();
         for index in 0..count {
-            if self.segment(index, false)?.is_some() {
-                found.push((index, self.dir.join(format::segment_name(index))));
-            }
+            let Some(segment) = self.segment(index, false)? else { continue };
+            found.push(format::segment_name(index));
+            found.extend(segment.complete_sums().map(|_| format::sums_name(index)));
         }
         Ok(found)
     }
 
+    fn open_segments(&self) -> Vec<Arc<Segment>> {
+        shared(&self.segments).iter().filter_map(Slot::open).collect()
+    }
+
     fn change(
         &self,
+        stamp: Stamp,
         offset: u64,
         len: u64,
         mut each: impl FnMut(&Self, &Part) -> io::Result<()>,
@@ -272,9 +347,15 @@ impl Volume {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        let parts = self.parts(offset, len)?;
-        let _shared = shared(&self.changes);
-        let result = parts.into_iter().try_for_each(|part| each(self, &part));
+        let mut parts = self.parts(offset, len)?;
+        let stamps = shared(&self.changes);
+        let result = self.mark(&stamps, stamp, &(offset..offset + len));
+        let result = result.and_then(|()| parts.try_for_each(|part| each(self, &part)));
+        if stamp == Stamp::Flushes {
+            // A flush that began meanwhile does not cover it.
+            stamps.touch_all(&(offset..offset + len), self.flushes.load(SeqCst));
+        }
+        drop(stamps);
         let full = result.as_ref().is_err_and(fsio::is_full);
         // Mostly it is unchanged, and reading is cheaper than writing where many threads do.
         if full != self.full.load(SeqCst) {
@@ -302,24 +383,13 @@ impl Volume {
         if let Slot::Open(segment) = &segments[index] {
             return Ok(Some(segment.clone()));
         }
-        segments[index] = self.open_segment(index, create)?;
+        let how = Opening { create, read_only: self.read_only, summed: self.summed.load(SeqCst) };
+        let (segment, made) = Segment::open(&self.dir, index, how)?;
+        if made {
+            self.dir_dirty.store(true, SeqCst);
+        }
+        segments[index] = segment.map_or(Slot::Absent, |segment| Slot::Open(Arc::new(segment)));
         Ok(segments[index].open())
-    }
-
-    fn open_segment(&self, index: usize, create: bool) -> io::Result<Slot> {
-        let path = self.dir.join(format::segment_name(index));
-        let mut options = File::options();
-        let file = match options.read(true).write(!self.read_only).open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && create => {
-                let file = options.create_new(true).open(&path)?;
-                self.dir_dirty.store(true, SeqCst);
-                file
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Slot::Absent),
-            Err(e) => return Err(e),
-        };
-        Ok(Slot::Open(Arc::new(Segment { file, dirty: AtomicBool::new(true) })))
     }
 }
 
@@ -353,16 +423,6 @@ fn split(mut offset: u64, mut len: u64, segment_size: u64) -> impl Iterator<Item
         (offset, len) = (offset + part.len, len - part.len);
         (part.len > 0).then_some(part)
     })
-}
-
-fn store_zeroes(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    while len > 0 {
-        let n = len.min(ZEROES.len() as u64);
-        file.write_all_at(&ZEROES[..n as usize], offset)?;
-        (offset, len) = (offset + n, len - n);
-    }
-    Ok(())
 }
 
 // Nothing under these locks is left half-done by a panic.

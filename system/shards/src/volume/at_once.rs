@@ -1,0 +1,149 @@
+//! Reads and writes that wait for nothing, for threads that must not: they are done from and to the page cache, or not
+//! at all.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, TryLockError};
+
+use super::areas::Stamps;
+use super::blocks::{chunks, with_private};
+use super::segment::Segment;
+use super::sums::{CHUNK, NOTHING, Sums, sum};
+use super::{Part, Slot, Volume, shared};
+use crate::format::BLOCK;
+use crate::sys::{self, Pieces, Sink, Source};
+
+impl Volume {
+    /// Reads like [`Volume::read`] if the page cache has all of it and it matches; else answers false, with the pieces as
+    /// they were (what they point to may have changed): [`Volume::read`] then waits, or knows what is wrong. It never
+    /// waits for a disk. Only whole blocks are read so.
+    ///
+    /// Of a volume that may get other replicas the caller holds [`Volume::use_alone`], as for the calls that wait.
+    pub fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> io::Result<bool> {
+        if !offset.is_multiple_of(BLOCK) || !len.is_multiple_of(BLOCK) {
+            return Ok(false);
+        }
+        let before = to.position();
+        for part in self.parts(offset, len)? {
+            let done = match self.known(part.segment) {
+                Slot::Open(segment) => try_read_part(&segment, &part, to)?,
+                Slot::Absent => to.fill_zeroes(part.len).map(|()| true)?,
+                Slot::Unknown => false,
+            };
+            if !done {
+                to.rewind(before);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes like [`Volume::write`] if nothing stands in the way; else answers false, with nothing written and the pieces
+    /// as they were: [`Volume::write`] then does it. It waits for no disk, no lock and no mark. Only whole blocks are
+    /// written so, 256 KiB of a segment at most, in areas that were written lately.
+    ///
+    /// Of a volume that may get other replicas the caller holds [`Volume::use_alone`], as for the calls that wait.
+    pub fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<bool> {
+        let whole = offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && (1..=CHUNK).contains(&len);
+        let stamps = match self.changes.try_read() {
+            Ok(stamps) => stamps,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        if !whole || self.read_only || self.is_full() {
+            return Ok(false);
+        }
+        let Some(part) = self.parts(offset, len)?.next().filter(|part| part.is_one_chunk(len)) else {
+            return Ok(false);
+        };
+        let Slot::Open(segment) = self.known(part.segment) else { return Ok(false) };
+        let before = from.position();
+        let done = with_private(len as usize, |bytes| match from.take(bytes) {
+            true => self.try_write_part(&stamps, &segment, &part, offset, bytes),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        })?;
+        if !done {
+            from.rewind(before);
+        }
+        Ok(done)
+    }
+
+    fn try_write_part(
+        &self,
+        stamps: &Stamps,
+        segment: &Segment,
+        part: &Part,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        let range = offset..offset + part.len;
+        let Some(_lock) = self.stripes.try_lock(segment.index, part.offset) else { return Ok(false) };
+        let mut sums = Sums::of(part.offset, part.len);
+        if let Some(file) = segment.sums()
+            && !sums.read_cached(file)?
+        {
+            return Ok(false); // Writing them would wait for the page they are in.
+        }
+        if !stamps.touch_all(&range, self.flushes.load(SeqCst)) {
+            return Ok(false);
+        }
+        segment.soil();
+        let written = match sys::write_at_once(&segment.data, bytes, part.offset) {
+            Ok(0) => return Ok(false),
+            written => written,
+        };
+        // What is begun is ended, if it must be by waiting.
+        let stored = written.and_then(|n| segment.data.write_all_at(&bytes[n..], part.offset + n as u64));
+        let stored = stored.and_then(|()| match segment.sums() {
+            Some(file) => {
+                sums.set_all(bytes);
+                file.write_all_at(sums.bytes(), sums.place())
+            }
+            None => Ok(()),
+        });
+        stamps.touch_all(&range, self.flushes.load(SeqCst));
+        match stored {
+            Ok(()) => Ok(true),
+            Err(_) => {
+                // The call that waits says what is wrong.
+                self.areas.doubt(&range);
+                Ok(false)
+            }
+        }
+    }
+
+    /// What is known of a segment without looking at the disk.
+    fn known(&self, index: usize) -> Slot {
+        shared(&self.segments).get(index).cloned().unwrap_or(Slot::Unknown)
+    }
+}
+
+impl Part {
+    fn is_one_chunk(&self, len: u64) -> bool {
+        self.len == len && self.offset / CHUNK == (self.offset + len - 1) / CHUNK
+    }
+}
+
+fn try_read_part(segment: &Arc<Segment>, part: &Part, to: &mut Pieces<'_, Sink>) -> io::Result<bool> {
+    for (offset, len) in chunks(part.offset, part.len) {
+        let start = to.position();
+        if !to.fill_cached(&segment.data, offset, len)? {
+            return Ok(false);
+        }
+        let Some(file) = segment.complete_sums() else { continue };
+        let mut sums = Sums::of(offset, len);
+        if !sums.read_cached(file)? {
+            return Ok(false);
+        }
+        to.rewind(start);
+        let mut copy = NOTHING;
+        for block in offset / BLOCK..(offset + len) / BLOCK {
+            to.take(&mut copy);
+            if sum(&copy) != sums.get(block) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
