@@ -356,7 +356,11 @@ pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize
     let n = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const piece, 1, offset as i64, libc::RWF_NOWAIT) };
     match usize::try_from(n) {
         Ok(n) => Ok(n),
-        Err(_) => at_once(Err(io::Error::last_os_error())).map(|_| 0),
+        Err(_) => match io::Error::last_os_error() {
+            // How some file systems say that they cannot.
+            e if e.kind() == io::ErrorKind::InvalidInput => Ok(0),
+            e => at_once(Err(e)).map(|_| 0),
+        },
     }
 }
 

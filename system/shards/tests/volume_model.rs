@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use cairn_shards::format::Manifest;
-use cairn_shards::volume::{Volume, write_manifest};
+use cairn_shards::volume::{Findings, Volume, write_manifest};
 use proptest::prelude::*;
 
 const SEGMENT: u64 = 64 << 10;
@@ -70,7 +70,7 @@ fn apply(dir: &std::path::Path, volume: &mut Volume, model: &mut Vec<u8>, op: &O
                 volume.read_slice(at, &mut model[at as usize..][..len]).unwrap();
             }
         }
-        Op::Flush => volume.flush().unwrap(),
+        Op::Flush => volume.flush().and_then(|()| volume.clean()).unwrap(),
         Op::Grow(size) => {
             volume.grow(size).unwrap();
             let size = size.next_multiple_of(512) as usize;
@@ -99,6 +99,7 @@ proptest! {
         let mut whole = vec![1; model.len()];
         volume.read_slice(0, &mut whole).unwrap();
         prop_assert!(whole == model);
+        prop_assert_eq!(volume.findings(), Findings::default());
     }
 }
 

@@ -41,7 +41,8 @@ impl Volume {
 
     /// Writes like [`Volume::write`] if nothing stands in the way; else answers false, with nothing written and the pieces
     /// as they were: [`Volume::write`] then does it. It waits for no disk, no lock and no mark. Only whole blocks are
-    /// written so, 256 KiB of a segment at most, in areas that were written lately.
+    /// written so, 256 KiB of a segment at most, in areas that were written lately. A file system may want to wait for the
+    /// first write of each tick of its clock, since that changes the time of the file; ext4 always does.
     ///
     /// Of a volume that may get other replicas the caller holds [`Volume::use_alone`], as for the calls that wait.
     pub fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<bool> {
@@ -146,4 +147,61 @@ fn try_read_part(segment: &Arc<Segment>, part: &Part, to: &mut Pieces<'_, Sink>)
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::format::Manifest;
+    use crate::volume::write_manifest;
+
+    fn try_read(volume: &Volume, offset: u64, bytes: &mut [u8]) -> bool {
+        let len = bytes.len() as u64;
+        let mut to = Pieces::<Sink>::default();
+        to.push_slice(bytes);
+        let done = volume.try_read(offset, len, &mut to).unwrap();
+        assert_eq!(to.len(), if done { 0 } else { len }, "{done}");
+        done
+    }
+
+    fn try_write(volume: &Volume, offset: u64, bytes: &[u8]) -> bool {
+        let len = bytes.len() as u64;
+        let mut from = Pieces::<Source>::default();
+        from.push_bytes(bytes);
+        let done = volume.try_write(offset, len, &mut from).unwrap();
+        assert_eq!(from.len(), if done { 0 } else { len }, "{done}");
+        done
+    }
+
+    #[test]
+    fn what_would_wait_or_is_wrong_is_left_to_who_may_wait() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("v1");
+        std::fs::create_dir(&dir).unwrap();
+        write_manifest(&dir, &Manifest::new("v1", 1 << 30, false)).unwrap();
+        let volume = Volume::open(&dir).unwrap();
+        let mut bytes = [1; 2 * BLOCK as usize];
+        assert!(!try_write(&volume, 0, &bytes), "nothing is marked");
+        assert!(!try_read(&volume, 0, &mut bytes), "nor is it known whether there is a file");
+        volume.write_slice(0, &[2; 4 * BLOCK as usize]).unwrap();
+        assert!(try_read(&volume, BLOCK, &mut bytes) && bytes == [2; 2 * BLOCK as usize]);
+        assert!(!try_read(&volume, 512, &mut bytes) && !try_read(&volume, 0, &mut [0; 512]));
+        assert!(!try_write(&volume, 512, &bytes) && !try_write(&volume, 512 << 20, &bytes));
+        {
+            let _lock = volume.stripes.lock(0, 0);
+            assert!(!try_write(&volume, 0, &bytes));
+        }
+        // Not every file system can do it.
+        if try_write(&volume, 0, &[3; BLOCK as usize]) {
+            volume.read_slice(0, &mut bytes).unwrap();
+            assert_eq!((bytes[0], bytes[BLOCK as usize]), (3, 2));
+        }
+        File::options().write(true).open(dir.join("seg-00000000")).unwrap().write_at(b"?", 1).unwrap();
+        assert!(!try_read(&volume, 0, &mut bytes));
+        assert!(volume.read_slice(0, &mut bytes).is_err());
+        assert_eq!(volume.findings().mended, 0, "nothing was doubted");
+    }
 }

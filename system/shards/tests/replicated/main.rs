@@ -6,6 +6,7 @@ mod common;
 
 mod cloud;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -265,4 +266,60 @@ async fn a_volume_moves_with_its_guest_is_cloned_and_goes() {
     }
     let left = cloud.store.read(|tx| tx.list::<VolumeStatus>()).unwrap();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Flips a bit of a slot on a node's disk.
+fn flip(cloud: &Cloud, node: &str, slot: u16) {
+    let path = cloud.site(node).volume("v1").join("seg-00000000");
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let (at, mut byte) = (sector(slot) * 512 + 100, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn is_stored(cloud: &Cloud, node: &str, slot: u16, stamp: u8) -> bool {
+    let file = std::fs::File::open(cloud.site(node).volume("v1").join("seg-00000000")).unwrap();
+    let mut bytes = [0; 4096];
+    file.read_exact_at(&mut bytes, sector(slot) * 512).unwrap();
+    bytes == [stamp; 4096]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flipped_bit_is_read_from_another_replica_and_made_right() {
+    let cloud = Cloud::started(&ALL).await;
+    volume(&cloud, "v1", "a").await;
+    let (_, socket) = export(&cloud, "v1", "a").await;
+    cloud.until_in_sync("v1", &ALL).await;
+    let mut g = guest(move || {
+        let mut g = connected(&socket);
+        stamp(&mut g, 1);
+        g
+    })
+    .await;
+    // One that the writer reads, one where the next is corrupt too, one that nobody has whole.
+    for (node, slot) in [("a", 3), ("a", 5), ("b", 5), ("a", 9), ("b", 9), ("c", 9)] {
+        flip(&cloud, node, slot);
+    }
+    g = guest(move || {
+        for slot in (0..SLOTS).filter(|slot| *slot != 9) {
+            assert_eq!(finish(&mut g, IN, sector(slot), &Data::In(4096)), 0);
+            assert!(g.data(0, 4096).iter().all(|b| *b == 1), "slot {slot}");
+        }
+        assert_eq!(finish(&mut g, FLUSH, 0, &Data::None), 0);
+        g
+    })
+    .await;
+    assert!(is_stored(&cloud, "a", 3, 1) && is_stored(&cloud, "a", 5, 1), "a flush waits for what is copied");
+    g = guest(move || {
+        assert_eq!(finish(&mut g, IN, sector(9), &Data::In(4096)), 1);
+        // The volume is as usable as it was.
+        stamp(&mut g, 2);
+        assert_stamped(&mut g, 2);
+        g
+    })
+    .await;
+    cloud.until_in_sync("v1", &ALL).await;
+    assert_alike(&cloud, "v1", &ALL);
+    assert!(ALL.iter().all(|node| is_stored(&cloud, node, 9, 2)));
+    drop(g);
 }

@@ -26,6 +26,8 @@ pub struct Disk {
     pub alive: bool,
     /// Whether it has no room for blocks that it has not.
     pub full: bool,
+    /// Blocks that are not what was written.
+    pub corrupt: BTreeSet<u64>,
     size: u64,
 }
 
@@ -63,11 +65,17 @@ impl Disk {
                 if self.has_no_room(*offset) {
                     return Err(Failure::Full);
                 }
+                // Some change a part of the block, and some all of it.
+                if self.corrupt.contains(offset) && Random(seq).chance(50) {
+                    return Err(Failure::Corrupt("a flipped bit".into()));
+                }
+                self.corrupt.remove(offset);
                 let version = u64::from_le_bytes(data[..8].try_into().unwrap());
                 self.cache.push((*offset, version));
             }
             Op::Zero { offset, len, .. } => {
                 self.mark(op, seq);
+                self.corrupt.retain(|at| !op.range().contains(at));
                 self.cache.extend((*offset..offset + len).step_by(BLOCK as usize).map(|at| (at, 0)));
             }
             Op::Flush => self.flush(),
@@ -101,6 +109,7 @@ impl Disk {
         if content.iter().any(|(at, version)| *version > 0 && self.has_no_room(*at)) {
             return Err(Failure::Full);
         }
+        self.corrupt.retain(|at| at / REGION != region);
         let view = self.view();
         let here = view.range(region * REGION..(region + 1) * REGION);
         let gone: Vec<u64> = here.map(|(at, _)| *at).filter(|at| !content.contains_key(at)).collect();
@@ -109,9 +118,11 @@ impl Disk {
         Ok(())
     }
 
-    pub fn region(&self, region: u64) -> Content {
-        let view = self.view();
-        view.range(region * REGION..(region + 1) * REGION).map(|(at, v)| (*at, *v)).collect()
+    /// What a region holds; `None` if some of it is corrupt.
+    pub fn region(&self, region: u64) -> Option<Content> {
+        let (view, here) = (self.view(), region * REGION..(region + 1) * REGION);
+        let whole = self.corrupt.range(here.clone()).next().is_none();
+        whole.then(|| view.range(here).map(|(at, v)| (*at, *v)).collect())
     }
 
     /// The power fails: each write that was not flushed is on stable media or not.

@@ -50,6 +50,9 @@ pub struct Told {
     pub losses: u64,
     /// Those of them that said so of nothing.
     pub alarms: u64,
+    /// Reads that met a corrupt block, and those of them for which no replica had it whole.
+    pub corrupt: u64,
+    pub hopeless: u64,
 }
 
 impl Told {
@@ -59,6 +62,8 @@ impl Told {
         self.held += other.held;
         self.losses += other.losses;
         self.alarms += other.alarms;
+        self.corrupt += other.corrupt;
+        self.hopeless += other.hopeless;
     }
 }
 

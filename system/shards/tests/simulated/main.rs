@@ -54,6 +54,8 @@ struct History {
     /// Disks become full in it. Its guest asks for no two changes of one block at a time, since the order in which they
     /// are made is not known once one of them is held.
     fills: bool,
+    /// What says when bits flip, in some histories: it is none of the others' business.
+    damage: Option<Random>,
 }
 
 impl History {
@@ -62,11 +64,13 @@ impl History {
         let node = any_node(&mut world);
         let writer = world.start(&node, 1, 1);
         let fills = world.random.chance(30);
-        History { world, writer, epoch: 1, user_since: 1, fills }
+        let damage = (seed % 4 == 2 && !fills).then_some(Random(!seed));
+        History { world, writer, epoch: 1, user_since: 1, fills, damage }
     }
 
     fn step(&mut self) -> Result<(), String> {
         self.ask_again();
+        self.flip_a_bit();
         let what = self.world.random.below(100);
         if self.world.traced {
             println!("{} step {what}, {:?}", self.world.now, self.world.set);
@@ -92,6 +96,32 @@ impl History {
         let ms = self.world.random.below(120);
         self.world.run(ms);
         Ok(())
+    }
+
+    fn flip_a_bit(&mut self) {
+        let Some(random) = &mut self.damage else { return };
+        if random.below(16) > 0 {
+            return;
+        }
+        let (node, which) = (random.below(4) as usize, random.next());
+        let disk = self.world.disks.values_mut().nth(node).unwrap();
+        let blocks: Vec<u64> = disk.view().into_keys().collect();
+        if !blocks.is_empty() {
+            let at = blocks[(which % blocks.len() as u64) as usize];
+            disk.corrupt.insert(at);
+            self.world.read(self.writer, at);
+        }
+    }
+
+    /// What no replica may have whole is written anew.
+    fn write_corrupt(&mut self) {
+        let corrupt: Vec<u64> = self.world.disks.values().flat_map(|d| d.corrupt.iter().copied()).collect();
+        for at in corrupt {
+            if at + BLOCK <= self.size() && self.may_change(at, 1) {
+                let asked = self.world.guest.write(at);
+                self.world.request(self.writer, asked);
+            }
+        }
     }
 
     fn write(&mut self) {
@@ -271,7 +301,10 @@ impl History {
         self.world.disks.values_mut().for_each(|d| d.full = false);
         self.world.run(20_000);
         self.begin_anew();
-        for _ in 0..600 {
+        for round in 0..600 {
+            if round % 10 == 9 {
+                self.write_corrupt();
+            }
             if self.world.writers[self.writer].core.is_settled() {
                 return self.compare();
             }
@@ -337,6 +370,6 @@ fn no_flushed_write_is_lost() {
     println!("seeds {first} to {last}: {told:?}");
     failed.truncate(20);
     assert!(failed.is_empty(), "{failed:#?}");
-    let enough = told.flushes > count && told.losses > 0 && told.held > 0;
+    let enough = told.flushes > count && told.losses > 0 && told.held > 0 && told.corrupt > 0;
     assert!(count < 1000 || enough, "the histories do nothing");
 }

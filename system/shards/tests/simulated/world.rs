@@ -140,6 +140,17 @@ impl World {
         let (session, disk) = (*running.links.get(&node)?, &self.disks[&node]);
         let reachable = !self.cut.contains(&(running.node.clone(), node.clone()));
         let serves = running.alive && disk.alive && disk.session == session && reachable;
+        if serves && disk.corrupt.contains(&at) {
+            let mut hopeless = false;
+            self.tell(writer, |w| {
+                let begun = w.repair(&node, &(at..at + 1));
+                hopeless = begun.is_none();
+                begun.unwrap_or_default()
+            });
+            self.guest.told.corrupt += 1;
+            self.guest.told.hopeless += u64::from(hopeless);
+            return None;
+        }
         serves.then(|| disk.view().get(&at).copied().unwrap_or(0))
     }
 
@@ -283,8 +294,10 @@ impl World {
                 if !self.reaches(writer, node) || self.disks[node].session != *session {
                     return self.soon(Event::Copied { writer, result: Err(CopyFailure::Source) });
                 }
-                let content = self.disks[node].region(copy.region);
-                self.soon(Event::Store { writer, copy, content });
+                match self.disks[node].region(copy.region) {
+                    Some(content) => self.soon(Event::Store { writer, copy, content }),
+                    None => self.soon(Event::Copied { writer, result: Err(CopyFailure::Corrupt) }),
+                }
             }
             Event::Store { writer, copy, content } => {
                 let (node, session) = copy.to;

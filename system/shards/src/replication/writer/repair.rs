@@ -11,7 +11,7 @@ use super::{Action, Copying, Phase, Writer};
 use crate::replication::regions::{AREA, Marks, REGION, units};
 
 /// How long a region that could not be read is left alone.
-const HOPELESS_FOR: Duration = Duration::from_secs(30);
+const HOPELESS_FOR: Duration = Duration::from_secs(10);
 
 impl Writer {
     /// A replica was found to be corrupt somewhere in this range: another is read from now on, and this one is made like
