@@ -6,13 +6,13 @@
 //!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`data::Client`] (images in and
 //!   out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
-//!   on them), [`disk`], [`volume`] (I/O on one volume), [`blk`] (guests), [`data`] (images). [`replication`] makes
-//!   one volume of its replicas on several nodes, [`backup`] copies volumes and back. [`mod@format`] names
-//!   every byte on a disk; `FORMAT.md` explains it.
+//!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
+//!   (images). [`replication`] makes one volume of its replicas on several nodes, [`backup`] copies volumes and back.
+//!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
 //! it is the one writer. What it must never do: acknowledge a flush whose data is not on stable media; make a
-//! volume anew that once held data; destroy a volume without its tombstone; guess the format of an image; let a
+//! volume anew that once held data; destroy a volume without its tombstone; guess the format of an image; hand out what is not what was written; let a
 //! guest or an upload reach beyond its own bytes.
 
 pub mod agent;
@@ -30,6 +30,7 @@ pub mod pool;
 pub mod redundancy;
 pub mod removal;
 pub mod replication;
+pub mod scrub;
 mod sys;
 pub mod throttle;
 pub mod volume;

@@ -142,6 +142,10 @@ pub struct VolumeStatus {
     /// that a rebuild is told in few steps.
     #[serde(default)]
     pub behind: u64,
+    /// Times that a block was found corrupt on the node that leads it, since it is in use there. A replica that is whole
+    /// answered instead, if there is one; without, the volume's user was told of an error.
+    #[serde(default)]
+    pub corrupt: u64,
 }
 
 impl Record for VolumeStatus {
@@ -167,6 +171,7 @@ impl VolumeStatus {
             allocated: 0,
             disk: None,
             behind: 0,
+            corrupt: 0,
         }
     }
 }

@@ -152,6 +152,11 @@ impl Pool {
         Ok(volume)
     }
 
+    /// The volumes that are open, by id.
+    pub fn opened(&self) -> Vec<(String, Arc<Volume>)> {
+        guard(&self.open).iter().filter_map(|(id, v)| Some((id.clone(), v.upgrade()?))).collect()
+    }
+
     /// Like [`Pool::open`], to write its content even if it is one that may only be read. Whoever does so is the only
     /// one, and nobody reads it elsewhere until it is whole.
     pub fn open_to_fill(&self, id: &str) -> io::Result<Arc<Volume>> {

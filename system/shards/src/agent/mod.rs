@@ -2,9 +2,10 @@
 //! reports what it sees.
 //!
 //! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`replicated_plan`] and
-//! [`replicated`] do so for volumes that have replicas on several nodes. Everything that
+//! [`replicated`] do so for volumes that have replicas on several nodes; [`care`] is what nobody asks for. Everything that
 //! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
 
+mod care;
 mod disks;
 mod plan;
 mod reconcile;
@@ -131,13 +132,14 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let backups = Backups::start(&args, pool.clone(), backup_sets, watch::Sender::new(0)).await;
     let backups_wake = backups.wake();
-    let disks = disks::Disks::new(&args, pool, news);
+    let disks = disks::Disks::new(&args, pool.clone(), news);
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(backups, backups_wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(disks, vec![], options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),
-        serve_replicas(options.cluster, replicas),
+        serve_replicas(options.cluster, replicas.clone()),
+        care::run(&pool, &replicas, &args.reporter),
     );
 }
 

@@ -326,6 +326,7 @@ impl Volumes {
             ),
             disk: stored.map(|s| s.disk.clone()).or_else(|| known.and_then(|s| s.disk.clone())),
             behind: 0,
+            corrupt: open.map_or(0, |v| v.findings().corrupt),
         };
         if seen.status.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::op::{Failure, Op, Opened};
-use super::regions::REGION;
+use super::regions::{AREA, REGION};
 use super::writer::Seq;
 use crate::format;
 use crate::fsio;
@@ -43,6 +43,8 @@ pub struct Replica {
     /// The number of the session that may change it. Held shared through each step, alone while another begins.
     session: RwLock<u64>,
     promise: Mutex<Promise>,
+    /// Areas with corrupt blocks that no writer was told of yet.
+    damaged: Mutex<BTreeSet<u64>>,
     boot: String,
 }
 
@@ -63,7 +65,7 @@ impl Replica {
         // Numbers of an earlier process must not be taken for this one's.
         let (session, promise) =
             (RwLock::new(uuid::Uuid::new_v4().as_u64_pair().0 >> 1), Mutex::new(promise));
-        Ok(Replica { volume, session, promise, boot: boot.into() })
+        Ok(Replica { volume, session, promise, damaged: Mutex::default(), boot: boot.into() })
     }
 
     /// Its data.
@@ -93,6 +95,9 @@ impl Replica {
             *promise = next;
         }
         self.volume.grow(size).map_err(failure)?;
+        // They differ from the other replicas, and are made like them as after a crash.
+        let areas = std::mem::take(&mut *guard(&self.damaged)).into_iter().chain(areas);
+        let areas = areas.collect::<BTreeSet<u64>>().into_iter().collect();
         *session += 1;
         Ok((*session, Opened { areas, intact }))
     }
@@ -107,6 +112,9 @@ impl Replica {
             Op::Write { offset, data } => self.volume.write_step(seq, *offset, data).map_err(failure),
             Op::Zero { offset, len, unmap } => {
                 self.volume.zero_step(seq, *offset, *len, *unmap).map_err(failure)
+            }
+            Op::Flush if !guard(&self.damaged).is_empty() => {
+                Err(Failure::Broken("corrupt blocks were found: it must be opened anew".into()))
             }
             Op::Flush => self.volume.flush().map_err(broken),
             Op::Grow(size) => self.volume.grow(*size).map_err(failure),
@@ -199,6 +207,18 @@ impl Replicas {
         let replica = Arc::new(Replica::open(self.pool.open_to_fill(volume)?, &self.boot)?);
         open.insert(volume.into(), replica.clone());
         Ok(replica)
+    }
+
+    /// The data of a replica that is open.
+    pub fn volume(&self, volume: &str) -> Option<Arc<Volume>> {
+        guard(&self.open).get(volume).map(|replica| replica.volume.clone())
+    }
+
+    /// A block of a volume at this byte is corrupt. If it is a replica, its writer hears of it with the next flush.
+    pub fn found_corrupt(&self, volume: &str, offset: u64) {
+        if let Some(replica) = guard(&self.open).get(volume) {
+            guard(&replica.damaged).insert(offset / AREA);
+        }
     }
 
     /// Lets go of a volume that is destroyed.

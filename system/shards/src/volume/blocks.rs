@@ -134,7 +134,8 @@ impl Volume {
         }
     }
 
-    fn load_locked(&self, segment: &Segment, block: u64, copy: &mut [u8]) -> io::Result<()> {
+    /// Reads a block and verifies it.
+    pub(super) fn load_locked(&self, segment: &Segment, block: u64, copy: &mut [u8]) -> io::Result<()> {
         let _lock = self.stripes.lock(segment.index, block * BLOCK);
         self.load(segment, block, copy)
     }

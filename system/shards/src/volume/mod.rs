@@ -5,7 +5,7 @@
 //! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
 //! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
-//! are set and cleared; `summing` makes the sums of segments that have none.
+//! are set and cleared; `summing` makes the sums of segments that have none, `verify` looks for damage.
 
 mod areas;
 mod at_once;
@@ -15,6 +15,7 @@ mod segment;
 mod stripes;
 mod summing;
 mod sums;
+mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
