@@ -32,6 +32,19 @@ pub trait Media: Send + Sync {
     /// Writes `len` bytes from the pieces at `offset`. Durable after the next flush.
     fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()>;
 
+    /// Reads if that waits for nothing; false says that nothing was read, whatever the reason, and that
+    /// [`Media::read`] may.
+    fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        let _ = (offset, len, to);
+        false
+    }
+
+    /// Writes if that waits for nothing; false says that it is to be written by [`Media::write`], whatever the reason.
+    fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
+        let _ = (offset, len, from);
+        false
+    }
+
     /// Gives a range back to the disk.
     fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
 
@@ -90,6 +103,15 @@ impl Media for Volume {
         self.write(offset, len, from)
     }
 
+    fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        // Why it cannot be done, the call that waits will say.
+        self.use_alone().is_some_and(|_alone| self.try_read(offset, len, to).unwrap_or(false))
+    }
+
+    fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
+        self.use_alone().is_some_and(|_alone| self.try_write(offset, len, from).unwrap_or(false))
+    }
+
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let _alone = self.use_alone().ok_or_else(taken)?;
         self.discard(offset, len)
@@ -137,6 +159,10 @@ impl Switch {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_unlimited(&self) -> bool {
+        self.throttle().is_idle()
+    }
+
     fn admit(&self, direction: Direction, bytes: u64) -> io::Result<()> {
         let mut throttle = self.throttle();
         if throttle.is_idle() {
@@ -182,6 +208,14 @@ impl Media for Switch {
     fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()> {
         self.admit(Direction::Write, len)?;
         self.now().write(offset, len, from)
+    }
+
+    fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        self.is_unlimited() && self.now().try_read(offset, len, to)
+    }
+
+    fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
+        self.is_unlimited() && self.now().try_write(offset, len, from)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

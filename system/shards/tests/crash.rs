@@ -99,3 +99,49 @@ fn a_killed_backend_loses_nothing() {
         assert!(guest.read(slot as u64 * 128, 65536).iter().all(|b| b == expected), "slot {slot}");
     }
 }
+
+#[test]
+fn what_was_under_way_is_done_once_in_whatever_order() {
+    let dir = tempfile::tempdir().unwrap();
+    common::make_disk(dir.path(), "d1");
+    let pool = Pool::new(dir.path(), None);
+    pool.scan().unwrap();
+    pool.create(&NewVolume { id: "v1".into(), size: 64 << 20, read_only: false, source: None }).unwrap();
+    drop(pool);
+    let socket = dir.path().join("run/v1.sock");
+    let mut guest = Guest::new().keeping();
+    let all: Vec<u16> = (0..SLOTS).map(|s| 3 * s).collect();
+    let mut overtaken = 0;
+    for round in 1..=12u8 {
+        let process = backend(dir.path());
+        reconnect(&mut guest, &socket);
+        for slot in 0..SLOTS {
+            // Flushes take their time, and writes go past them.
+            match slot % 8 {
+                3 => guest.submit(slot, FLUSH, 0, &Data::None),
+                _ => guest.submit(slot, OUT, u64::from(slot) * 128, &Data::Out(&[round; 65536])),
+            }
+        }
+        guest.kick();
+        let some = usize::from(round % 4) * 8;
+        let mut done = if some > 0 { guest.wait(some) } else { vec![] };
+        drop(process);
+        done.extend(guest.completed());
+        let _process = backend(dir.path());
+        guest.disconnect();
+        reconnect(&mut guest, &socket);
+        done.extend(guest.wait(usize::from(SLOTS) - done.len()));
+        std::thread::sleep(Duration::from_millis(20));
+        done.extend(guest.completed());
+        let mut heads: Vec<u16> = done.iter().map(|(head, _)| *head).collect();
+        overtaken += usize::from(!heads.is_sorted());
+        heads.sort_unstable();
+        assert_eq!(heads, all, "round {round}");
+        assert!((0..SLOTS).all(|slot| guest.status(slot) == 0));
+        for slot in (0..SLOTS).filter(|slot| slot % 8 != 3) {
+            assert!(guest.read(u64::from(slot) * 128, 65536).iter().all(|b| *b == round), "slot {slot}");
+        }
+        guest.disconnect();
+    }
+    assert!(overtaken > 0, "no write went past a flush");
+}

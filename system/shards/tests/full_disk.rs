@@ -112,7 +112,8 @@ fn a_full_disk_holds_writes_until_there_is_room() {
     options.prepare().unwrap();
     let a = pool.open("a").unwrap();
     let mut export = Export::start("a", 1, a.clone(), &options).unwrap();
-    let mut guest = Guest::connected(export.socket());
+    let mut guest = Guest::new().keeping();
+    guest.connect(export.socket()).unwrap();
     // More than there is room for, 64 requests of 256 KiB at a time.
     let mut round = 0;
     let held = loop {
@@ -142,6 +143,18 @@ fn a_full_disk_holds_writes_until_there_is_room() {
     assert_eq!(bytes, [4; 4096]);
     std::thread::sleep(Duration::from_millis(700));
     assert!(guest.completed().is_empty(), "held, neither failed nor dropped");
+
+    // What can be done without room is done.
+    guest.submit(SLOTS, IN, 0, &Data::In(4096));
+    guest.kick();
+    assert_eq!(guest.wait(1)[0].0, 3 * SLOTS);
+    // A ring that is stopped meanwhile, as for a migration, has them all again.
+    let next = guest.stop_ring();
+    assert_eq!(next as u16, guest.used_index(), "the first that is not done");
+    guest.disconnect();
+    guest.connect(export.socket()).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(guest.completed().is_empty());
 
     std::fs::remove_file(&ballast).unwrap();
     let done = guest.wait(held);

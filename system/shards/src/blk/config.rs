@@ -60,7 +60,12 @@ pub fn features(read_only: bool) -> u64 {
 /// The vhost-user protocol features offered.
 pub fn protocol_features() -> VhostUserProtocolFeatures {
     use VhostUserProtocolFeatures as P;
-    P::MQ | P::CONFIG | P::REPLY_ACK | P::LOG_SHMFD | P::CONFIGURE_MEM_SLOTS
+    P::MQ | P::CONFIG | P::REPLY_ACK | P::LOG_SHMFD | P::CONFIGURE_MEM_SLOTS | P::INFLIGHT_SHMFD
+}
+
+/// Whether a guest that took these features names how far it wants to be told of completions.
+pub fn has_event_idx(acked: u64) -> bool {
+    acked & (1 << VIRTIO_RING_F_EVENT_IDX) != 0
 }
 
 /// Whether a guest that took these features, and set the write-cache byte so, has a write-back cache; without

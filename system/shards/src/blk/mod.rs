@@ -1,27 +1,32 @@
-//! Volumes served to guests: a vhost-user-blk device per exported volume (virtio 1.2, section 5.2).
+//! Volumes served to guests: a vhost-user-blk device per exported volume (virtio 1.2, section 5.2; the vhost-user
+//! protocol as QEMU documents it).
 //!
-//! [`config`] says what the device is (features, configuration space), [`request`] does one request, [`device`]
-//! takes requests off the rings and completes them, [`ring`] is a ring whose worker survives a stray kick,
-//! [`server`] is the socket and its connections.
+//! [`server`] is the socket and its connections, [`handler`] what a front-end says on one, [`device`] what it then
+//! talks to: the volume and its rings. [`worker`] is the thread of a ring, which takes requests, does those at once
+//! that wait for nothing and gives the others to a [`pool`]. [`ring`] is a virtqueue, [`request`] one request,
+//! [`memory`] the guest's memory, [`inflight`] what outlives a killed process, [`config`] what the device is.
 //!
-//! Three rules make a killed process harmless. Requests of a ring complete strictly in order, because QEMU
-//! resumes after a reconnect from the used index. A flush completes only after `fdatasync`. A request that
-//! cannot be done for want of room stays on the ring, untouched, until there is room.
+//! Three rules make a killed process harmless. What was taken and not completed is noted where the front-end keeps it,
+//! and is done again; a front-end that cannot keep it gets completions in the order of its requests, because it resumes
+//! from the used index. A flush completes only after `fdatasync`. A request that cannot be done for want of room is
+//! held until there is room, and is on the ring again when the ring is stopped.
 //!
 //! All that comes from a guest is hostile: addresses are checked against its memory, ranges against the volume.
-//! Nothing is copied on the way: data moves between the guest's memory and the page cache.
 
 mod config;
 mod device;
+mod handler;
+mod inflight;
+mod memory;
+mod pool;
 mod request;
 mod ring;
 mod server;
+mod worker;
 
 pub use server::{Export, ServeOptions};
 
-/// The bits by which a guest's memory is tracked while it migrates.
-type Bitmap = vhost_user_backend::bitmap::BitmapMmapRegion;
 /// A guest's memory as mapped here.
-type GuestMap = vm_memory::GuestMemoryMmap<Bitmap>;
-/// The same, replaceable while in use.
-type GuestMemory = vm_memory::GuestMemoryAtomic<GuestMap>;
+type GuestMap = vm_memory::GuestMemoryMmap<()>;
+/// A chain of descriptors in it.
+type Chain = virtio_queue::DescriptorChain<std::sync::Arc<GuestMap>>;

@@ -11,19 +11,14 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
-use virtio_queue::DescriptorChain;
 use vm_memory::GuestMemoryBackend;
-use vm_memory::bitmap::Bitmap;
 
-use super::GuestMap;
 use super::config::{ID_BYTES, RANGE_SECTORS_MAX, RANGES_MAX};
+use super::{Chain, GuestMap};
 use crate::format::SECTOR;
 use crate::fsio;
 use crate::media::{self, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
-
-/// A chain of descriptors in a guest's memory.
-pub type Chain<'m> = DescriptorChain<&'m GuestMap>;
 
 /// Room for the pieces of a request, used again for the next.
 #[derive(Default)]
@@ -53,7 +48,7 @@ pub struct Request<'m> {
 
 impl<'m> Request<'m> {
     /// Takes a chain apart; `None` if it has no room for an answer or leaves the guest's memory.
-    pub fn parse(chain: Chain<'m>, memory: &'m GuestMap, room: &mut Room) -> Option<Request<'m>> {
+    pub fn parse(chain: Chain, memory: &'m GuestMap, room: &mut Room) -> Option<Request<'m>> {
         let mut source = std::mem::take(&mut room.source).recycle();
         let mut sink = std::mem::take(&mut room.sink).recycle();
         let whole = collect(chain, memory, &mut source, &mut sink);
@@ -76,25 +71,42 @@ impl<'m> Request<'m> {
         self.kind == VIRTIO_BLK_T_FLUSH
     }
 
-    /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
-    pub fn run(mut self, volume: &dyn Media, id: &str, writeback: bool, room: &mut Room) -> Outcome {
-        let result = self.execute(volume, id, writeback);
-        let wait = match &result {
-            Err(Refused::Disk(e)) => media::wait_of(e),
-            _ => None,
+    /// Does it if that waits for nothing: no disk, no other node. `None` says that it was not done.
+    pub fn try_run(&mut self, volume: &dyn Media, id: &str, writeback: bool) -> Option<Outcome> {
+        let done = match self.kind {
+            VIRTIO_BLK_T_IN => {
+                let (offset, len) = range(volume, self.sector, self.sink.len()).ok()?;
+                volume
+                    .try_read(offset, len, &mut self.sink)
+                    .then(|| len.min(u64::from(u32::MAX - 1)) as u32)?
+            }
+            VIRTIO_BLK_T_OUT if writeback && !volume.read_only() => {
+                let (offset, len) = range(volume, self.sector, self.source.len()).ok()?;
+                volume.try_write(offset, len, &mut self.source).then_some(0)?
+            }
+            VIRTIO_BLK_T_GET_ID => self.put_id(id),
+            _ => return None,
         };
-        let outcome = match result {
-            Err(_) if let Some(wait) = wait => Outcome::Later(wait),
+        Some(self.answer(VIRTIO_BLK_S_OK, done))
+    }
+
+    /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
+    pub fn run(&mut self, volume: &dyn Media, id: &str, writeback: bool) -> Outcome {
+        match self.execute(volume, id, writeback) {
             Ok(written) => self.answer(VIRTIO_BLK_S_OK, written),
             Err(Refused::Unsupported) => self.answer(VIRTIO_BLK_S_UNSUPP, 0),
             Err(Refused::Invalid) => self.answer(VIRTIO_BLK_S_IOERR, 0),
+            Err(Refused::Disk(e)) if let Some(wait) = media::wait_of(&e) => Outcome::Later(wait),
             Err(Refused::Disk(e)) => {
                 tracing::error!(volume = id, error = %e, kind = self.kind, "a guest's request failed");
                 self.answer(VIRTIO_BLK_S_IOERR, 0)
             }
-        };
-        *room = Room { source: self.source.recycle(), sink: self.sink.recycle() };
-        outcome
+        }
+    }
+
+    /// Its room, for the next.
+    pub fn into_room(self) -> Room {
+        Room { source: self.source.recycle(), sink: self.sink.recycle() }
     }
 
     fn answer(&self, status: u32, written: u32) -> Outcome {
@@ -167,15 +179,6 @@ impl<'m> Request<'m> {
     }
 }
 
-/// Tells the bitmap of a migrating guest that the memory a request may have written has changed.
-pub fn mark_dirty(chain: Chain<'_>, memory: &GuestMap) {
-    for descriptor in chain.writable() {
-        for slice in memory.get_slices(descriptor.addr(), descriptor.len() as usize).flatten() {
-            slice.bitmap().mark_dirty(0, slice.len());
-        }
-    }
-}
-
 /// Why a request was not done.
 enum Refused {
     /// The guest asked for what no driver should.
@@ -193,7 +196,7 @@ impl From<io::Error> for Refused {
 }
 
 fn collect<'m>(
-    chain: Chain<'m>,
+    chain: Chain,
     memory: &'m GuestMap,
     source: &mut Pieces<'m, Source>,
     sink: &mut Pieces<'m, Sink>,

@@ -1,29 +1,25 @@
 //! The socket of an exported volume, and the connections to it, one at a time.
 //!
 //! It owns the socket's path and a thread. QEMU comes back each second after a broken connection, so the thread
-//! accepts until the export is stopped, whatever a connection did. `unsafe` only to close descriptors that the
-//! library leaves open.
-#![expect(unsafe_code, reason = "descriptors that the library leaves open are closed here")]
-
+//! accepts until the export is stopped, whatever a connection did.
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::Listener;
-use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
-use vm_memory::GuestMemoryAtomic;
+use vhost::vhost_user::{self, BackendReqHandler};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, TIMER_EVENT, WORKERS};
-use super::{GuestMap, GuestMemory};
+use super::device::Device;
+use super::handler::Handler;
 use crate::media::Media;
 use crate::model::NBD_EXTENSION;
 use crate::nbd::NbdExport;
@@ -68,7 +64,7 @@ struct Shared {
     stopping: AtomicBool,
     wake: EventFd,
     /// The connection there is now.
-    current: Mutex<Option<(Arc<Device>, ShutdownHandle)>>,
+    current: Mutex<Option<(Arc<Device>, UnixStream)>>,
 }
 
 impl Export {
@@ -144,8 +140,8 @@ impl Export {
         self.nbd.signal();
         let _ = self.shared.wake.write(1);
         if let Some((device, connection)) = &*guard(&self.shared.current) {
-            device.stop();
-            connection.shutdown();
+            device.quiesce();
+            let _ = connection.shutdown(Shutdown::Both);
         }
     }
 }
@@ -178,10 +174,9 @@ fn own(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<()> {
 }
 
 fn serve(id: &str, listener: UnixListener, volume: &Arc<dyn Media>, shared: &Shared) {
-    let mut listener = Listener::from(listener);
     while !shared.stopping.load(SeqCst) {
         let served = wait(&listener, &shared.wake).and_then(|ready| match ready {
-            true => connection(id, &mut listener, volume, shared),
+            true => connection(id, &listener, volume, shared),
             false => Ok(()),
         });
         if let Err(e) = served {
@@ -192,7 +187,7 @@ fn serve(id: &str, listener: UnixListener, volume: &Arc<dyn Media>, shared: &Sha
 }
 
 /// Waits for a connection (true) or the end (false).
-fn wait(listener: &Listener, wake: &EventFd) -> io::Result<bool> {
+fn wait(listener: &UnixListener, wake: &EventFd) -> io::Result<bool> {
     let epoll = Epoll::new()?;
     for (fd, data) in [(listener.as_raw_fd(), 1), (wake.as_raw_fd(), 0)] {
         epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
@@ -207,49 +202,39 @@ fn wait(listener: &Listener, wake: &EventFd) -> io::Result<bool> {
     }
 }
 
-fn connection(id: &str, listener: &mut Listener, volume: &Arc<dyn Media>, shared: &Shared) -> io::Result<()> {
-    let memory: GuestMemory = GuestMemoryAtomic::new(GuestMap::new());
-    let device = Arc::new(Device::new(id, volume.clone(), memory.clone())?);
-    let ended = converse(id, listener, &device, memory, shared);
+fn connection(id: &str, listener: &UnixListener, volume: &Arc<dyn Media>, shared: &Shared) -> io::Result<()> {
+    let (stream, _) = listener.accept()?;
+    let device = Arc::new(Device::new(id, volume.clone())?);
+    *guard(&shared.current) = Some((device.clone(), stream.try_clone()?));
+    tracing::info!(volume = id, "a front-end connected");
+    let end = match shared.stopping.load(SeqCst) {
+        true => vhost_user::Error::Disconnected,
+        false => converse(stream, &device),
+    };
+    tracing::info!(volume = id, %end, "a front-end left");
+    device.end();
     *guard(&shared.current) = None;
-    for fd in device.take_exits() {
-        // SAFETY: the library leaked this descriptor when it registered it; its users, the workers, were joined
-        // when the daemon was dropped in `converse`, so this is the only owner.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    }
     // Whoever comes next finds on media what this one wrote; an error here is told to the next flush.
     if let Err(e) = volume.settle() {
         tracing::error!(volume = id, error = %e, "a volume was not synced when its guest left");
     }
-    ended
-}
-
-fn converse(
-    id: &str,
-    listener: &mut Listener,
-    device: &Arc<Device>,
-    memory: GuestMemory,
-    shared: &Shared,
-) -> io::Result<()> {
-    let name = format!("vub-{}", id.get(..8).unwrap_or(id));
-    let mut daemon = VhostUserDaemon::new(name, device.clone(), memory).map_err(other)?;
-    for (worker, handler) in daemon.get_epoll_handlers().iter().enumerate().take(WORKERS) {
-        handler.register_listener(device.timer(worker), EventSet::IN, u64::from(TIMER_EVENT))?;
-    }
-    daemon.start(listener).map_err(other)?;
-    *guard(&shared.current) = daemon.shutdown_handle().map(|handle| (device.clone(), handle));
-    if shared.stopping.load(SeqCst) {
-        device.stop();
-        daemon.request_shutdown();
-    }
-    tracing::info!(volume = id, "a front-end connected");
-    let end = daemon.wait();
-    tracing::info!(volume = id, end = ?end.err(), "a front-end left");
     Ok(())
 }
 
-fn other(e: vhost_user_backend::Error) -> io::Error {
-    io::Error::other(e.to_string())
+/// Does what the front-end says until it says no more.
+fn converse(stream: UnixStream, device: &Arc<Device>) -> vhost_user::Error {
+    let handler = Arc::new(Mutex::new(Handler::new(device.clone())));
+    let mut messages = BackendReqHandler::from_stream(stream, handler);
+    loop {
+        match messages.handle_request() {
+            Ok(()) => {}
+            // It was told, if it asked; what it does then is its own affair.
+            Err(vhost_user::Error::ReqHandlerError(e)) => {
+                tracing::warn!(volume = device.id, error = %e, "a front-end's request was refused");
+            }
+            Err(e) => return e,
+        }
+    }
 }
 
 // What these locks guard is whole after a panic.

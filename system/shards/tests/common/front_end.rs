@@ -2,10 +2,12 @@
 //! Like QEMU it resumes after a reconnect from the used index, and like a hostile guest it may put anything on
 //! the ring.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -41,6 +43,9 @@ pub struct Guest {
     avail: u16,
     used: u16,
     features: u64,
+    /// Whether it keeps what is under way, and what that is.
+    keeps: bool,
+    kept: Option<(VhostUserInflight, File)>,
 }
 
 /// Where the data of a request comes from or goes.
@@ -64,7 +69,15 @@ impl Guest {
             used: 0,
             // VERSION_1, FLUSH, CONFIG_WCE, DISCARD, WRITE_ZEROES, protocol features.
             features: 1 << 32 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 14 | 1 << 30,
+            keeps: false,
+            kept: None,
         }
+    }
+
+    /// Keeps for the backend what is under way, as QEMU does.
+    pub fn keeping(mut self) -> Guest {
+        self.keeps = true;
+        self
     }
 
     pub fn connected(socket: &Path) -> Guest {
@@ -85,16 +98,23 @@ impl Guest {
         let offered = front.get_features()?;
         let _ = front.get_protocol_features()?;
         use VhostUserProtocolFeatures as P;
-        front.set_protocol_features(P::CONFIG | P::REPLY_ACK | P::MQ)?;
+        let tracking = if self.keeps { P::INFLIGHT_SHMFD } else { P::empty() };
+        front.set_protocol_features(P::CONFIG | P::REPLY_ACK | P::MQ | tracking)?;
         front.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
         front.set_features(offered & self.features)?;
         let regions: Vec<_> =
             self.memory.iter().map(|r| VhostUserMemoryRegionInfo::from_guest_region(r).unwrap()).collect();
         let base = regions[0].userspace_addr;
         front.set_mem_table(&regions)?;
+        if self.keeps {
+            if self.kept.is_none() {
+                self.kept = Some(front.get_inflight_fd(&VhostUserInflight::new(0, 0, 1, QUEUE_SIZE))?);
+            }
+            let (kept, file) = self.kept.as_ref().unwrap();
+            front.set_inflight_fd(kept, file.as_raw_fd())?;
+        }
         front.set_vring_num(0, QUEUE_SIZE)?;
-        let used: u16 = self.memory.read_obj(GuestAddress(USED + 2))?;
-        front.set_vring_base(0, used)?;
+        front.set_vring_base(0, self.used_index())?;
         front.set_vring_addr(
             0,
             &VringConfigData {
@@ -195,8 +215,7 @@ impl Guest {
 
     /// The heads completed since last asked, in order, with their lengths.
     pub fn completed(&mut self) -> Vec<(u16, u32)> {
-        let now: u16 =
-            self.memory.load(GuestAddress(USED + 2), std::sync::atomic::Ordering::Acquire).unwrap();
+        let now = self.used_index();
         let mut done = Vec::new();
         while self.used != now {
             let at = USED + 4 + 8 * u64::from(self.used % QUEUE_SIZE);
@@ -218,6 +237,11 @@ impl Guest {
             std::thread::sleep(Duration::from_micros(200));
         }
         done
+    }
+
+    /// The used ring's index as it stands.
+    pub fn used_index(&self) -> u16 {
+        self.memory.load(GuestAddress(USED + 2), std::sync::atomic::Ordering::Acquire).unwrap()
     }
 
     pub fn status(&self, slot: u16) -> u8 {

@@ -1,0 +1,249 @@
+//! The thread of a ring: takes requests, does at once those that wait for nothing, and gives the others to the pool.
+//!
+//! It must never end because of what a guest did, nor do anything that may take long while others wait behind it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::GuestMap;
+use super::device::{Device, Queue};
+use super::request::{Outcome, Request, Room};
+use super::ring::drain;
+use super::{Chain, ring::Ring};
+
+/// The guest is told of completions at least after so many.
+const UNTOLD_MAX: usize = 16;
+/// How long the next request is looked out for before the thread sleeps, at most: about what it costs to be woken.
+const WATCH_MAX: Duration = Duration::from_micros(32);
+const WATCH_MIN: Duration = Duration::from_micros(4);
+/// What the events of the two descriptors are called.
+const KICK: u64 = 0;
+const WAKE: u64 = 1;
+
+/// The thread of a ring. Dropping it waits for the request it is at.
+pub struct Worker {
+    thread: Option<JoinHandle<()>>,
+    wake: EventFd,
+}
+
+impl Worker {
+    /// Serves a ring that was started.
+    pub fn start(device: Arc<Device>, queue: Arc<Queue>, kick: Arc<File>) -> io::Result<Worker> {
+        let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        let epoll = Epoll::new()?;
+        for (fd, data) in [(kick.as_raw_fd(), KICK), (wake.as_raw_fd(), WAKE)] {
+            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
+        }
+        let name = format!("q{}-{}", queue.index(), device.id.get(..8).unwrap_or(&device.id));
+        let room = Device::room();
+        let state = Serving { device, queue, kick, wake: wake.try_clone()?, epoll, room, watch: WATCH_MIN };
+        let thread = std::thread::Builder::new().name(name).spawn(move || state.run())?;
+        Ok(Worker { thread: Some(thread), wake })
+    }
+
+    /// Has it look at its ring.
+    pub fn wake(&self) {
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Serving {
+    device: Arc<Device>,
+    queue: Arc<Queue>,
+    kick: Arc<File>,
+    wake: EventFd,
+    epoll: Epoll,
+    room: Room,
+    /// How long it is worth looking out for a request now.
+    watch: Duration,
+}
+
+impl Serving {
+    fn run(mut self) {
+        // A ring that says twice running that there is more and yields nothing is broken (its guest's doing).
+        let mut idle = 0;
+        while self.queue.ring().running {
+            let map = self.device.map();
+            let taken = self.pass(&map);
+            if self.watch(&map) {
+                idle = 0;
+                continue;
+            }
+            idle = if taken > 0 { 0 } else { idle + 1 };
+            let more = self.queue.ring().listen(&map);
+            if more && idle < 2 {
+                continue;
+            }
+            drop(map); // Memory that the guest has given up is not kept while we sleep.
+            if let Err(e) = self.sleep() {
+                tracing::error!(volume = self.device.id, error = %e, "a disk's queue is not served any more");
+                return;
+            }
+        }
+    }
+
+    /// Takes what there is; answers how many requests that were.
+    fn pass(&mut self, map: &Arc<GuestMap>) -> usize {
+        let mut ring = self.queue.ring();
+        ring.be_quiet(map);
+        let due = if ring.running { ring.take_due(Instant::now()) } else { Vec::new() };
+        drop(ring);
+        for held in due {
+            self.serve(held.chain, map);
+        }
+        let mut taken = 0;
+        while let Some(chain) = self.take(map) {
+            self.serve(chain, map);
+            taken += 1;
+        }
+        self.queue.ring().tell(map);
+        taken
+    }
+
+    fn take(&self, map: &Arc<GuestMap>) -> Option<Chain> {
+        self.queue.ring().take(map)
+    }
+
+    fn serve(&mut self, chain: Chain, map: &Arc<GuestMap>) {
+        let (device, queue) = (&self.device, &self.queue);
+        let Some(mut request) = Request::parse(chain.clone(), map, &mut self.room) else {
+            return finish(device, &mut queue.ring(), map, chain, Outcome::Done(0));
+        };
+        let writeback = device.is_writeback();
+        let mut outcome = request.try_run(&*device.volume, &device.id, writeback);
+        if outcome.is_none() && !request.is_slow() && queue.ring().is_alone(map) {
+            outcome = Some(request.run(&*device.volume, &device.id, writeback));
+        }
+        self.room = request.into_room();
+        match outcome {
+            Some(outcome) => {
+                let mut ring = queue.ring();
+                finish(device, &mut ring, map, chain, outcome);
+                if ring.untold() >= UNTOLD_MAX {
+                    ring.tell(map);
+                }
+            }
+            None => self.pass_on(chain, map),
+        }
+    }
+
+    /// Has a thread of the pool do it.
+    fn pass_on(&mut self, chain: Chain, map: &Arc<GuestMap>) {
+        let (device, queue) = (self.device.clone(), self.queue.clone());
+        queue.ring().busy += 1;
+        // What was completed before must not wait for it.
+        let (kept, map) = (chain.clone(), map.clone());
+        let job = move |room: &mut Room| {
+            let outcome = run(&device, &chain, &map, room);
+            let held = matches!(outcome, Outcome::Later(_));
+            end(&device, &queue, &map, chain, outcome);
+            if held {
+                device.wake(&queue);
+            }
+        };
+        if let Err(e) = self.device.pool.run(Box::new(job)) {
+            tracing::warn!(volume = self.device.id, error = %e, "no thread for a request: it is done by its queue's");
+            let map = self.device.map();
+            let outcome = run(&self.device, &kept, &map, &mut self.room);
+            end(&self.device, &self.queue, &map, kept, outcome);
+        }
+    }
+
+    /// Looks out for the next request a little; true if there is one.
+    fn watch(&mut self, map: &GuestMap) -> bool {
+        let until = Instant::now() + self.watch;
+        loop {
+            let ring = self.queue.ring();
+            if !ring.running {
+                return true;
+            }
+            if ring.has_more(map) {
+                return true;
+            }
+            let due = ring.next_due();
+            drop(ring);
+            let now = Instant::now();
+            if now >= until || due.is_some_and(|due| due <= now) {
+                return due.is_some_and(|due| due <= now);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        let due = self.queue.ring().next_due();
+        let timeout =
+            due.map_or(-1, |due| (due.saturating_duration_since(begun).as_millis() + 1).min(60_000) as i32);
+        let mut events = [EpollEvent::default(); 2];
+        let ready = match self.epoll.wait(timeout, &mut events) {
+            Ok(n) => &events[..n],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => &[],
+            Err(e) => return Err(e),
+        };
+        for event in ready {
+            match event.data() {
+                WAKE => drop(self.wake.read()),
+                _ => {
+                    drain(&self.kick)?;
+                    // Worth it while requests come soon after we slept; else less and less.
+                    self.watch = match begun.elapsed() < WATCH_MAX * 2 {
+                        true => (self.watch * 2).clamp(WATCH_MIN, WATCH_MAX),
+                        false => self.watch / 2,
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does a request, however long it takes.
+fn run(device: &Device, chain: &Chain, map: &Arc<GuestMap>, room: &mut Room) -> Outcome {
+    let Some(mut request) = Request::parse(chain.clone(), map, room) else { return Outcome::Done(0) };
+    let outcome = request.run(&*device.volume, &device.id, device.is_writeback());
+    *room = request.into_room();
+    outcome
+}
+
+/// A request that was passed on has ended.
+fn end(device: &Device, queue: &Queue, map: &GuestMap, chain: Chain, outcome: Outcome) {
+    let mut ring = queue.ring();
+    finish(device, &mut ring, map, chain, outcome);
+    ring.tell(map);
+    ring.busy -= 1;
+    if ring.busy == 0 {
+        queue.idle.notify_all();
+    }
+}
+
+/// Completes a request, or keeps it for later. The log is looked at under the ring's lock: once the front-end has been
+/// told that changes are noted, none is missed.
+fn finish(device: &Device, ring: &mut Ring, map: &GuestMap, chain: Chain, outcome: Outcome) {
+    match outcome {
+        Outcome::Later(wait) => ring.hold(chain, Instant::now() + wait),
+        Outcome::Done(len) => {
+            let log = device.log();
+            if let Some(log) = &log {
+                log.mark_writable(&chain);
+            }
+            ring.complete(map, log.as_deref(), chain.head_index(), len);
+        }
+    }
+}
