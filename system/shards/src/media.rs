@@ -15,6 +15,9 @@ const HELD: Duration = Duration::from_millis(100);
 /// How long one that its volume's limits hold waits at least: a timer costs more than a request.
 const LIMITED_MIN: Duration = Duration::from_millis(1);
 
+/// Who is told of the end of a change. It must not wait for anything.
+pub type End = Box<dyn FnOnce(io::Result<()>) + Send>;
+
 /// A volume as it is served. Calls block and may come from many threads.
 pub trait Media: Send + Sync {
     /// Its size in bytes.
@@ -43,6 +46,23 @@ pub trait Media: Send + Sync {
     fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
         let _ = (offset, len, from);
         false
+    }
+
+    /// Whether changes end elsewhere, so that it is worth beginning them without waiting for their end.
+    fn ends_later(&self) -> bool {
+        false
+    }
+
+    /// Begins a write whose end is told, from whatever thread, and soon. What it was to tell comes back if it is to be
+    /// written by [`Media::write`]; the pieces are as they were then.
+    fn begin_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>, end: End) -> Option<End> {
+        let _ = (offset, len, from);
+        Some(end)
+    }
+
+    /// Begins a flush, in the same way.
+    fn begin_flush(&self, end: End) -> Option<End> {
+        Some(end)
     }
 
     /// Gives a range back to the disk.
@@ -216,6 +236,18 @@ impl Media for Switch {
 
     fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
         self.is_unlimited() && self.now().try_write(offset, len, from)
+    }
+
+    fn ends_later(&self) -> bool {
+        self.is_unlimited() && self.now().ends_later()
+    }
+
+    fn begin_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>, end: End) -> Option<End> {
+        if self.is_unlimited() { self.now().begin_write(offset, len, from, end) } else { Some(end) }
+    }
+
+    fn begin_flush(&self, end: End) -> Option<End> {
+        self.now().begin_flush(end)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

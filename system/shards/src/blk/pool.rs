@@ -118,7 +118,10 @@ mod tests {
         let all = Arc::new(Barrier::new(THREADS_MAX + 1));
         for _ in 0..THREADS_MAX {
             let all = all.clone();
-            pool.run(Box::new(move |_| drop(all.wait()))).unwrap();
+            let job = move |_: &mut Room| {
+                all.wait();
+            };
+            pool.run(Box::new(job)).unwrap();
         }
         all.wait();
     }

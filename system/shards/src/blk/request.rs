@@ -17,7 +17,7 @@ use super::config::{ID_BYTES, RANGE_SECTORS_MAX, RANGES_MAX};
 use super::{Chain, GuestMap};
 use crate::format::SECTOR;
 use crate::fsio;
-use crate::media::{self, Media};
+use crate::media::{self, End, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
 
 /// Room for the pieces of a request, used again for the next.
@@ -90,9 +90,35 @@ impl<'m> Request<'m> {
         Some(self.answer(VIRTIO_BLK_S_OK, done))
     }
 
+    /// Begins a change whose end is told, with what [`Request::conclude`] takes. What was to be told comes back if it
+    /// was not begun.
+    pub fn begin(&mut self, volume: &dyn Media, writeback: bool, end: End) -> Option<End> {
+        match self.kind {
+            VIRTIO_BLK_T_OUT if writeback && !volume.read_only() => {
+                match range(volume, self.sector, self.source.len()) {
+                    Ok((offset, len)) => volume.begin_write(offset, len, &mut self.source, end),
+                    Err(_) => Some(end),
+                }
+            }
+            VIRTIO_BLK_T_FLUSH => volume.begin_flush(end),
+            _ => Some(end),
+        }
+    }
+
+    /// Answers a change that was begun and has ended so.
+    pub fn conclude(&self, result: io::Result<()>, id: &str) -> Outcome {
+        let flush = self.kind == VIRTIO_BLK_T_FLUSH;
+        self.outcome(result.map(|()| 0).map_err(|e| failed(e, flush)), id)
+    }
+
     /// Does it. With `writeback` a write is durable only after a flush, else when it is answered.
     pub fn run(&mut self, volume: &dyn Media, id: &str, writeback: bool) -> Outcome {
-        match self.execute(volume, id, writeback) {
+        let result = self.execute(volume, id, writeback);
+        self.outcome(result, id)
+    }
+
+    fn outcome(&self, result: Result<u32, Refused>, id: &str) -> Outcome {
+        match result {
             Ok(written) => self.answer(VIRTIO_BLK_S_OK, written),
             Err(Refused::Unsupported) => self.answer(VIRTIO_BLK_S_UNSUPP, 0),
             Err(Refused::Invalid) => self.answer(VIRTIO_BLK_S_IOERR, 0),
@@ -228,13 +254,17 @@ fn writable(volume: &dyn Media) -> Result<(), Refused> {
 
 fn sync(volume: &dyn Media, writeback: bool) -> Result<u32, Refused> {
     if !writeback {
-        // A full disk cannot hold up a flush: room was taken when the data was written.
-        volume.flush().map_err(|e| match fsio::is_full(&e) {
-            true => Refused::Disk(io::Error::other(e)),
-            false => Refused::Disk(e),
-        })?;
+        volume.flush().map_err(|e| failed(e, true))?;
     }
     Ok(0)
+}
+
+fn failed(e: io::Error, flush: bool) -> Refused {
+    // A full disk cannot hold up a flush: room was taken when the data was written.
+    match flush && fsio::is_full(&e) {
+        true => Refused::Disk(io::Error::other(e)),
+        false => Refused::Disk(e),
+    }
 }
 
 fn le64(bytes: &[u8]) -> u64 {

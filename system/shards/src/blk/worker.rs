@@ -17,6 +17,7 @@ use super::device::{Device, Queue};
 use super::request::{Outcome, Request, Room};
 use super::ring::drain;
 use super::{Chain, ring::Ring};
+use crate::media::End;
 
 /// The guest is told of completions at least after so many.
 const UNTOLD_MAX: usize = 16;
@@ -127,6 +128,15 @@ impl Serving {
         };
         let writeback = device.is_writeback();
         let mut outcome = request.try_run(&*device.volume, &device.id, writeback);
+        if outcome.is_none() && device.volume.ends_later() {
+            let end = await_end(device, queue, chain.clone(), map);
+            if request.begin(&*device.volume, writeback, end).is_none() {
+                self.room = request.into_room();
+                return;
+            }
+            // It was not begun, and nobody will tell of its end.
+            queue.ring().busy -= 1;
+        }
         if outcome.is_none() && !request.is_slow() && queue.ring().is_alone(map) {
             outcome = Some(request.run(&*device.volume, &device.id, writeback));
         }
@@ -151,11 +161,7 @@ impl Serving {
         let (kept, map) = (chain.clone(), map.clone());
         let job = move |room: &mut Room| {
             let outcome = run(&device, &chain, &map, room);
-            let held = matches!(outcome, Outcome::Later(_));
             end(&device, &queue, &map, chain, outcome);
-            if held {
-                device.wake(&queue);
-            }
         };
         if let Err(e) = self.device.pool.run(Box::new(job)) {
             tracing::warn!(volume = self.device.id, error = %e, "no thread for a request: it is done by its queue's");
@@ -214,6 +220,17 @@ impl Serving {
     }
 }
 
+/// Who completes a change that is about to begin.
+fn await_end(device: &Arc<Device>, queue: &Arc<Queue>, chain: Chain, map: &Arc<GuestMap>) -> End {
+    queue.ring().busy += 1;
+    let (device, queue, map) = (device.clone(), queue.clone(), map.clone());
+    Box::new(move |result| {
+        let request = Request::parse(chain.clone(), &map, &mut Room::default());
+        let outcome = request.map_or(Outcome::Done(0), |request| request.conclude(result, &device.id));
+        end(&device, &queue, &map, chain, outcome);
+    })
+}
+
 /// Does a request, however long it takes.
 fn run(device: &Device, chain: &Chain, map: &Arc<GuestMap>, room: &mut Room) -> Outcome {
     let Some(mut request) = Request::parse(chain.clone(), map, room) else { return Outcome::Done(0) };
@@ -224,12 +241,18 @@ fn run(device: &Device, chain: &Chain, map: &Arc<GuestMap>, room: &mut Room) -> 
 
 /// A request that was passed on has ended.
 fn end(device: &Device, queue: &Queue, map: &GuestMap, chain: Chain, outcome: Outcome) {
+    let held = matches!(outcome, Outcome::Later(_));
     let mut ring = queue.ring();
     finish(device, &mut ring, map, chain, outcome);
     ring.tell(map);
     ring.busy -= 1;
     if ring.busy == 0 {
         queue.idle.notify_all();
+    }
+    drop(ring);
+    if held {
+        // Its thread sleeps no longer than until it is due.
+        device.wake(queue);
     }
 }
 

@@ -84,6 +84,11 @@ impl LocalLink {
     pub fn read_into(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> Result<(), Failure> {
         self.replica.read_into(self.session, offset, len, to)
     }
+
+    /// Reads into pieces if that waits for nothing; false says that nothing was read.
+    pub fn try_read_into(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        self.replica.try_read_into(self.session, offset, len, to)
+    }
 }
 
 impl Link for LocalLink {

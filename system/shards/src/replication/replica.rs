@@ -147,6 +147,20 @@ impl Replica {
         self.volume.read(offset, len, to).map_err(broken)
     }
 
+    /// The same if that waits for nothing; false says that nothing was read.
+    pub fn try_read_into(&self, session: u64, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        let Ok(current) = self.session.try_read() else { return false };
+        *current == session && self.volume.try_read(offset, len, to).unwrap_or(false)
+    }
+
+    /// Does a step of a session if that waits for nothing: a write to an area that is marked.
+    pub fn try_apply(&self, session: u64, seq: Seq, op: &Op) -> bool {
+        let Op::Write { offset, data } = op else { return false };
+        let Ok(current) = self.session.try_read() else { return false };
+        // Why it cannot be done, the step that waits will say.
+        *current == session && self.volume.try_write_step(seq, *offset, data).unwrap_or(false)
+    }
+
     /// What a region holds.
     pub fn digest(&self, session: u64, region: u64) -> Result<Digest, Failure> {
         let start = region * REGION;

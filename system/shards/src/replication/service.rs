@@ -133,6 +133,9 @@ impl Writing {
             Ok(None) => return None,
             Err(refusal) => return Some(Err(refusal)),
         };
+        if self.replica.try_apply(self.session, seq, &op) {
+            return Some(Ok(Told::Done(seq, Ok(()))));
+        }
         let (replica, session) = (self.replica.clone(), self.session);
         let done = blocking(move || replica.apply(session, seq, &op)).await;
         Some(Ok(Told::Done(seq, done)))

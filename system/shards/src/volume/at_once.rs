@@ -10,7 +10,7 @@ use super::areas::Stamps;
 use super::blocks::{chunks, with_private};
 use super::segment::Segment;
 use super::sums::{CHUNK, NOTHING, Sums, sum};
-use super::{Part, Slot, Volume, shared};
+use super::{Part, Slot, Stamp, Volume, shared};
 use crate::format::BLOCK;
 use crate::sys::{self, Pieces, Sink, Source};
 
@@ -46,6 +46,23 @@ impl Volume {
     ///
     /// Of a volume that may get other replicas the caller holds [`Volume::use_alone`], as for the calls that wait.
     pub fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<bool> {
+        self.try_write_stamped(Stamp::Flushes, offset, len, from)
+    }
+
+    /// Writes a slice as a step of a writer, in the same way.
+    pub(crate) fn try_write_step(&self, step: u64, offset: u64, slice: &[u8]) -> io::Result<bool> {
+        let mut from = Pieces::<Source>::default();
+        from.push_bytes(slice);
+        self.try_write_stamped(Stamp::Step(step), offset, slice.len() as u64, &mut from)
+    }
+
+    fn try_write_stamped(
+        &self,
+        stamp: Stamp,
+        offset: u64,
+        len: u64,
+        from: &mut Pieces<'_, Source>,
+    ) -> io::Result<bool> {
         let whole = offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && (1..=CHUNK).contains(&len);
         let stamps = match self.changes.try_read() {
             Ok(stamps) => stamps,
@@ -61,7 +78,7 @@ impl Volume {
         let Slot::Open(segment) = self.known(part.segment) else { return Ok(false) };
         let before = from.position();
         let done = with_private(len as usize, |bytes| match from.take(bytes) {
-            true => self.try_write_part(&stamps, &segment, &part, offset, bytes),
+            true => self.try_write_part((&stamps, stamp), &segment, &part, offset, bytes),
             false => Err(io::ErrorKind::InvalidInput.into()),
         })?;
         if !done {
@@ -72,7 +89,7 @@ impl Volume {
 
     fn try_write_part(
         &self,
-        stamps: &Stamps,
+        (stamps, stamp): (&Stamps, Stamp),
         segment: &Segment,
         part: &Part,
         offset: u64,
@@ -86,7 +103,7 @@ impl Volume {
         {
             return Ok(false); // Writing them would wait for the page they are in.
         }
-        if !stamps.touch_all(&range, self.flushes.load(SeqCst)) {
+        if !stamps.touch_all(&range, self.number_of(stamp)) {
             return Ok(false);
         }
         segment.soil();
@@ -103,7 +120,7 @@ impl Volume {
             }
             None => Ok(()),
         });
-        stamps.touch_all(&range, self.flushes.load(SeqCst));
+        stamps.touch_all(&range, self.number_of(stamp));
         match stored {
             Ok(()) => Ok(true),
             Err(_) => {
@@ -111,6 +128,13 @@ impl Volume {
                 self.areas.doubt(&range);
                 Ok(false)
             }
+        }
+    }
+
+    fn number_of(&self, stamp: Stamp) -> u64 {
+        match stamp {
+            Stamp::Flushes => self.flushes.load(SeqCst),
+            Stamp::Step(step) => step,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use super::{Group, Inner, guard};
-use crate::media::Media;
+use crate::media::{End, Media};
 use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
@@ -55,6 +55,40 @@ impl Media for Group {
                 }
             }
         }
+    }
+
+    fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
+        self.inner
+            .reader_now(&(offset..offset + len))
+            .is_some_and(|link| link.local().is_some_and(|local| local.try_read_into(offset, len, to)))
+    }
+
+    fn ends_later(&self) -> bool {
+        !self.inner.read_only
+    }
+
+    fn begin_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>, end: End) -> Option<End> {
+        let whole = len > 0 && len <= REGION - offset % REGION;
+        if self.inner.read_only || !whole || self.inner.check(offset, len).is_err() || !self.inner.is_heard()
+        {
+            return Some(end);
+        }
+        let mut data = vec![0; len as usize];
+        if !from.take(&mut data) {
+            return Some(end);
+        }
+        let op = Op::Write { offset, data: data.into() };
+        self.inner.begin(true, |writer| writer.request(op), end);
+        None
+    }
+
+    fn begin_flush(&self, end: End) -> Option<End> {
+        if self.inner.read_only || !self.inner.is_heard() {
+            return Some(end);
+        }
+        // Not on this thread, which may have others to serve: the disk of this node takes its time.
+        self.inner.begin(false, |writer| writer.request(Op::Flush), end);
+        None
     }
 
     fn write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<()> {

@@ -6,11 +6,11 @@
 mod copying;
 mod media;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use super::pace::Pace;
 use super::records;
 use super::set::ReplicaSet;
 use super::writer::{Action, Phase, Reading, RequestId, Seq, Term, Writer};
-use crate::media::{Media, held};
+use crate::media::{End, Media, held};
 use crate::model::VolumeSpec;
 
 /// How often the writer is told the time.
@@ -100,8 +100,13 @@ type Copier = (String, Sender<Result<(), Failure>>);
 
 struct State {
     writer: Writer,
-    awaited: HashSet<RequestId>,
-    ended: HashMap<RequestId, Result<(), Failure>>,
+    awaited: HashMap<RequestId, Awaited>,
+}
+
+/// Who waits for the end of a request, and since when.
+struct Awaited {
+    end: End,
+    begun: Instant,
 }
 
 impl Group {
@@ -112,7 +117,7 @@ impl Group {
         let (node, boot) = (means.node.clone(), means.boot.clone());
         let term = Term { node, boot, epoch, user_since: spec.user_since };
         let writer = Writer::new(term, spec.size, set);
-        let state = State { writer, awaited: HashSet::new(), ended: HashMap::new() };
+        let state = State { writer, awaited: HashMap::new() };
         let inner = Arc::new(Inner {
             means,
             volume,
@@ -185,6 +190,7 @@ async fn tick(group: Weak<Inner>) {
         group.heed_standing().await;
         let now = group.begun.elapsed();
         group.handle(false, |writer| writer.tick(now));
+        group.give_up();
         group.pace();
     }
 }
@@ -219,19 +225,45 @@ impl Inner {
 
     fn perform(self: &Arc<Inner>, inline: bool, actions: Vec<Action>) {
         let mut queue: VecDeque<Action> = actions.into();
-        while let Some(action) = queue.pop_front() {
-            match action {
-                Action::Send { node, seq, op } => queue.extend(self.send(inline, &node, seq, op)),
-                Action::Complete { request, result } => self.complete(request, result),
-                Action::Open(node) => self.in_background(move |this| this.open(node)),
-                Action::Close(node) => self.close(&node),
-                Action::Copy { from, to, region, seq } => {
-                    self.in_background(move |this| this.make_alike(&from, &to, region, seq));
+        // What others do while this node's disk is at work is asked of them first.
+        let mut own = VecDeque::new();
+        loop {
+            match queue.pop_front() {
+                Some(Action::Send { node, seq, op }) => match self.link(&node) {
+                    Some(link) if link.local().is_some() => own.push_back((node, seq, op, link)),
+                    Some(link) => link.send(seq, op),
+                    None => {}
+                },
+                Some(Action::Complete { request, result }) => self.complete(request, result),
+                other => {
+                    // In order with what is done to connections.
+                    while let Some((node, seq, op, link)) = own.pop_front() {
+                        self.send_own(inline, node, seq, op, &link)
+                            .into_iter()
+                            .rev()
+                            .for_each(|a| queue.push_front(a));
+                    }
+                    match other {
+                        Some(action) => self.perform_other(action),
+                        None if queue.is_empty() => break,
+                        None => {}
+                    }
                 }
-                Action::Swap { expect, new } => self.swap(expect, new),
             }
         }
         self.news.notify_all();
+    }
+
+    fn perform_other(self: &Arc<Inner>, action: Action) {
+        match action {
+            Action::Open(node) => self.in_background(move |this| this.open(node)),
+            Action::Close(node) => self.close(&node),
+            Action::Copy { from, to, region, seq } => {
+                self.in_background(move |this| this.make_alike(&from, &to, region, seq));
+            }
+            Action::Swap { expect, new } => self.swap(expect, new),
+            Action::Send { .. } | Action::Complete { .. } => {}
+        }
     }
 
     fn in_background(self: &Arc<Inner>, f: impl FnOnce(&Arc<Inner>) + Send + 'static) {
@@ -243,29 +275,34 @@ impl Inner {
         guard(&self.links).get(node).map(|(_, link)| link.clone())
     }
 
-    fn send(self: &Arc<Inner>, inline: bool, node: &str, seq: Seq, op: Op) -> Vec<Action> {
-        let Some(link) = self.link(node) else { return Vec::new() };
-        let Some(local) = link.local() else {
-            link.send(seq, op);
-            return Vec::new();
-        };
+    /// Does a step on the replica of this node.
+    fn send_own(
+        self: &Arc<Inner>,
+        inline: bool,
+        node: String,
+        seq: Seq,
+        op: Op,
+        link: &Arc<dyn Link>,
+    ) -> Vec<Action> {
         if !inline {
-            let node = node.to_owned();
+            let link = link.clone();
             self.in_background(move |this| {
-                let actions = this.send(true, &node, seq, op);
+                let actions = this.send_own(true, node, seq, op, &link);
                 this.perform(true, actions);
             });
             return Vec::new();
         }
+        let Some(local) = link.local() else { return Vec::new() };
         let result = local.apply(seq, &op);
-        guard(&self.state).writer.done(node, seq, result)
+        guard(&self.state).writer.done(&node, seq, result)
     }
 
     fn complete(&self, request: RequestId, result: Result<(), Failure>) {
         self.full.store(result == Err(Failure::Full), SeqCst);
-        let mut state = guard(&self.state);
-        if state.awaited.remove(&request) {
-            state.ended.insert(request, result);
+        let awaited = guard(&self.state).awaited.remove(&request);
+        if let Some(Awaited { end, begun }) = awaited {
+            self.means.pace.served(begun.elapsed());
+            end(result.map_err(|e| error(&e)));
         }
     }
 
@@ -329,9 +366,14 @@ impl Inner {
         }));
     }
 
+    /// Whether anything may be done for the guest.
+    fn is_heard(&self) -> bool {
+        !self.silenced.load(SeqCst)
+    }
+
     /// Waits while nothing may be done for the guest.
     fn wait_heard(&self) -> io::Result<()> {
-        while self.silenced.load(SeqCst) {
+        while !self.is_heard() {
             if self.interrupted.load(SeqCst) {
                 return Err(held("the cloud does not hear this node"));
             }
@@ -350,25 +392,51 @@ impl Inner {
         request: impl FnOnce(&mut Writer) -> (RequestId, Vec<Action>),
     ) -> io::Result<()> {
         self.wait_heard()?;
-        let (id, actions) = {
+        let (tell, told) = channel();
+        self.begin(true, request, Box::new(move |result| drop(tell.send(result))));
+        told.recv().unwrap_or_else(|_| Err(held("the volume's writer has ended")))
+    }
+
+    /// Takes a request on, whose end is told. `inline`: this thread may do I/O.
+    fn begin(
+        self: &Arc<Inner>,
+        inline: bool,
+        request: impl FnOnce(&mut Writer) -> (RequestId, Vec<Action>),
+        end: End,
+    ) {
+        let actions = {
             let mut state = guard(&self.state);
             let (id, actions) = request(&mut state.writer);
-            state.awaited.insert(id);
-            (id, actions)
+            state.awaited.insert(id, Awaited { end, begun: Instant::now() });
+            actions
         };
-        self.perform(true, actions);
-        let (begun, mut state) = (Instant::now(), guard(&self.state));
-        loop {
-            if let Some(result) = state.ended.remove(&id) {
-                self.means.pace.served(begun.elapsed());
-                return result.map_err(|e| error(&e));
-            }
-            let serves = state.writer.phase() == Phase::Serving && begun.elapsed() < LAST_MAX;
-            if self.interrupted.load(SeqCst) && !serves {
-                state.awaited.remove(&id);
-                return Err(held("the volume is taken from its user"));
-            }
-            state = self.news.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        self.perform(inline, actions);
+    }
+
+    /// When the volume is taken from its user, what does not end soon is not waited for.
+    fn give_up(&self) {
+        if !self.interrupted.load(SeqCst) {
+            return;
+        }
+        let mut state = guard(&self.state);
+        let serves = state.writer.phase() == Phase::Serving;
+        let late = |_: &RequestId, a: &mut Awaited| !serves || a.begun.elapsed() >= LAST_MAX;
+        let given_up: Vec<Awaited> = state.awaited.extract_if(late).map(|(_, awaited)| awaited).collect();
+        drop(state);
+        for awaited in given_up {
+            (awaited.end)(Err(held("the volume is taken from its user")));
+        }
+    }
+
+    /// The connection to read this range from, if there is one now.
+    fn reader_now(&self, range: &Range<u64>) -> Option<Arc<dyn Link>> {
+        if !self.is_heard() {
+            return None;
+        }
+        let state = guard(&self.state);
+        match state.writer.read_from(range) {
+            Reading::From(node) if range.end <= state.writer.size() => self.link(node),
+            _ => None,
         }
     }
 
