@@ -10,7 +10,9 @@
 
 mod boot;
 mod figures;
+mod process;
 mod store;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,11 @@ enum Command {
     /// A node of `store`, which starts it.
     #[command(hide = true)]
     StoreNode(store::node::NodeOptions),
+    /// What a guest gets of a volume, beside qemu-storage-daemon and the file itself.
+    Volume(volume::Options),
+    /// A server of `volume`, which starts it.
+    #[command(hide = true)]
+    VolumeNode(volume::node::NodeOptions),
 }
 
 fn main() -> ExitCode {
@@ -46,5 +53,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Boot(options) => boot::run(&Paths::find()?, &options),
         Command::Store(options) => store::run(&Paths::find()?, &options),
         Command::StoreNode(options) => store::node::run(&options),
+        Command::Volume(options) => volume::run(&Paths::find()?, &options),
+        Command::VolumeNode(options) => volume::node::run(&options),
     }
 }

@@ -24,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
         &[STATE, SHARDS, WIRE, GATEWAY, "cairn-image", "cairn-block", "cairn-network", "cairn-placement"],
     ),
     ("cairn-witness", &["cairn-state", "cairn-wire", "cairn-cluster"]),
-    ("bench", &["image-builder", "cairn-state", "cairn-wire"]),
+    ("bench", &["image-builder", SHARDS, STATE, WIRE]),
     ("harness", &["image-builder"]),
     ("image-builder", &[]),
 ];

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use self::cairn::Cairn;
 use self::etcd::{Client, Etcd};
+use crate::process::{cpu_us, memory_mib};
 
 /// How long etcd is waited for before it is asked again, while it has no leader.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -71,30 +72,6 @@ struct Bench {
     directory: PathBuf,
     etcd: PathBuf,
     seconds: u64,
-}
-
-/// The CPU that processes have used, in microseconds.
-fn cpu_us(pids: &[u32]) -> Result<f64> {
-    let mut ticks = 0;
-    for pid in pids {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        ticks += ticks_of(&stat).context("/proc/PID/stat is not understood")?;
-    }
-    // The kernel shows hundredths of a second.
-    Ok(ticks as f64 * 10_000.0)
-}
-
-/// User and system time: fields 14 and 15, of which the second may contain anything but a last parenthesis.
-fn ticks_of(stat: &str) -> Option<u64> {
-    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-}
-
-/// Memory that a process has, in MiB.
-fn memory_mib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.split_whitespace().next().context("no number")?.parse::<u64>()? / 1024)
 }
 
 fn rate(told: &str, cpu_us: f64) -> Result<Rate> {
@@ -229,14 +206,6 @@ impl Bench {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cpu_of_a_process_is_read_whatever_its_name() {
-        let stat = "12 (a ) b) S 1 1 1 0 -1 4194560 1 2 3 4 70 30 0 0 20 0";
-        assert_eq!(ticks_of(stat), Some(100));
-        assert_eq!(ticks_of("nothing"), None);
-        assert!(cpu_us(&[std::process::id()]).is_ok() && memory_mib(std::process::id()).is_ok());
-    }
 
     #[test]
     fn a_rate_has_the_cpu_of_each() {
