@@ -8,12 +8,27 @@ use std::time::{Duration, Instant};
 use crate::fsio;
 use crate::sys::{Pieces, Sink, Source};
 use crate::throttle::{Direction, IoLimits, Throttle};
-use crate::volume::Volume;
+use crate::volume::{Cold, Volume};
 
 /// How long a request that met a full disk, or is held, waits until it is tried again.
 const HELD: Duration = Duration::from_millis(100);
 /// How long one that its volume's limits hold waits at least: a timer costs more than a request.
 const LIMITED_MIN: Duration = Duration::from_millis(1);
+
+/// A read that somebody else does.
+pub struct ColdRead {
+    /// Where the bytes are.
+    pub place: Cold,
+    /// Asked afterwards: whether who reads might have read all that time.
+    pub current: Option<Box<dyn Fn() -> bool + Send>>,
+}
+
+impl ColdRead {
+    /// Whether what was read may be answered.
+    pub fn is_current(&self) -> bool {
+        self.current.as_ref().is_none_or(|current| current())
+    }
+}
 
 /// Who is told of the end of a change. It must not wait for anything.
 pub type End = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -40,6 +55,13 @@ pub trait Media: Send + Sync {
     fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         let _ = (offset, len, to);
         false
+    }
+
+    /// Where a range lies on a disk of this node, for those who have it read without waiting for it; `None` if
+    /// [`Media::read`] is to be called.
+    fn cold(&self, offset: u64, len: u64) -> Option<ColdRead> {
+        let _ = (offset, len);
+        None
     }
 
     /// Writes if that waits for nothing; false says that it is to be written by [`Media::write`], whatever the reason.
@@ -126,6 +148,11 @@ impl Media for Volume {
     fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         // Why it cannot be done, the call that waits will say.
         self.use_alone().is_some_and(|_alone| self.try_read(offset, len, to).unwrap_or(false))
+    }
+
+    fn cold(&self, offset: u64, len: u64) -> Option<ColdRead> {
+        let _alone = self.use_alone()?;
+        self.cold(offset, len).map(|place| ColdRead { place, current: None })
     }
 
     fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {
@@ -232,6 +259,10 @@ impl Media for Switch {
 
     fn try_read(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         self.is_unlimited() && self.now().try_read(offset, len, to)
+    }
+
+    fn cold(&self, offset: u64, len: u64) -> Option<ColdRead> {
+        if self.is_unlimited() { self.now().cold(offset, len) } else { None }
     }
 
     fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> bool {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
@@ -349,7 +350,8 @@ pub fn read_cached(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Re
     Ok(true)
 }
 
-/// Writes the beginning of `bytes` at `offset` of a file without waiting for anything; answers how much.
+/// Writes the beginning of `bytes` at `offset` of a file without waiting for anything; answers how much. Where the file
+/// system cannot tell whether it would wait, it is written to the page cache as ever.
 pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the kernel reads the piece, which is `bytes`, and nothing else.
@@ -357,8 +359,9 @@ pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize
     match usize::try_from(n) {
         Ok(n) => Ok(n),
         Err(_) => match io::Error::last_os_error() {
-            // How some file systems say that they cannot.
-            e if e.kind() == io::ErrorKind::InvalidInput => Ok(0),
+            e if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                file.write_at(bytes, offset)
+            }
             e => at_once(Err(e)).map(|_| 0),
         },
     }
@@ -376,8 +379,6 @@ fn at_once(result: io::Result<()>) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! [`server`] is the socket and its connections, [`handler`] what a front-end says on one, [`device`] what it then
 //! talks to: the volume and its rings. [`worker`] is the thread of a ring, which takes requests, does those at once
-//! that wait for nothing and gives the others to a [`pool`]. [`ring`] is a virtqueue, [`request`] one request,
+//! that wait for nothing, has the kernel do [`reads`], and gives the others to a [`pool`]. [`ring`] is a virtqueue, [`request`] one request,
 //! [`memory`] the guest's memory, [`inflight`] what outlives a killed process, [`config`] what the device is.
 //!
 //! Three rules make a killed process harmless. What was taken and not completed is noted where the front-end keeps it,
@@ -19,6 +19,7 @@ mod handler;
 mod inflight;
 mod memory;
 mod pool;
+mod reads;
 mod request;
 mod ring;
 mod server;

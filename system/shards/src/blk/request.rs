@@ -17,7 +17,7 @@ use super::config::{ID_BYTES, RANGE_SECTORS_MAX, RANGES_MAX};
 use super::{Chain, GuestMap};
 use crate::format::SECTOR;
 use crate::fsio;
-use crate::media::{self, End, Media};
+use crate::media::{self, ColdRead, End, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
 
 /// Room for the pieces of a request, used again for the next.
@@ -88,6 +88,25 @@ impl<'m> Request<'m> {
             _ => return None,
         };
         Some(self.answer(VIRTIO_BLK_S_OK, done))
+    }
+
+    /// Where a read's bytes lie, if others may read them for it.
+    pub fn cold(&self, volume: &dyn Media) -> Option<ColdRead> {
+        match self.kind {
+            VIRTIO_BLK_T_IN => {
+                let (offset, len) = range(volume, self.sector, self.sink.len()).ok()?;
+                volume.cold(offset, len)
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers a read with its bytes.
+    pub fn fill(&mut self, bytes: &[u8]) -> Outcome {
+        match self.sink.put(bytes) {
+            true => self.answer(VIRTIO_BLK_S_OK, bytes.len() as u32),
+            false => self.answer(VIRTIO_BLK_S_IOERR, 0), // The guest has changed its request meanwhile.
+        }
     }
 
     /// Begins a change whose end is told, with what [`Request::conclude`] takes. What was to be told comes back if it

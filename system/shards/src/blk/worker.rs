@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::GuestMap;
 use super::device::{Device, Queue};
+use super::reads::Reads;
 use super::request::{Outcome, Request, Room};
 use super::ring::drain;
 use super::{Chain, ring::Ring};
@@ -24,9 +25,10 @@ const UNTOLD_MAX: usize = 16;
 /// How long the next request is looked out for before the thread sleeps, at most: about what it costs to be woken.
 const WATCH_MAX: Duration = Duration::from_micros(32);
 const WATCH_MIN: Duration = Duration::from_micros(4);
-/// What the events of the two descriptors are called.
+/// What the events of the descriptors are called.
 const KICK: u64 = 0;
 const WAKE: u64 = 1;
+const READ: u64 = 2;
 
 /// The thread of a ring. Dropping it waits for the request it is at.
 pub struct Worker {
@@ -44,7 +46,13 @@ impl Worker {
         }
         let name = format!("q{}-{}", queue.index(), device.id.get(..8).unwrap_or(&device.id));
         let room = Device::room();
-        let state = Serving { device, queue, kick, wake: wake.try_clone()?, epoll, room, watch: WATCH_MIN };
+        let reads =
+            Reads::new().inspect_err(|e| tracing::warn!(error = %e, "no io_uring: threads wait for disks"));
+        if let Ok(reads) = &reads {
+            epoll.ctl(ControlOperation::Add, reads.fd(), EpollEvent::new(EventSet::IN, READ))?;
+        }
+        let (wake_it, reads, watch) = (wake.try_clone()?, reads.ok(), WATCH_MIN);
+        let state = Serving { device, queue, kick, wake: wake_it, epoll, reads, room, watch };
         let thread = std::thread::Builder::new().name(name).spawn(move || state.run())?;
         Ok(Worker { thread: Some(thread), wake })
     }
@@ -70,6 +78,7 @@ struct Serving {
     kick: Arc<File>,
     wake: EventFd,
     epoll: Epoll,
+    reads: Option<Reads>,
     room: Room,
     /// How long it is worth looking out for a request now.
     watch: Duration,
@@ -94,8 +103,51 @@ impl Serving {
             drop(map); // Memory that the guest has given up is not kept while we sleep.
             if let Err(e) = self.sleep() {
                 tracing::error!(volume = self.device.id, error = %e, "a disk's queue is not served any more");
+                break;
+            }
+        }
+        self.end_reads();
+    }
+
+    /// Waits for all reads under way.
+    fn end_reads(&mut self) {
+        while let Some(reads) = self.reads.as_mut().filter(|reads| reads.is_busy()) {
+            if let Err(e) = reads.wait() {
+                tracing::error!(volume = self.device.id, error = %e, "reads cannot be waited for");
                 return;
             }
+            let map = self.device.map();
+            self.reap(&map);
+            self.queue.ring().tell(&map);
+        }
+    }
+
+    /// Completes the reads that have ended.
+    fn reap(&mut self, map: &Arc<GuestMap>) {
+        while let Some((read, whole)) = self.reads.as_mut().and_then(Reads::ended) {
+            let request = Request::parse(read.chain.clone(), map, &mut self.room);
+            let outcome = request.and_then(|mut request| {
+                let outcome = read.verified().filter(|_| whole).map(|bytes| request.fill(bytes));
+                self.room = request.into_room();
+                outcome
+            });
+            let chain = read.chain.clone();
+            if let Some(reads) = &mut self.reads {
+                reads.recycle(read);
+            }
+            match outcome {
+                Some(outcome) => self.conclude(chain, map, outcome),
+                // Not what it should be, as it seems: the call that waits finds out.
+                None => self.pass_on(chain, map),
+            }
+        }
+    }
+
+    fn conclude(&self, chain: Chain, map: &GuestMap, outcome: Outcome) {
+        let mut ring = self.queue.ring();
+        finish(&self.device, &mut ring, map, chain, outcome);
+        if ring.untold() >= UNTOLD_MAX {
+            ring.tell(map);
         }
     }
 
@@ -113,6 +165,10 @@ impl Serving {
             self.serve(chain, map);
             taken += 1;
         }
+        if let Some(reads) = &mut self.reads {
+            reads.submit();
+        }
+        self.reap(map);
         self.queue.ring().tell(map);
         taken
     }
@@ -128,6 +184,14 @@ impl Serving {
         };
         let writeback = device.is_writeback();
         let mut outcome = request.try_run(&*device.volume, &device.id, writeback);
+        if outcome.is_none()
+            && let Some(reads) = &mut self.reads
+            && let Some(cold) = request.cold(&*device.volume)
+            && reads.begin(chain.clone(), cold).is_ok()
+        {
+            self.room = request.into_room();
+            return;
+        }
         if outcome.is_none() && device.volume.ends_later() {
             let end = await_end(device, queue, chain.clone(), map);
             if request.begin(&*device.volume, writeback, end).is_none() {
@@ -142,13 +206,7 @@ impl Serving {
         }
         self.room = request.into_room();
         match outcome {
-            Some(outcome) => {
-                let mut ring = queue.ring();
-                finish(device, &mut ring, map, chain, outcome);
-                if ring.untold() >= UNTOLD_MAX {
-                    ring.tell(map);
-                }
-            }
+            Some(outcome) => self.conclude(chain, map, outcome),
             None => self.pass_on(chain, map),
         }
     }
@@ -179,7 +237,7 @@ impl Serving {
             if !ring.running {
                 return true;
             }
-            if ring.has_more(map) {
+            if ring.has_more(map) || self.reads.as_mut().is_some_and(Reads::has_ended) {
                 return true;
             }
             let due = ring.next_due();
@@ -197,7 +255,7 @@ impl Serving {
         let due = self.queue.ring().next_due();
         let timeout =
             due.map_or(-1, |due| (due.saturating_duration_since(begun).as_millis() + 1).min(60_000) as i32);
-        let mut events = [EpollEvent::default(); 2];
+        let mut events = [EpollEvent::default(); 3];
         let ready = match self.epoll.wait(timeout, &mut events) {
             Ok(n) => &events[..n],
             Err(e) if e.kind() == io::ErrorKind::Interrupted => &[],
@@ -206,6 +264,7 @@ impl Serving {
         for event in ready {
             match event.data() {
                 WAKE => drop(self.wake.read()),
+                READ => {} // Looked at in any case.
                 _ => {
                     drain(&self.kick)?;
                     // Worth it while requests come soon after we slept; else less and less.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::op::{Failure, Op, Opened};
 use super::replica::{Digest, Replica, Replicas};
 use super::writer::Seq;
+use crate::media::ColdRead;
 use crate::sys::{Pieces, Sink};
 
 /// What a replica says on a connection.
@@ -88,6 +89,13 @@ impl LocalLink {
     /// Reads into pieces if that waits for nothing; false says that nothing was read.
     pub fn try_read_into(&self, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         self.replica.try_read_into(self.session, offset, len, to)
+    }
+
+    /// Where a range lies, for who has it read; what was read counts while the session does.
+    pub fn cold(&self, offset: u64, len: u64) -> Option<ColdRead> {
+        let (replica, session) = (self.replica.clone(), self.session);
+        let place = replica.volume().cold(offset, len)?;
+        Some(ColdRead { place, current: Some(Box::new(move || replica.is_session(session))) })
     }
 }
 

@@ -102,6 +102,11 @@ impl Replica {
         Ok((*session, Opened { areas, intact }))
     }
 
+    /// Whether this session's writer is the one that counts.
+    pub fn is_session(&self, session: u64) -> bool {
+        *self.session.read().unwrap_or_else(PoisonError::into_inner) == session
+    }
+
     /// Does a step of a session.
     pub fn apply(&self, session: u64, seq: Seq, op: &Op) -> Result<(), Failure> {
         let current = self.session.read().unwrap_or_else(PoisonError::into_inner);

@@ -139,13 +139,13 @@ impl Volume {
     }
 
     /// What is known of a segment without looking at the disk.
-    fn known(&self, index: usize) -> Slot {
+    pub(super) fn known(&self, index: usize) -> Slot {
         shared(&self.segments).get(index).cloned().unwrap_or(Slot::Unknown)
     }
 }
 
 impl Part {
-    fn is_one_chunk(&self, len: u64) -> bool {
+    pub(super) fn is_one_chunk(&self, len: u64) -> bool {
         self.len == len && self.offset / CHUNK == (self.offset + len - 1) / CHUNK
     }
 }

@@ -10,6 +10,7 @@
 mod areas;
 mod at_once;
 mod blocks;
+mod cold;
 mod marking;
 mod segment;
 mod stripes;
@@ -21,6 +22,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use self::cold::Cold;
 
 use self::areas::{Areas, Stamps};
 use self::blocks::Zeroing;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use super::{Group, Inner, guard};
-use crate::media::{End, Media};
+use crate::media::{ColdRead, End, Media};
 use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
@@ -61,6 +61,10 @@ impl Media for Group {
         self.inner
             .reader_now(&(offset..offset + len))
             .is_some_and(|link| link.local().is_some_and(|local| local.try_read_into(offset, len, to)))
+    }
+
+    fn cold(&self, offset: u64, len: u64) -> Option<ColdRead> {
+        self.inner.reader_now(&(offset..offset + len))?.local()?.cold(offset, len)
     }
 
     fn ends_later(&self) -> bool {
