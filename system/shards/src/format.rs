@@ -39,6 +39,10 @@ pub const SEGMENT_SIZE: u64 = 1 << 30;
 pub const BLOCK: u64 = 4096;
 /// The bytes of a checksum.
 pub const SUM: u64 = 4;
+/// The most bytes a volume may have: 64 TiB. More is taken for nonsense, before there is room made for it.
+pub const SIZE_MAX: u64 = 1 << 46;
+/// The most segments of one.
+const SEGMENTS_MAX: u64 = 1 << 20;
 /// The unit in which guests address volumes, in bytes.
 pub const SECTOR: u64 = 512;
 
@@ -127,6 +131,9 @@ impl Manifest {
         }
         if m.segment_size == 0 || !m.segment_size.is_multiple_of(SECTOR) || !m.size.is_multiple_of(SECTOR) {
             return Err("sizes that are not whole sectors".into());
+        }
+        if m.size > SIZE_MAX || m.size.div_ceil(m.segment_size) > SEGMENTS_MAX {
+            return Err(format!("{} bytes in segments of {}", m.size, m.segment_size));
         }
         if m.is_summed() && !m.segment_size.is_multiple_of(BLOCK) {
             return Err("segments that are not whole blocks".into());

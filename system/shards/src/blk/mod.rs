@@ -16,6 +16,8 @@
 mod config;
 mod device;
 mod handler;
+#[cfg(test)]
+mod hostile;
 mod inflight;
 mod memory;
 mod pool;

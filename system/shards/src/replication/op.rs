@@ -43,8 +43,8 @@ impl Op {
     /// The bytes it changes.
     pub fn range(&self) -> Range<u64> {
         match self {
-            Op::Write { offset, data } => *offset..offset + data.len() as u64,
-            Op::Zero { offset, len, .. } => *offset..offset + len,
+            Op::Write { offset, data } => *offset..offset.saturating_add(data.len() as u64),
+            Op::Zero { offset, len, .. } => *offset..offset.saturating_add(*len),
             _ => 0..0,
         }
     }

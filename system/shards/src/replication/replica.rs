@@ -168,7 +168,7 @@ impl Replica {
 
     /// What a region holds.
     pub fn digest(&self, session: u64, region: u64) -> Result<Digest, Failure> {
-        let start = region * REGION;
+        let start = region.saturating_mul(REGION);
         let len = REGION.min(self.volume.size().saturating_sub(start));
         self.volume.settle_region(region).map_err(broken)?;
         if self.volume.is_hole(start, len).map_err(broken)? {

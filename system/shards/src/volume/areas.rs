@@ -40,7 +40,7 @@ impl Stamps {
             if found > stamp {
                 return true;
             }
-            match of.compare_exchange(found, stamp + 1, SeqCst, SeqCst) {
+            match of.compare_exchange(found, stamp.saturating_add(1), SeqCst, SeqCst) {
                 Ok(_) => return true,
                 Err(now) => found = now,
             }

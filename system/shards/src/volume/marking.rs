@@ -56,7 +56,10 @@ impl Volume {
     /// Marks areas as a step of a writer does.
     pub(crate) fn mark_step(&self, step: u64, areas: &[u64]) -> io::Result<()> {
         let stamps = shared(&self.changes);
-        areas.iter().try_for_each(|area| self.areas.mark(&stamps, *area..area + 1, step))
+        // Another node names them: what the volume does not have cannot be marked.
+        let there = self.size().div_ceil(AREA);
+        let mut areas = areas.iter().filter(|area| **area < there);
+        areas.try_for_each(|area| self.areas.mark(&stamps, *area..area + 1, step))
     }
 
     /// Clears the marks of areas that no step from this on has changed. What they hold was flushed.

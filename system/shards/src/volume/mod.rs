@@ -312,6 +312,9 @@ impl Volume {
         if grown.size <= manifest.size {
             return Ok(());
         }
+        if grown.size > format::SIZE_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no volume is that large"));
+        }
         write_manifest(&self.dir, &grown)?;
         alone(&self.changes).grow(grown.size);
         alone(&self.segments).resize(grown.segments(), Slot::Unknown);
