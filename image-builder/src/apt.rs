@@ -155,6 +155,24 @@ impl AptRoot {
         Ok(())
     }
 
+    /// Unpacks packages and all that they depend on, as if nothing were there yet: their programs run with `into` as
+    /// their root. Nothing of the packages is run.
+    pub fn unpack_whole(&self, step: &Step, packages: &[&str], into: &Path) -> Result<()> {
+        let debs = self.folder.join("whole");
+        ensure_dir(debs.join("partial"))?;
+        let archives = format!("Dir::Cache::archives={}", debs.display());
+        let download = ["install", "-q", "-y", "--download-only", "--no-install-recommends", "-o", &archives];
+        step.exec(self.command("apt-get").args(download).args(packages))?;
+        for deb in fs::read_dir(&debs)? {
+            let deb = deb?.path();
+            if deb.extension().is_some_and(|e| e == "deb") {
+                step.exec(exec::command("dpkg-deb", ["-x"]).arg(&deb).arg(into))?;
+            }
+        }
+        // Another release may be asked for next time.
+        Ok(fs::remove_dir_all(debs)?)
+    }
+
     /// The first package that `package` depends on: the real kernel behind `linux-image-cloud-amd64`.
     pub fn first_dependency(&self, package: &str) -> Result<String> {
         let text = exec::output(self.command("apt-cache").args(["depends", "--important", package]))?;

@@ -24,6 +24,13 @@ pub fn memory_mib(pid: u32) -> Result<u64> {
     mib_of(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:")
 }
 
+/// Memory of processes in MiB, what several share being counted once.
+pub fn shared_memory_mib(pids: &[u32]) -> Result<u64> {
+    pids.iter()
+        .map(|pid| mib_of(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?, "Pss:"))
+        .sum()
+}
+
 fn mib_of(text: &str, field: &str) -> Result<u64> {
     let line =
         text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
@@ -40,6 +47,6 @@ mod tests {
         assert_eq!(ticks_of(stat), Some(100));
         assert_eq!(ticks_of("nothing"), None);
         let own = std::process::id();
-        assert!(cpu_us(&[own]).is_ok() && memory_mib(own).is_ok());
+        assert!(cpu_us(&[own]).is_ok() && memory_mib(own).is_ok() && shared_memory_mib(&[own, own]).is_ok());
     }
 }

@@ -26,6 +26,8 @@ use super::memory::{Memory, SLOTS};
 
 /// Entries of the ring: three for each slot.
 const QUEUE: u16 = 128;
+/// After so long without a completion the back-end may have missed something.
+const SILENCE_MS: i32 = 1000;
 /// Where its parts are in the guest's memory.
 const DESCRIPTORS: u64 = 0x1000;
 const AVAIL: u64 = 0x4000;
@@ -50,6 +52,7 @@ pub struct Guest {
     /// Requests put on the ring, and of those how many the back-end was told of.
     avail: u16,
     told: u16,
+    told_again: u64,
     /// Completions taken off it.
     used: u16,
     /// Each side says of which entry it wants to be told.
@@ -99,6 +102,7 @@ impl Guest {
             called,
             avail: 0,
             told: 0,
+            told_again: 0,
             used: 0,
             event_idx,
             size,
@@ -145,6 +149,16 @@ impl Guest {
         };
         self.told = self.avail;
         if asked {
+            self.kick.write(1)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the back-end once more of what it seems not to know, after a long silence: one that asks to be told and
+    /// looks at the ring in the wrong order never comes back by itself (libvhost-user, of QEMU, has no barrier there).
+    fn tell_again(&mut self) -> Result<()> {
+        if self.event_idx && self.load(USED + 4 + 8 * u64::from(QUEUE))? != self.avail {
+            self.told_again += 1;
             self.kick.write(1)?;
         }
         Ok(())
@@ -221,6 +235,10 @@ impl Disk for Guest {
         self.store(self.avail, AVAIL + 2)
     }
 
+    fn stalls(&self) -> u64 {
+        self.told_again
+    }
+
     fn wait(&mut self, done: &mut Vec<usize>) -> Result<()> {
         self.tell()?;
         loop {
@@ -235,7 +253,8 @@ impl Disk for Guest {
             if !done.is_empty() {
                 return Ok(());
             }
-            match self.called.wait(-1, &mut [EpollEvent::default()]) {
+            match self.called.wait(SILENCE_MS, &mut [EpollEvent::default()]) {
+                Ok(0) => self.tell_again()?,
                 Err(e) if e.kind() != Interrupted => bail!("a guest cannot sleep: {e}"),
                 _ => {}
             }

@@ -28,6 +28,10 @@ pub trait Disk {
     fn submit(&mut self, slot: usize, request: Request) -> Result<()>;
     /// Waits until some are done, and adds their slots.
     fn wait(&mut self, done: &mut Vec<usize>) -> Result<()>;
+    /// How often it stood still until it was told again of a request.
+    fn stalls(&self) -> u64 {
+        0
+    }
 }
 
 /// What a load does.

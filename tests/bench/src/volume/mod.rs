@@ -1,18 +1,21 @@
 //! `bench volume`: what a guest gets of a volume.
 //!
-//! One replica is measured beside qemu-storage-daemon's vhost-user-blk export of a file, past the page cache and through
-//! it, and beside the file itself by io_uring. All lie on the same file system, take the same load from the same
-//! front-end, and take turns. Of qemu-storage-daemon the best of its ways is compared with.
+//! One replica is measured beside qemu-storage-daemon and the raw file ([`one`]), three replicas beside Ceph
+//! ([`three`]). All lie on the same file system, take the same load from the same front-end of vhost-user-blk, and take
+//! turns. Flushes are honoured on all sides: none is told to leave them out.
 //!
-//! A read is cold if nothing that it asks for is in the page cache, and warm if all of it is. The CPU is that of the
-//! serving process alone.
+//! A read is cold if nothing that it asks for is in a cache, and warm if all of it has been read before. The CPU is that
+//! of the serving processes; memory is what they have for themselves and their part of what they share.
 
+mod ceph;
 mod guest;
 mod load;
 mod memory;
 pub mod node;
+mod one;
 mod raw;
 mod side;
+mod three;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -27,11 +30,11 @@ use image_builder::stage::{Step, say};
 
 use self::load::{Load, Op, Outcome};
 use self::memory::{Memory, SLOT_BYTES};
-use self::side::{Server, Side};
-use crate::process::{cpu_us, memory_mib};
+use self::side::Server;
+use crate::process::{cpu_us, shared_memory_mib};
 
 /// How much longer than asked a load may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a side is used before it is measured.
 const WARM_UP: Duration = Duration::from_millis(100);
 
@@ -44,15 +47,18 @@ pub struct Options {
     /// How many seconds each load lasts
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// How large the volume is, in MiB
+    /// How large the volume is, in MiB; three replicas on both sides take seven times that
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(64..))]
     mib: u64,
+    /// Only one replica, or three
+    #[arg(long, value_parser = ["1", "3"])]
+    replicas: Option<String>,
     /// Only loads with this in their name
     #[arg(long)]
     only: Option<String>,
 }
 
-/// A load, and what the page cache has before it.
+/// A load, and what the caches have before it.
 struct Measure {
     name: &'static str,
     load: Load,
@@ -88,9 +94,9 @@ struct Figures {
     per_second: f64,
     p50: Duration,
     p99: Duration,
-    /// Of the serving process for each request, in microseconds.
-    cpu_us: Option<f64>,
-    mib: Option<u64>,
+    /// Of the serving processes for each request, in microseconds, and of their client.
+    cpu_us: [f64; 2],
+    mib: u64,
 }
 
 /// Measures, cleans up, and prints.
@@ -105,24 +111,36 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
         limit: Duration::from_secs(options.seconds),
         memory: Memory::new()?,
         interrupt: Interrupt::listen()?,
+        options,
     };
+    let is_wanted = |replicas: &str| options.replicas.as_deref().is_none_or(|only| only == replicas);
     // Whatever a run that was killed has left.
     bench.clean()?;
-    let measured = bench.one_replica(options);
+    let measured = (|| {
+        if is_wanted("1") {
+            bench.one_replica()?;
+            bench.clean()?;
+        }
+        if is_wanted("3") {
+            bench.three_replicas(&ceph::root(paths)?)?;
+        }
+        Ok(())
+    })();
     let cleaned = bench.clean();
     measured.and(cleaned)
 }
 
-struct Bench {
+struct Bench<'a> {
     files: PathBuf,
     logs: PathBuf,
     size: u64,
     limit: Duration,
     memory: Memory,
     interrupt: Interrupt,
+    options: &'a Options,
 }
 
-impl Bench {
+impl Bench<'_> {
     fn clean(&self) -> Result<()> {
         if self.files.exists() {
             std::fs::remove_dir_all(&self.files)?;
@@ -138,66 +156,44 @@ impl Bench {
         result.with_context(|| name.to_owned())
     }
 
-    fn one_replica(&self, options: &Options) -> Result<()> {
-        ensure_dir(self.files.clone())?;
-        self.step("writing each disk in full", |step| {
-            for side in [Side::Cairn, Side::Raw { direct: true }] {
-                step.note(&side.name());
-                self.on(side, Load::FILL, None, 0)?;
-            }
-            Ok(())
-        })?;
-        let wanted = |m: &&Measure| options.only.as_ref().is_none_or(|only| m.name.contains(only));
-        for measure in MEASURES.iter().filter(wanted) {
-            let mut all: Vec<Vec<Figures>> = vec![Vec::new(); Side::ALL.len()];
-            self.step(measure.name, |step| {
-                for round in 0..options.rounds {
-                    for (side, found) in Side::ALL.into_iter().zip(&mut all) {
-                        step.note(&format!("round {} of {}: {}", round + 1, options.rounds, side.name()));
-                        side.settle(&self.files, measure.warm)?;
-                        found.push(self.on(side, measure.load, Some(self.limit), u64::from(round) + 1)?);
-                    }
-                }
-                Ok(())
-            })?;
-            report(measure, &all.into_iter().map(middle).collect::<Vec<_>>());
-        }
-        Ok(())
+    /// The loads that were asked for.
+    fn measures(&self) -> impl Iterator<Item = &'static Measure> {
+        MEASURES.iter().filter(|m| self.options.only.as_ref().is_none_or(|only| m.name.contains(only)))
     }
 
-    /// Starts a side, puts a load on it, and ends it.
-    fn on(&self, side: Side, load: Load, limit: Option<Duration>, seed: u64) -> Result<Figures> {
-        let mut server = side.start(&self.files, self.size)?;
-        let figures = self.load(&mut server, load, limit, seed).with_context(|| side.name())?;
-        server.end()?;
-        Ok(figures)
-    }
-
-    /// The load has a thread of its own, which is left behind if it never ends: this process ends then.
-    fn load(&self, server: &mut Server, load: Load, limit: Option<Duration>, seed: u64) -> Result<Figures> {
-        let (way, memory, size, pid) = (server.way().clone(), self.memory.clone(), self.size, server.pid());
+    /// Puts a load on a side, for the time that was asked for if it is measured, else once through. It has a thread of
+    /// its own, which is left behind if it never ends: this process ends then.
+    fn load(&self, server: &mut Server, load: Load, measured: bool, seed: u64) -> Result<Figures> {
+        let (way, memory, size, pids) = (server.way().clone(), self.memory.clone(), self.size, server.pids());
+        let limit = measured.then_some(self.limit);
         let (sender, ended) = channel();
         std::thread::spawn(move || {
-            let measured = (|| {
+            let figures = (|| {
                 let mut disk = way.open(&memory, size)?;
                 let warm_up = Load { op: Op::Read, len: 4096, depth: 1, random: true, flush_every: 0 };
-                if limit.is_some() {
+                if measured {
                     load::run(disk.as_mut(), &memory, warm_up, size, Some(WARM_UP), seed + 100)?;
                 }
-                let before = pid.map(|pid| cpu_us(&[pid])).transpose()?;
+                let before = cpu_of(&pids)?;
                 let outcome = load::run(disk.as_mut(), &memory, load, size, limit, seed)?;
-                let after = pid.map(|pid| cpu_us(&[pid])).transpose()?;
+                let after = cpu_of(&pids)?;
                 load::flush(disk.as_mut())?;
-                let mib = pid.map(memory_mib).transpose()?;
-                anyhow::Ok(figures(&outcome, after.zip(before).map(|(after, before)| after - before), mib))
+                let cpu = [after[0] - before[0], after[1] - before[1]];
+                if disk.stalls() > 0 {
+                    say(&format!(
+                        "  it stood still {} times, until it was told again of a request",
+                        disk.stalls()
+                    ));
+                }
+                anyhow::Ok(figures(&outcome, cpu, shared_memory_mib(&pids[0])?))
             })();
             // Nobody listens if this took too long.
-            drop(sender.send(measured));
+            drop(sender.send(figures));
         });
         let deadline = Instant::now() + limit.unwrap_or_default() + PATIENCE;
         loop {
             match ended.recv_timeout(Duration::from_millis(100)) {
-                Ok(measured) => return measured,
+                Ok(figures) => return figures,
                 Err(RecvTimeoutError::Disconnected) => bail!("the load has broken down"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -208,7 +204,11 @@ impl Bench {
     }
 }
 
-fn figures(outcome: &Outcome, cpu_us: Option<f64>, mib: Option<u64>) -> Figures {
+fn cpu_of(pids: &[Vec<u32>; 2]) -> Result<[f64; 2]> {
+    Ok([cpu_us(&pids[0])?, cpu_us(&pids[1])?])
+}
+
+fn figures(outcome: &Outcome, cpu_us: [f64; 2], mib: u64) -> Figures {
     Figures {
         per_second: outcome.per_second(),
         p50: outcome.times.quantile(0.5),
@@ -224,24 +224,6 @@ fn middle(mut all: Vec<Figures>) -> Figures {
     all.get(all.len() / 2).cloned().unwrap_or_default()
 }
 
-fn best(all: &[Figures], which: impl Fn(Side) -> bool) -> f64 {
-    let of_those = Side::ALL.into_iter().zip(all).filter(|(side, _)| which(*side));
-    of_those.map(|(_, figures)| figures.per_second).fold(0.0, f64::max)
-}
-
-fn report(measure: &Measure, all: &[Figures]) {
-    for (side, figures) in Side::ALL.into_iter().zip(all) {
-        say(&line(&side.name(), figures, measure.load.len));
-    }
-    let own = best(all, |side| side == Side::Cairn);
-    say(&format!(
-        "  ratio to the best of QSD {:.2}, to the raw file {:.2} (direct) and {:.2} (cached)",
-        own / best(all, |side| matches!(side, Side::Qsd { .. })),
-        own / best(all, |side| side == Side::Raw { direct: true }),
-        own / best(all, |side| side == Side::Raw { direct: false }),
-    ));
-}
-
 fn line(name: &str, figures: &Figures, len: u64) -> String {
     let rate = match len {
         SLOT_BYTES => format!("{:8.0} MiB/s", figures.per_second),
@@ -253,8 +235,29 @@ fn line(name: &str, figures: &Figures, len: u64) -> String {
         micros(figures.p50),
         micros(figures.p99)
     );
-    if let Some((cpu, mib)) = figures.cpu_us.zip(figures.mib) {
-        text.push_str(&format!(", {cpu:6.1} us CPU each, {mib:4} MiB"));
+    let [servers, client] = figures.cpu_us;
+    if servers > 0.0 {
+        text.push_str(&format!(", {servers:6.1} us CPU each, {:4} MiB", figures.mib));
+    }
+    if client > 0.0 {
+        text.push_str(&format!(", and {client:6.1} us of its client"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_there_is() {
+        let raw = Figures { per_second: 10.0, ..Figures::default() };
+        assert!(
+            line("raw", &raw, SLOT_BYTES).contains("10 MiB/s") && !line("raw", &raw, 4096).contains("CPU")
+        );
+        let peer = Figures { cpu_us: [40.0, 2.0], mib: 7, ..raw };
+        assert!(
+            line("peer", &peer, 4096).ends_with("40.0 us CPU each,    7 MiB, and    2.0 us of its client")
+        );
+    }
 }

@@ -1,13 +1,13 @@
 //! The sides of one replica: how each is started, reached and ended, and which files it has.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, syncfs};
@@ -73,24 +73,23 @@ impl Side {
         match self {
             Side::Cairn => Server::of_cairn(&files, size),
             Side::Qsd { direct, aio } => Server::of_qsd(&file, direct, aio),
-            Side::Raw { direct } => Ok(Server { child: None, way: Way::File { path: file, direct } }),
+            Side::Raw { direct } => Ok(Server::of(Vec::new(), Way::File { path: file, direct }, 0)),
         }
     }
+}
 
-    /// What was written is on the disk, and in no cache (or all in the page cache).
-    pub fn settle(self, directory: &Path, warm: bool) -> Result<()> {
-        let files = self.files(directory);
-        syncfs(File::open(directory)?)?;
-        for path in all_files(&files)? {
-            let mut file = File::open(path)?;
-            if warm {
-                std::io::copy(&mut file, &mut std::io::sink())?;
-            } else {
-                posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-            }
+/// What was written below a directory is on the disk, and in no cache (or all in the page cache).
+pub fn settle(files: &Path, warm: bool) -> Result<()> {
+    syncfs(File::open(files)?)?;
+    for path in all_files(files)? {
+        let mut file = File::open(path)?;
+        if warm {
+            std::io::copy(&mut file, &mut std::io::sink())?;
+        } else {
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn all_files(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -107,10 +106,12 @@ fn all_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A side that has been started. Dropping it ends its process.
+/// A side that has been started. Dropping it ends its processes.
 pub struct Server {
-    child: Option<Child>,
+    children: Vec<Child>,
     way: Way,
+    /// How many of them, the last, are what a guest's machine has of a peer: a client of its servers.
+    clients: usize,
 }
 
 /// How it is reached.
@@ -135,21 +136,36 @@ impl Way {
 }
 
 impl Server {
+    /// Processes that are reached so.
+    pub fn of(children: Vec<Child>, way: Way, clients: usize) -> Server {
+        Server { children, way, clients }
+    }
+
     fn of_cairn(files: &Path, size: u64) -> Result<Server> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("volume-node")
-            .arg(files)
-            .arg(size.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take();
+        let (child, mut lines) = node(files, size, &[])?;
         // It is ended with the server, whatever it says.
-        let mut server = Server { child: Some(child), way: Way::Socket(PathBuf::new()) };
-        let mut line = String::new();
-        BufReader::new(output.context("no output")?).read_line(&mut line)?;
-        ensure!(!line.is_empty(), "the volume's server has ended; its words are above");
-        server.way = Way::Socket(line.trim().into());
+        let mut server = Server::of(vec![child], Way::Socket(PathBuf::new()), 0);
+        server.way = Way::Socket(heard(&mut lines)?.into());
+        Ok(server)
+    }
+
+    /// One volume with a replica in each of so many processes.
+    pub fn of_replicas(directory: &Path, size: u64, count: usize) -> Result<Server> {
+        let mut server = Server::of(Vec::new(), Way::Socket(PathBuf::new()), 0);
+        let (mut all_lines, mut hellos) = (Vec::new(), Vec::new());
+        for place in 0..count {
+            let files = directory.join(format!("cairn-{place}"));
+            let (child, mut lines) = node(&files, size, &["--place", &place.to_string()])?;
+            server.children.push(child);
+            hellos.push(heard(&mut lines)?);
+            all_lines.push(lines);
+        }
+        // The first is the writer: it is told of the others when they serve.
+        for (child, lines) in server.children.iter_mut().zip(&mut all_lines).rev() {
+            let mut input = child.stdin.as_ref().context("no input")?;
+            writeln!(input, "{}", hellos.join(" "))?;
+            server.way = Way::Socket(heard(lines)?.into());
+        }
         Ok(server)
     }
 
@@ -174,7 +190,7 @@ impl Server {
             .stdin(Stdio::null())
             .spawn()
             .context("no qemu-storage-daemon: it is in Debian's qemu-system-common or qemu-utils")?;
-        let mut server = Server { child: Some(child), way: Way::Socket(socket.clone()) };
+        let mut server = Server::of(vec![child], Way::Socket(socket.clone()), 0);
         let deadline = Instant::now() + PATIENCE;
         while !socket.exists() {
             ensure!(server.lives()?, "qemu-storage-daemon has ended; its words are above");
@@ -189,29 +205,32 @@ impl Server {
         &self.way
     }
 
-    /// Its process, if it is one.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// Its processes: those that serve, and those that are clients of them.
+    pub fn pids(&self) -> [Vec<u32>; 2] {
+        let (servers, clients) = self.children.split_at(self.children.len() - self.clients);
+        [servers, clients].map(|all| all.iter().map(Child::id).collect())
     }
 
-    /// Whether its process has not ended.
+    /// Whether none of its processes has ended.
     pub fn lives(&mut self) -> Result<bool> {
-        Ok(self.child.as_mut().map_or(Ok(None), Child::try_wait)?.is_none())
+        let ended = self.children.iter_mut().map(Child::try_wait).collect::<Result<Vec<_>, _>>()?;
+        Ok(ended.iter().all(Option::is_none))
     }
 
     /// Ends it in order.
     pub fn end(mut self) -> Result<()> {
-        let Some(child) = &mut self.child else { return Ok(()) };
-        // Cairn's ends with its input, QEMU's by a signal.
-        if child.stdin.take().is_none() {
-            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+        for child in &mut self.children {
+            // Cairn's ends with its input, QEMU's by a signal.
+            if child.stdin.take().is_none() {
+                kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+            }
         }
         let deadline = Instant::now() + PATIENCE;
-        while self.lives()? {
-            if Instant::now() > deadline {
-                bail!("a server does not end");
+        for child in &mut self.children {
+            while child.try_wait()?.is_none() {
+                ensure!(Instant::now() < deadline, "a server does not end");
+                sleep(Duration::from_millis(10));
             }
-            sleep(Duration::from_millis(10));
         }
         Ok(())
     }
@@ -219,10 +238,35 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
+        for child in &mut self.children {
             // It may have ended already.
             drop(child.kill());
             drop(child.wait());
         }
     }
+}
+
+/// What a process says, line by line.
+type Lines = BufReader<ChildStdout>;
+
+/// Starts one of Cairn's processes.
+fn node(files: &Path, size: u64, more: &[&str]) -> Result<(Child, Lines)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("volume-node")
+        .arg(files)
+        .arg(size.to_string())
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().context("no output")?;
+    Ok((child, BufReader::new(output)))
+}
+
+/// The next line.
+fn heard(lines: &mut Lines) -> Result<String> {
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    ensure!(!line.is_empty(), "a server has ended; its words are above");
+    Ok(line.trim().to_owned())
 }
