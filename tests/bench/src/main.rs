@@ -37,7 +37,7 @@ enum Command {
     /// A node of `store`, which starts it.
     #[command(hide = true)]
     StoreNode(store::node::NodeOptions),
-    /// What a guest gets of a volume, beside qemu-storage-daemon and the file itself.
+    /// What a guest gets of a volume, beside qemu-storage-daemon, the file itself, and Ceph.
     Volume(volume::Options),
     /// A server of `volume`, which starts it.
     #[command(hide = true)]

@@ -2,8 +2,9 @@
 //! qemu-storage-daemon's vhost-user-blk export by librbd, so that the load is the same as on Cairn.
 //!
 //! All choices are in Ceph's favour: nothing is authenticated or encrypted, no manager runs, the disk is taken for an
-//! SSD whatever it says of itself, and the queue is the one without a scheduler's throttle. Its programs run in a root
-//! of their own below `target/bench/ceph`, with mounts that end with them.
+//! SSD whatever it says of itself, the queue is the one without a scheduler's throttle, and its sockets have buffers of
+//! a fixed size (on loopback, with the kernel's own sizing, some close their windows for a quarter of a second). Its
+//! programs run in a root of their own below `target/bench/ceph`, with mounts that end with them.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -132,8 +133,9 @@ impl Cluster {
 
     /// A program of Ceph's root, which sees the cluster's folder as `/cluster`.
     fn inside(&self, words: &[&str]) -> Command {
+        // Each ends with this process, however that ends.
         let mounts = "mount --rbind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\" && \
-                      mount --bind \"$1\" \"$0/cluster\" && shift && exec chroot \"$0\" \"$@\"";
+                      mount --bind \"$1\" \"$0/cluster\" && shift && exec setpriv --pdeathsig KILL chroot \"$0\" \"$@\"";
         let mut command = exec::command("unshare", ["--mount", "sh", "-c", mounts]);
         command.arg(&self.root).arg(&self.directory).args(words).env("CEPH_CONF", "/cluster/ceph.conf");
         command
@@ -204,6 +206,7 @@ osd_memory_target = {OSD_MEMORY}
 osd_op_queue = wpq
 osd_op_num_shards = 8
 osd_op_num_threads_per_shard = 2
+ms_tcp_rcvbuf = 4194304
 bluestore_debug_enforce_settings = ssd
 bluestore_block_size = {}
 [client]

@@ -5,6 +5,7 @@ use std::io::ErrorKind::Interrupted;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures};
@@ -28,6 +29,8 @@ use super::memory::{Memory, SLOTS};
 const QUEUE: u16 = 128;
 /// After so long without a completion the back-end may have missed something.
 const SILENCE_MS: i32 = 1000;
+/// What is completed so soon after it was told again had been missed; else it only took long.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// Where its parts are in the guest's memory.
 const DESCRIPTORS: u64 = 0x1000;
 const AVAIL: u64 = 0x4000;
@@ -52,7 +55,8 @@ pub struct Guest {
     /// Requests put on the ring, and of those how many the back-end was told of.
     avail: u16,
     told: u16,
-    told_again: u64,
+    told_again: Option<Instant>,
+    stalls: u64,
     /// Completions taken off it.
     used: u16,
     /// Each side says of which entry it wants to be told.
@@ -102,7 +106,8 @@ impl Guest {
             called,
             avail: 0,
             told: 0,
-            told_again: 0,
+            told_again: None,
+            stalls: 0,
             used: 0,
             event_idx,
             size,
@@ -158,10 +163,17 @@ impl Guest {
     /// looks at the ring in the wrong order never comes back by itself (libvhost-user, of QEMU, has no barrier there).
     fn tell_again(&mut self) -> Result<()> {
         if self.event_idx && self.load(USED + 4 + 8 * u64::from(QUEUE))? != self.avail {
-            self.told_again += 1;
+            self.told_again = Some(Instant::now());
             self.kick.write(1)?;
         }
         Ok(())
+    }
+
+    /// Something was completed: whether that is because it was told again.
+    fn note_stall(&mut self) {
+        if self.told_again.take().is_some_and(|at| at.elapsed() < AT_ONCE) {
+            self.stalls += 1;
+        }
     }
 
     /// Takes completions off the ring.
@@ -236,7 +248,7 @@ impl Disk for Guest {
     }
 
     fn stalls(&self) -> u64 {
-        self.told_again
+        self.stalls
     }
 
     fn wait(&mut self, done: &mut Vec<usize>) -> Result<()> {
@@ -244,6 +256,7 @@ impl Disk for Guest {
         loop {
             self.take(done)?;
             if !done.is_empty() {
+                self.note_stall();
                 return Ok(());
             }
             // From now on it wants to be told, of the next completion; one may have come meanwhile.
@@ -251,6 +264,7 @@ impl Disk for Guest {
             fence(Ordering::SeqCst);
             self.take(done)?;
             if !done.is_empty() {
+                self.note_stall();
                 return Ok(());
             }
             match self.called.wait(SILENCE_MS, &mut [EpollEvent::default()]) {

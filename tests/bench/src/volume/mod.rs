@@ -163,7 +163,15 @@ impl Bench<'_> {
 
     /// Puts a load on a side, for the time that was asked for if it is measured, else once through. It has a thread of
     /// its own, which is left behind if it never ends: this process ends then.
-    fn load(&self, server: &mut Server, load: Load, measured: bool, seed: u64) -> Result<Figures> {
+    fn load(
+        &self,
+        name: &str,
+        server: &mut Server,
+        load: Load,
+        measured: bool,
+        seed: u64,
+    ) -> Result<Figures> {
+        let side = name.to_owned();
         let (way, memory, size, pids) = (server.way().clone(), self.memory.clone(), self.size, server.pids());
         let limit = measured.then_some(self.limit);
         let (sender, ended) = channel();
@@ -180,10 +188,8 @@ impl Bench<'_> {
                 load::flush(disk.as_mut())?;
                 let cpu = [after[0] - before[0], after[1] - before[1]];
                 if disk.stalls() > 0 {
-                    say(&format!(
-                        "  it stood still {} times, until it was told again of a request",
-                        disk.stalls()
-                    ));
+                    let times = disk.stalls();
+                    say(&format!("  {side} stood still {times} times, until it was told again of a request"));
                 }
                 anyhow::Ok(figures(&outcome, cpu, shared_memory_mib(&pids[0])?))
             })();
@@ -193,13 +199,13 @@ impl Bench<'_> {
         let deadline = Instant::now() + limit.unwrap_or_default() + PATIENCE;
         loop {
             match ended.recv_timeout(Duration::from_millis(100)) {
-                Ok(figures) => return figures,
+                Ok(figures) => return figures.with_context(|| name.to_owned()),
                 Err(RecvTimeoutError::Disconnected) => bail!("the load has broken down"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             ensure!(!self.interrupt.seen(), "interrupted");
-            ensure!(server.lives()?, "its process has ended");
-            ensure!(Instant::now() < deadline, "a request is not answered");
+            ensure!(server.lives()?, "{name}: a process has ended");
+            ensure!(Instant::now() < deadline, "{name}: a request is not answered");
         }
     }
 }

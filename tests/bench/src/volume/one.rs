@@ -1,7 +1,7 @@
 //! One replica, beside qemu-storage-daemon's vhost-user-blk export of a file, past the page cache and through it, and
 //! beside the file itself by io_uring. Of qemu-storage-daemon the best of its ways is compared with.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image_builder::paths::ensure_dir;
 use image_builder::stage::say;
 
@@ -42,7 +42,7 @@ impl Bench<'_> {
     /// Starts a side, puts a load on it, and ends it.
     fn on(&self, side: Side, load: Load, measured: bool, seed: u64) -> Result<Figures> {
         let mut server = side.start(&self.files, self.size)?;
-        let figures = self.load(&mut server, load, measured, seed).with_context(|| side.name())?;
+        let figures = self.load(&side.name(), &mut server, load, measured, seed)?;
         server.end()?;
         Ok(figures)
     }

@@ -175,8 +175,9 @@ impl Server {
             std::fs::remove_file(&socket)?;
         }
         let cache = if direct { "on" } else { "off" };
-        let child = Command::new("qemu-storage-daemon")
-            .arg("--blockdev")
+        // It ends with this process, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "qemu-storage-daemon", "--blockdev"])
             .arg(format!(
                 "driver=file,node-name=file,filename={},cache.direct={cache},aio={aio}",
                 file.display()
@@ -189,11 +190,14 @@ impl Server {
             ))
             .stdin(Stdio::null())
             .spawn()
-            .context("no qemu-storage-daemon: it is in Debian's qemu-system-common or qemu-utils")?;
+            .context("no setpriv")?;
         let mut server = Server::of(vec![child], Way::Socket(socket.clone()), 0);
         let deadline = Instant::now() + PATIENCE;
         while !socket.exists() {
-            ensure!(server.lives()?, "qemu-storage-daemon has ended; its words are above");
+            ensure!(
+                server.lives()?,
+                "qemu-storage-daemon has ended; its words are above (Debian has it in qemu-system-common or qemu-utils)"
+            );
             ensure!(Instant::now() < deadline, "qemu-storage-daemon does not serve");
             sleep(Duration::from_millis(10));
         }

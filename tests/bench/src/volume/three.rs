@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image_builder::paths::ensure_dir;
 use image_builder::stage::{Step, say};
 
@@ -50,12 +50,12 @@ impl Bench<'_> {
                     settle(&self.files.join(format!("cairn-{place}")), measure.warm)?;
                 }
                 let seed = round.into();
-                ours.push(self.load(&mut both.cairn, measure.load, true, seed).context("Cairn")?);
+                ours.push(self.load("Cairn", &mut both.cairn, measure.load, true, seed)?);
                 step.note(&format!("round {round} of {rounds}: Ceph"));
                 if !measure.warm {
                     both.ceph.forget()?;
                 }
-                theirs.push(self.load(&mut both.ceph.server, measure.load, true, seed).context("Ceph")?);
+                theirs.push(self.load("Ceph", &mut both.ceph.server, measure.load, true, seed)?);
             }
             Ok(())
         })?;
@@ -67,7 +67,7 @@ impl Bench<'_> {
     fn once(&self, both: &mut Both, load: Load, step: &Step) -> Result<()> {
         for (name, server) in [("Cairn", &mut both.cairn), ("Ceph", &mut both.ceph.server)] {
             step.note(name);
-            self.load(server, load, false, 0).context(name)?;
+            self.load(name, server, load, false, 0)?;
         }
         Ok(())
     }
