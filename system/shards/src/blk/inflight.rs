@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::SeqCst};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vhost::vhost_user::message::VhostUserInflight;
-use vm_memory::{MmapRegion, VolatileMemory};
+use vm_memory::{AtomicInteger, MmapRegion, VolatileMemory};
 
 use super::config::{QUEUE_SIZE_MAX, QUEUES};
 use super::memory::map_shared;
@@ -55,8 +55,8 @@ impl Inflight {
         let inflight = Arc::new(Inflight::open(&made, file.try_clone()?)?);
         for queue in 0..queues {
             let base = queue * stride(queue_size);
-            inflight.u16(base + VERSION).store(1, SeqCst);
-            inflight.u16(base + ENTRIES).store(queue_size, SeqCst);
+            inflight.store::<AtomicU16>(base + VERSION, 1);
+            inflight.store::<AtomicU16>(base + ENTRIES, queue_size);
         }
         Ok((made, file))
     }
@@ -78,20 +78,15 @@ impl Inflight {
         (index < self.queues).then(|| Tracked { all: self.clone(), base, counter: 0 })
     }
 
-    // Offsets are computed from checked counts, so that these are within the region and aligned to what they name.
-    #[expect(clippy::expect_used, reason = "offsets of the layout, within a region whose size was checked")]
-    fn u8(&self, at: usize) -> &AtomicU8 {
-        self.region.get_atomic_ref(at).expect("an offset of the layout")
+    // Offsets are computed from checked counts: they are within the region, and aligned to what they name.
+    fn load<T: AtomicInteger<V: Default>>(&self, at: usize) -> T::V {
+        self.region.get_atomic_ref::<T>(at).map(|place| place.load(SeqCst)).unwrap_or_default()
     }
 
-    #[expect(clippy::expect_used, reason = "offsets of the layout, within a region whose size was checked")]
-    fn u16(&self, at: usize) -> &AtomicU16 {
-        self.region.get_atomic_ref(at).expect("an offset of the layout")
-    }
-
-    #[expect(clippy::expect_used, reason = "offsets of the layout, within a region whose size was checked")]
-    fn u64(&self, at: usize) -> &AtomicU64 {
-        self.region.get_atomic_ref(at).expect("an offset of the layout")
+    fn store<T: AtomicInteger>(&self, at: usize, value: T::V) {
+        if let Ok(place) = self.region.get_atomic_ref::<T>(at) {
+            place.store(value, SeqCst);
+        }
     }
 }
 
@@ -100,27 +95,27 @@ impl Tracked {
     pub fn begin(&mut self, head: u16) {
         let Some(entry) = self.entry(head) else { return };
         self.counter += 1;
-        self.all.u64(entry + COUNTER).store(self.counter, SeqCst);
-        self.all.u8(entry).store(1, SeqCst);
+        self.all.store::<AtomicU64>(entry + COUNTER, self.counter);
+        self.all.store::<AtomicU8>(entry, 1);
     }
 
     /// A request is about to be put on the used ring.
     pub fn ending(&self, head: u16) {
         if self.entry(head).is_some() {
-            self.all.u16(self.base + LAST_HEAD).store(head, SeqCst);
+            self.all.store::<AtomicU16>(self.base + LAST_HEAD, head);
         }
     }
 
     /// It is there, and the ring's used index is now this.
     pub fn ended(&self, head: u16, used: u16) {
         self.forget(head);
-        self.all.u16(self.base + USED).store(used, SeqCst);
+        self.all.store::<AtomicU16>(self.base + USED, used);
     }
 
     /// A request is as if it had not been taken.
     pub fn forget(&self, head: u16) {
         if let Some(entry) = self.entry(head) {
-            self.all.u8(entry).store(0, SeqCst);
+            self.all.store::<AtomicU8>(entry, 0);
         }
     }
 
@@ -128,15 +123,15 @@ impl Tracked {
     /// used index.
     pub fn resume(&mut self, used: u16) -> Vec<u16> {
         // Killed between the used ring and the flag: that one is done.
-        if self.all.u16(self.base + USED).load(SeqCst) != used {
-            self.forget(self.all.u16(self.base + LAST_HEAD).load(SeqCst));
-            self.all.u16(self.base + USED).store(used, SeqCst);
+        if self.all.load::<AtomicU16>(self.base + USED) != used {
+            self.forget(self.all.load::<AtomicU16>(self.base + LAST_HEAD));
+            self.all.store::<AtomicU16>(self.base + USED, used);
         }
         let heads = 0..self.all.queue_size;
         let taken = heads.filter_map(|head| self.entry(head).map(|entry| (head, entry)));
         let mut taken: Vec<(u64, u16)> = taken
-            .filter(|(_, entry)| self.all.u8(*entry).load(SeqCst) == 1)
-            .map(|(head, entry)| (self.all.u64(entry + COUNTER).load(SeqCst), head))
+            .filter(|(_, entry)| self.all.load::<AtomicU8>(*entry) == 1)
+            .map(|(head, entry)| (self.all.load::<AtomicU64>(entry + COUNTER), head))
             .collect();
         taken.sort_unstable();
         self.counter = taken.last().map_or(0, |(counter, _)| *counter);
