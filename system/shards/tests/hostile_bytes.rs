@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use cairn_shards::format::{Manifest, Marker};
+use cairn_shards::format::{Manifest, Marker, SIZE_MAX};
 use cairn_shards::pool::{NewVolume, Pool};
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::replica::Replica;
@@ -64,7 +64,8 @@ impl Random {
             }
             2 => Op::Zero { offset: self.number(), len: self.number(), unmap: self.below(2) == 0 },
             3 => Op::Flush,
-            4 => Op::Grow(self.number()),
+            // Nothing between that the disk of a test has no room for.
+            4 => Op::Grow(Some(self.number()).filter(|n| *n > SIZE_MAX).unwrap_or(self.below(16 << 20))),
             5 => Op::Clean((0..self.below(4)).map(|_| self.number()).collect()),
             _ => Op::Settle { keep: (0..self.below(4)).map(|_| self.number()).collect() },
         }
