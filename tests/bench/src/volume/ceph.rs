@@ -114,14 +114,16 @@ impl Cluster {
             step.note(&format!("Ceph's OSD {osd}"));
             let (number, id) = (osd.to_string(), fresh_id()?);
             fs::create_dir_all(self.directory.join(format!("osd{osd}")))?;
-            self.run(&["ceph", "osd", "new", &id])?;
+            self.run(&["ceph", "--connect-timeout", "60", "osd", "new", &id])?;
             self.run(&["ceph-osd", "--mkfs", "-i", &number, "--osd-uuid", &id])?;
             self.spawn(&format!("osd{osd}"), &["ceph-osd", "-f", "-i", &number])?;
         }
         let all = format!("{OSDS} osds: {OSDS} up");
-        self.until("the OSDs", |this| Ok(this.run(&["ceph", "osd", "stat"])?.contains(&all)))?;
+        self.until("the OSDs", |this| {
+            Ok(this.run(&["ceph", "--connect-timeout", "60", "osd", "stat"])?.contains(&all))
+        })?;
         step.note("Ceph's image");
-        self.run(&["ceph", "osd", "pool", "create", "pool", "32", "32"])?;
+        self.run(&["ceph", "--connect-timeout", "60", "osd", "pool", "create", "pool", "32", "32"])?;
         self.run(&["rbd", "pool", "init", "pool"])?;
         self.run(&["rbd", "create", "--size", &format!("{}B", size), "pool/image"])?;
         let disk = "driver=rbd,node-name=disk,pool=pool,image=image,conf=/cluster/ceph.conf,cache.direct=on";
@@ -196,6 +198,8 @@ log_file = /cluster/$name.log
 admin_socket = /cluster/$name.asok
 pid_file =
 mon_data = /cluster/mon
+mon_data_avail_warn = 1
+mon_data_avail_crit = 1
 osd_data = /cluster/osd$id
 osd_objectstore = bluestore
 osd_pool_default_size = {OSDS}
