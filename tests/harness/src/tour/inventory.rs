@@ -35,7 +35,14 @@ impl Inventory {
     fn read(client: &Client) -> Result<Inventory> {
         let (status, body) = client.http("GET", "/appliance/v1/inventory", Some(&client.token()?), None)?;
         ensure!(status == 200, "the inventory answers {status}: {body}");
-        Ok(Inventory(serde_json::from_str(&body).context("the inventory is no JSON")?))
+        let mut all: Value = serde_json::from_str(&body).context("the inventory is no JSON")?;
+        for (name, node) in all["nodes"].as_object_mut().into_iter().flatten() {
+            // How far the search is says nothing of what is left; what it found must not be there at all.
+            let search = node["storage"].as_object_mut().and_then(|facts| facts.remove("search_for_damage"));
+            let met = node["storage"].as_object_mut().and_then(|facts| facts.remove("damage_met"));
+            ensure!(!is_damaged(&search) && !is_damaged(&met), "damage on {name}: {search:?} {met:?}");
+        }
+        Ok(Inventory(all))
     }
 
     /// Waits until the cloud holds just what it held before.
@@ -52,6 +59,17 @@ impl Inventory {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+/// Whether corrupt blocks are reported of a disk or a volume.
+fn is_damaged(reported: &Option<Value>) -> bool {
+    let each = reported.as_ref().and_then(Value::as_object).into_iter().flatten();
+    let found = each.map(|(_, of)| &of["corrupt"]);
+    found.into_iter().any(|corrupt| match corrupt {
+        Value::Null => false,
+        Value::Object(blocks) => !blocks.is_empty(),
+        count => *count != 0,
+    })
 }
 
 /// Whether a node's roles have said all that is compared later.
