@@ -12,7 +12,7 @@ use cairn_state::{Abort, conduct, record};
 use jiff::Timestamp;
 
 use crate::Service;
-use crate::model::{BUSY, BY_WORK, Backup, Snapshot, Unmanaged, Volume};
+use crate::model::{BUSY, BY_WORK, Backup, Message, Snapshot, Unmanaged, Volume};
 use crate::{backups, lifecycle, messages, unmanaged};
 
 /// Runs for ever.
@@ -27,15 +27,18 @@ pub async fn conductor(svc: Arc<Service>) {
         record::prefix::<BackupStatus>(),
         record::prefix::<RestoreStatus>(),
     ];
-    conduct(&svc.store, "block storage", &prefixes, || pass(&svc)).await;
+    // All messages are looked at: not with each change of a volume.
+    let told = [record::prefix::<Message>()];
+    let forget = || svc.store.transact(|tx| messages::forget_old(tx, Timestamp::now()));
+    tokio::join!(
+        conduct(&svc.store, "block storage", &prefixes, || pass(&svc)),
+        conduct(&svc.store, "messages of block storage", &told, forget),
+    );
 }
 
 /// Moves on what can be moved on now. One record in trouble does not hold up the others.
 async fn pass(svc: &Arc<Service>) -> Result<(), Abort> {
     let mut failed = None;
-    if let Err(e) = svc.store.transact(|tx| messages::forget_old(tx, Timestamp::now())).await {
-        failed = Some(e);
-    }
     for volume in svc.store.read(|tx| tx.by_index::<Volume>(BY_WORK, BUSY))? {
         if let Err(e) = svc.store.transact(|tx| lifecycle::advance_volume(tx, &volume.id)).await {
             failed = Some(e);

@@ -128,7 +128,7 @@ impl Throttle {
             .collect();
     }
 
-    /// Whether anything is limited.
+    /// Whether nothing is limited.
     pub fn is_idle(&self) -> bool {
         self.buckets.is_empty()
     }

@@ -153,7 +153,7 @@ impl Backups {
                 return Ok(());
             }
             let (roots, id) = (self.roots(None), spec.id.clone());
-            match blocking(move || roots.remove(&id)).await {
+            match spawn_blocking(move || roots.remove(&id)).await.map_err(io::Error::other).flatten() {
                 Ok(()) => told(Phase::Gone, None, None),
                 Err(e) => told(Phase::Failed, Some(e.to_string()), None),
             }
@@ -183,7 +183,7 @@ impl Backups {
         let (roots, pool, of) = (self.roots(Some(&spec.volume)), self.pool.clone(), spec.clone());
         self.begin(&spec.id, move |stop| {
             if there {
-                let made = roots.manifest(&of.id)?.ok_or_else(missing)?;
+                let made = roots.whole(&of.id)?;
                 return Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size });
             }
             let source = pool.open(&of.volume)?;
@@ -241,7 +241,7 @@ fn copy_in(roots: &Roots, pool: &Arc<Pool>, spec: &RestoreSpec, stop: &AtomicBoo
         let size = pool.open(&spec.id)?.size();
         return Ok(Done { chunks: 0, stored: 0, size });
     }
-    let manifest = roots.manifest(&spec.backup)?.ok_or_else(missing)?;
+    let manifest = roots.whole(&spec.backup)?;
     let claim = pool.claim(&spec.id).ok_or(io::ErrorKind::AlreadyExists)?;
     let staging = pool.roomiest()?.stage(&spec.id)?;
     let content = Manifest::new(&spec.id, manifest.size, false);
@@ -254,14 +254,6 @@ fn copy_in(roots: &Roots, pool: &Arc<Pool>, spec: &RestoreSpec, stop: &AtomicBoo
     staging.publish(&spec.id)?;
     drop(claim);
     Ok(Done { chunks: manifest.chunks, stored: manifest.stored, size: manifest.size })
-}
-
-fn missing() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the backup is not on this node, or not whole")
-}
-
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(f).await.map_err(io::Error::other)?
 }
 
 #[async_trait]

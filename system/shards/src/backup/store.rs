@@ -114,9 +114,14 @@ impl Roots {
         Ok(Some(manifest))
     }
 
+    /// The manifest of a backup that must be there and whole.
+    pub fn whole(&self, id: &str) -> io::Result<Manifest> {
+        self.manifest(id)?.ok_or_else(|| missing(id))
+    }
+
     /// The chunks of a whole backup, in order.
     fn chunks(&self, id: &str) -> io::Result<(Manifest, Vec<Chunk>)> {
-        let manifest = self.manifest(id)?.ok_or_else(|| missing(id))?;
+        let manifest = self.whole(id)?;
         let dir = self.find(id).ok_or_else(|| missing(id))?;
         let bytes = fs::read(dir.join(INDEX))?;
         if sha256(&bytes) != manifest.index_sha256 {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use super::inflight::Inflight;
 use super::memory::{DirtyLog, Memory};
 use super::pool::Pool;
-use super::request::Room;
 use super::ring::Ring;
 use super::worker::Worker;
 use super::{GuestMap, config};
@@ -194,11 +193,6 @@ impl Device {
         if let Some(worker) = &guard(&self.workers)[queue.index] {
             worker.wake();
         }
-    }
-
-    /// Room for requests of a worker.
-    pub fn room() -> Room {
-        Room::default()
     }
 }
 

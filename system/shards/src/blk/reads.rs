@@ -58,9 +58,9 @@ impl Reads {
         self.free.len() < self.slots.len()
     }
 
-    /// Asks for a read. It comes back if there is no room for it.
-    pub fn begin(&mut self, chain: Chain, cold: ColdRead) -> Result<(), Chain> {
-        let Some(slot) = self.free.pop() else { return Err(chain) };
+    /// Asks for a read; false if there is no room for it.
+    pub fn begin(&mut self, chain: Chain, cold: ColdRead) -> bool {
+        let Some(slot) = self.free.pop() else { return false };
         let mut buffer = self.buffers.pop().unwrap_or_default();
         buffer.resize(cold.place.bytes(), 0);
         let fd = types::Fd(cold.place.file().as_raw_fd());
@@ -71,11 +71,12 @@ impl Reads {
         // SAFETY: the buffer is on the heap, has as many bytes as are asked for, and is neither touched nor freed until
         // the kernel says that it is done (`ended`, `drop`). The file is open as long as the place beside it.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.slots[slot] = None;
             self.free.push(slot);
-            return self.slots[slot].take().map_or(Ok(()), |read| Err(read.chain));
+            return false;
         }
         self.unsubmitted = true;
-        Ok(())
+        true
     }
 
     /// Tells the kernel of what was asked for.
@@ -114,9 +115,8 @@ impl Reads {
     }
 
     /// Takes a read's buffer for another.
-    pub fn recycle(&mut self, read: Read) -> Chain {
+    pub fn recycle(&mut self, read: Read) {
         self.buffers.push(read.buffer);
-        read.chain
     }
 }
 

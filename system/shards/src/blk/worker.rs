@@ -45,13 +45,13 @@ impl Worker {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))?;
         }
         let name = format!("q{}-{}", queue.index(), device.id.get(..8).unwrap_or(&device.id));
-        let room = Device::room();
         let reads =
             Reads::new().inspect_err(|e| tracing::warn!(error = %e, "no io_uring: threads wait for disks"));
         if let Ok(reads) = &reads {
             epoll.ctl(ControlOperation::Add, reads.fd(), EpollEvent::new(EventSet::IN, READ))?;
         }
         let (wake_it, reads, watch) = (wake.try_clone()?, reads.ok(), WATCH_MIN);
+        let room = Room::default();
         let state = Serving { device, queue, kick, wake: wake_it, epoll, reads, room, watch };
         let thread = std::thread::Builder::new().name(name).spawn(move || state.run())?;
         Ok(Worker { thread: Some(thread), wake })
@@ -173,6 +173,7 @@ impl Serving {
         taken
     }
 
+    // A call of its own, so that the ring is not locked while the request is served.
     fn take(&self, map: &Arc<GuestMap>) -> Option<Chain> {
         self.queue.ring().take(map)
     }
@@ -187,7 +188,7 @@ impl Serving {
         if outcome.is_none()
             && let Some(reads) = &mut self.reads
             && let Some(cold) = request.cold(&*device.volume)
-            && reads.begin(chain.clone(), cold).is_ok()
+            && reads.begin(chain.clone(), cold)
         {
             self.room = request.into_room();
             return;
@@ -201,7 +202,10 @@ impl Serving {
             // It was not begun, and nobody will tell of its end.
             queue.ring().busy -= 1;
         }
-        if outcome.is_none() && !request.is_slow() && queue.ring().is_alone(map) {
+        let reading = self.reads.as_ref().is_some_and(Reads::is_busy);
+        if outcome.is_none() && !request.is_slow() && !reading && queue.ring().is_alone(map) {
+            // What was completed before must not wait for it.
+            queue.ring().tell(map);
             outcome = Some(request.run(&*device.volume, &device.id, writeback));
         }
         self.room = request.into_room();
@@ -215,7 +219,6 @@ impl Serving {
     fn pass_on(&mut self, chain: Chain, map: &Arc<GuestMap>) {
         let (device, queue) = (self.device.clone(), self.queue.clone());
         queue.ring().busy += 1;
-        // What was completed before must not wait for it.
         let (kept, map) = (chain.clone(), map.clone());
         let job = move |room: &mut Room| {
             let outcome = run(&device, &chain, &map, room);
