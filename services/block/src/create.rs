@@ -194,6 +194,7 @@ fn record(
         migrated: false,
         source,
         refill: None,
+        grown: false,
         snapshot_id: None,
         source_volid: None,
         uploading_to: None,

@@ -9,7 +9,7 @@ use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
 use crate::messages::{self, Event};
-use crate::model::{BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
+use crate::model::{AttachedBy, BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
 use crate::{capacity, create, groups, transfers};
 
@@ -152,6 +152,7 @@ pub fn advance_volume(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
         {
             let next = volume.before.take().unwrap_or(Status::Available);
             volume.become_status(next);
+            volume.grown = !volume.hidden && volume.attachments.iter().any(|a| a.by == AttachedBy::Server);
         }
         Status::Uploading if !is_saving(tx, volume.uploading_to.as_deref())? => {
             let next = volume.before.take().unwrap_or(Status::Available);

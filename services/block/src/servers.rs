@@ -6,12 +6,12 @@
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_image::Image;
 use cairn_shards::volumes;
-use cairn_state::{Abort, Tx};
+use cairn_state::{Abort, Tx, record};
 use jiff::Timestamp;
 
 use crate::create::{self, NewVolume, Source};
 use crate::lifecycle;
-use crate::model::{AttachedBy, Attachment, BY_SERVER, BY_VOLUME, Snapshot, Status, Volume};
+use crate::model::{AttachedBy, Attachment, BY_NEWS, BY_SERVER, BY_VOLUME, GROWN, Snapshot, Status, Volume};
 use crate::qos;
 
 /// What compute needs to know of a volume that was given to a server.
@@ -190,6 +190,25 @@ pub fn delete_root(tx: &mut Tx, volume_id: &str) -> Result<(), Abort> {
         return owner.map_or(Ok(()), |server| detached(tx, volume_id, &server));
     }
     lifecycle::end_volume(tx, &mut volume)
+}
+
+/// Where a volume is listed while servers are to be told that it has grown.
+pub fn grown_prefix() -> String {
+    record::index_prefix::<Volume>(BY_NEWS, GROWN)
+}
+
+/// The volumes that have grown while servers had them.
+pub fn grown(tx: &mut Tx) -> Result<Vec<Volume>, Abort> {
+    tx.by_index::<Volume>(BY_NEWS, GROWN)
+}
+
+/// The servers that have a volume which has grown; each is named once only.
+pub fn take_grown(tx: &mut Tx, volume_id: &str) -> Result<Vec<String>, Abort> {
+    let Some(mut volume) = tx.get::<Volume>(volume_id)?.filter(|v| v.grown) else { return Ok(Vec::new()) };
+    volume.grown = false;
+    tx.put(&volume)?;
+    let servers = volume.attachments.into_iter().filter(|a| a.by == AttachedBy::Server);
+    Ok(servers.map(|a| a.server_id).collect())
 }
 
 /// The volumes a server has, root disks included.

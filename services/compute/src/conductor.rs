@@ -16,7 +16,7 @@ use crate::model::{
     HostStatus, INDEX_WORK, InstanceStatus, MoveStatus, Server, WORK_OPEN, flavor_seed, hypervisor_uuid,
 };
 use crate::moves::log;
-use crate::{Service, actions, advance, drain, takeover};
+use crate::{Service, actions, advance, drain, growth, takeover};
 
 /// How often everything that is under way is looked at, whether anything was reported or not.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ pub async fn conductor(svc: Arc<Service>) {
         reports::<MoveStatus>(svc.clone()),
         takeover::follow(svc.clone()),
         drain::follow(svc.clone()),
+        growth::follow(svc.clone()),
         inventory(svc.store.clone()),
         purge(svc.store.clone()),
     );

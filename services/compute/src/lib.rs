@@ -22,6 +22,7 @@ mod conductor;
 mod create;
 mod disks;
 pub mod drain;
+mod growth;
 pub mod liveness;
 mod metadata;
 pub mod model;

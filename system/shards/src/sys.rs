@@ -7,8 +7,9 @@
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
@@ -367,6 +368,48 @@ pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize
     }
 }
 
+/// Waits for bytes on a socket and looks at them without taking them; answers how many, 0 at its end. With `take_fd`, also
+/// the first descriptor that came with them, once more for us.
+pub fn peek(socket: &UnixStream, bytes: &mut [u8], take_fd: bool) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // Room for one descriptor, aligned as headers of control messages are.
+    let mut control = [0u64; 4];
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    if take_fd {
+        // SAFETY: plain arithmetic.
+        let room = unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize;
+        debug_assert!(room <= size_of_val(&control), "a control message with a descriptor fits");
+        // No room for a second one, which nobody would close.
+        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), room as _);
+    }
+    let n = loop {
+        // SAFETY: the kernel writes into `bytes` and `control`, within the lengths given, and both outlive the call.
+        let n = unsafe {
+            libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_PEEK | libc::MSG_CMSG_CLOEXEC)
+        };
+        match usize::try_from(n) {
+            Ok(n) => break n,
+            Err(_) => match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return Err(e),
+            },
+        }
+    };
+    // SAFETY: the kernel has set the header to what it wrote, which is within `control`.
+    let fd = unsafe {
+        let first = libc::CMSG_FIRSTHDR(&raw const message);
+        let is_fd = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_SOCKET
+            && (*first).cmsg_type == libc::SCM_RIGHTS
+            && (*first).cmsg_len as usize == libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
+        // The descriptor was made by this call, for us alone.
+        is_fd.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(first).cast::<libc::c_int>().read_unaligned()))
+    };
+    Ok((n, fd))
+}
+
 /// Whether something was done without waiting.
 fn at_once(result: io::Result<()>) -> io::Result<bool> {
     match result {
@@ -407,6 +450,38 @@ mod tests {
         sink.fill_from(&file, 106, 4).unwrap();
         last.set(b'!');
         assert_eq!((&x, &y), (b"rld", b"\0\0\0\0\0!"));
+    }
+
+    #[test]
+    fn what_is_looked_at_stays_and_a_descriptor_comes_twice() {
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"here", 0).unwrap();
+        let (bytes, fds) = ([io::IoSlice::new(b"hello")], [file.as_raw_fd(), ours.as_raw_fd()]);
+        let sent = sendmsg::<()>(
+            theirs.as_raw_fd(),
+            &bytes,
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent, Ok(5));
+        let mut head = [0; 2];
+        for take in [false, true, true] {
+            let (n, fd) = peek(&ours, &mut head, take).unwrap();
+            assert_eq!((n, &head, fd.is_some()), (2, b"he", take));
+            if let Some(fd) = fd {
+                let mut content = [0; 4];
+                File::from(fd).read_exact_at(&mut content, 0).unwrap();
+                assert_eq!(&content, b"here");
+            }
+        }
+        drop(theirs);
+        let mut all = Vec::new();
+        std::io::Read::read_to_end(&mut &ours, &mut all).unwrap();
+        assert_eq!(all, b"hello");
+        assert_eq!(peek(&ours, &mut head, true).unwrap().0, 0, "its end");
     }
 
     #[test]

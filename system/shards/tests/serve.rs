@@ -287,3 +287,26 @@ fn two_queues_of_work_on_one_volume_do_not_mix() {
     first.disconnect();
     assert_eq!(waiting.join().unwrap(), [3; 512]);
 }
+
+#[test]
+fn a_guest_is_told_that_its_volume_has_grown_and_only_then() {
+    let bench = Bench::new(false);
+    let mut guest = bench.guest();
+    let told = guest.listens();
+    let export = bench.export.as_ref().unwrap();
+    let heard = || {
+        let mut message = [0; 12];
+        std::io::Read::read_exact(&mut &told, &mut message).ok().map(|()| message)
+    };
+    export.heed_size();
+    assert_eq!(heard(), None, "nothing has changed");
+    bench.pool.open("volume-0123456789abcdef").unwrap().grow(2 * SIZE).unwrap();
+    export.heed_size();
+    export.heed_size();
+    assert_eq!(heard(), Some([2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), "the configuration has changed");
+    assert_eq!(heard(), None, "once");
+    assert_eq!(guest.config(0, 8), (2 * SIZE / 512).to_le_bytes());
+    let sector = (2 * SIZE - 4096) / 512;
+    assert_eq!(guest.request(OUT, sector, &Data::Out(&[7; 4096])), 0);
+    assert_eq!(guest.read(sector, 4096), [7; 4096]);
+}

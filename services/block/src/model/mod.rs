@@ -182,6 +182,9 @@ pub struct Volume {
     /// What its content is being replaced by: the engine's id of that. What it had is on its way out.
     #[serde(default)]
     pub refill: Option<String>,
+    /// It has grown while servers have it, whose log does not say so yet.
+    #[serde(default)]
+    pub grown: bool,
     /// The snapshot it was made from.
     pub snapshot_id: Option<String>,
     /// The volume it was made from.
@@ -220,6 +223,10 @@ pub const BY_SERVER: &str = "server";
 pub const BY_ATTACHMENT: &str = "attachment";
 /// The index of snapshots by their volume.
 pub const BY_VOLUME: &str = "volume";
+/// The index of volumes of which compute has something to take note of.
+pub const BY_NEWS: &str = "news";
+/// The one value of [`BY_NEWS`]: they have grown.
+pub const GROWN: &str = "grown";
 /// The index of volumes by group, and of snapshots by group snapshot.
 pub const BY_GROUP: &str = "group";
 /// The index of volumes by type.
@@ -244,6 +251,9 @@ impl Record for Volume {
         }
         if !self.made || self.refill.is_some() || self.status.is_busy() {
             indexes.push(Index::multi(BY_WORK, BUSY));
+        }
+        if self.grown {
+            indexes.push(Index::multi(BY_NEWS, GROWN));
         }
         if let Some(source) = self.refill.as_ref().or(self.source.as_ref().filter(|_| !self.made)) {
             indexes.push(Index::multi(BY_SOURCE, source));

@@ -76,6 +76,7 @@ fn event_name(action: &str) -> String {
         "create" => "compute__do_build_and_run_instance".into(),
         "delete" => "compute_terminate_instance".into(),
         "resetState" => "compute_reset_state".into(),
+        "extend_volume" => "compute_extend_volume".into(),
         other => format!("compute_{other}_instance"),
     }
 }

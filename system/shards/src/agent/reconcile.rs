@@ -306,6 +306,9 @@ impl Volumes {
             return Ok(());
         }
         let export = self.exports.get(&spec.id).filter(|e| e.is_serving());
+        if let Some(export) = export {
+            export.heed_size();
+        }
         let open = export.and_then(|_| self.pool.open(&spec.id).ok());
         let full = open.as_ref().is_some_and(|v| v.is_full()).then(|| "disk full".to_owned());
         let stored = self.stored.get(&spec.id);

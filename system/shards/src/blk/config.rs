@@ -60,7 +60,13 @@ pub fn features(read_only: bool) -> u64 {
 /// The vhost-user protocol features offered.
 pub fn protocol_features() -> VhostUserProtocolFeatures {
     use VhostUserProtocolFeatures as P;
-    P::MQ | P::CONFIG | P::REPLY_ACK | P::LOG_SHMFD | P::CONFIGURE_MEM_SLOTS | P::INFLIGHT_SHMFD
+    P::MQ
+        | P::CONFIG
+        | P::REPLY_ACK
+        | P::LOG_SHMFD
+        | P::CONFIGURE_MEM_SLOTS
+        | P::INFLIGHT_SHMFD
+        | P::BACKEND_REQ
 }
 
 /// Whether a guest that took these features names how far it wants to be told of completions.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::backchannel::Backchannel;
 use super::inflight::Inflight;
 use super::memory::{DirtyLog, Memory};
 use super::pool::Pool;
@@ -25,6 +26,9 @@ pub struct Device {
     writeback: AtomicBool,
     memory: RwLock<Memory>,
     log: RwLock<Option<Arc<DirtyLog>>>,
+    back: Mutex<Option<Backchannel>>,
+    /// The size that the front-end was last told to look at, in bytes.
+    told: AtomicU64,
     rings: Vec<Arc<Queue>>,
     workers: Mutex<Vec<Option<Worker>>>,
 }
@@ -64,6 +68,8 @@ impl Device {
             writeback: AtomicBool::new(true),
             memory: RwLock::default(),
             log: RwLock::default(),
+            back: Mutex::default(),
+            told: AtomicU64::new(0),
             rings: (0..config::QUEUES).map(queue).collect::<io::Result<_>>()?,
             workers: Mutex::new((0..config::QUEUES).map(|_| None).collect()),
         })
@@ -123,6 +129,25 @@ impl Device {
         config::read(self.volume.size(), self.writeback.load(SeqCst), offset, len)
     }
 
+    /// The front-end can be told of changes this way.
+    pub fn set_back(&self, back: Backchannel) {
+        *guard(&self.back) = Some(back);
+    }
+
+    /// Tells the front-end if the volume has grown since it was last told.
+    pub fn heed_size(&self) {
+        let size = self.volume.size();
+        if self.told.swap(size, SeqCst) != size {
+            self.tell_config();
+        }
+    }
+
+    fn tell_config(&self) {
+        if let Some(Err(e)) = guard(&self.back).as_ref().map(Backchannel::config_changed) {
+            tracing::debug!(volume = self.id, error = %e, "a front-end was not told of a change");
+        }
+    }
+
     /// Changes the only part of it that may be: whether there is a write cache.
     pub fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
         match (offset, bytes) {
@@ -154,6 +179,9 @@ impl Device {
                 return Err(e);
             }
         }
+        drop((ring, workers));
+        // A front-end that came back has not asked for the size again, which may have grown while nobody served it.
+        self.heed_size();
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use super::handler::Handler;
 use super::memory::map_shared;
 use super::request::{Outcome, Request, Room};
 use super::ring::Ring;
+use super::server::hear;
 use crate::media::Media;
 use crate::sys::{Pieces, Sink, Source};
 
@@ -265,6 +266,7 @@ fn no_front_end_says_what_ends_us() {
     for talk in 0..runs.div_ceil(TALK) {
         let mut random = Random(seed.wrapping_add(talk).wrapping_mul(0x51ed));
         let (ours, theirs) = UnixStream::pair().unwrap();
+        let connection = ours.try_clone().unwrap();
         let device = Arc::new(Device::new("hostile", Arc::new(Strict)).unwrap());
         let handler = Arc::new(Mutex::new(Handler::new(device.clone())));
         let mut messages = BackendReqHandler::from_stream(ours, handler);
@@ -294,7 +296,8 @@ fn no_front_end_says_what_ends_us() {
                 (5, _) => {
                     (0..1 + random.below(8)).map(|_| memfd(random.one_of(&[0, 4096, 1 << 20]))).collect()
                 }
-                (6 | 12 | 13 | 14 | 32 | 37, _) => vec![memfd(random.one_of(&[4096, 1 << 16, 1 << 20]))],
+                (21, 1..4) => vec![theirs.try_clone().unwrap().into()],
+                (6 | 12 | 13 | 14 | 21 | 32 | 37, _) => vec![memfd(random.one_of(&[4096, 1 << 16, 1 << 20]))],
                 _ => Vec::new(),
             };
             let files: Vec<i32> =
@@ -309,11 +312,12 @@ fn no_front_end_says_what_ends_us() {
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
         loop {
             said += 1;
-            match messages.handle_request() {
+            match hear(&connection, &mut messages, &device) {
                 Ok(()) => heeded += 1,
                 Err(vhost::vhost_user::Error::ReqHandlerError(_)) => {}
                 Err(_) => break,
             }
+            device.heed_size();
         }
         device.end();
     }

@@ -4,7 +4,8 @@
 //! [`server`] is the socket and its connections, [`handler`] what a front-end says on one, [`device`] what it then
 //! talks to: the volume and its rings. [`worker`] is the thread of a ring, which takes requests, does those at once
 //! that wait for nothing, has the kernel do [`reads`], and gives the others to a [`pool`]. [`ring`] is a virtqueue, [`request`] one request,
-//! [`memory`] the guest's memory, [`inflight`] what outlives a killed process, [`config`] what the device is.
+//! [`memory`] the guest's memory, [`inflight`] what outlives a killed process, [`config`] what the device is,
+//! [`backchannel`] how the front-end is told that this has changed.
 //!
 //! Three rules make a killed process harmless. What was taken and not completed is noted where the front-end keeps it,
 //! and is done again; a front-end that cannot keep it gets completions in the order of its requests, because it resumes
@@ -13,6 +14,7 @@
 //!
 //! All that comes from a guest is hostile: addresses are checked against its memory, ranges against the volume.
 
+mod backchannel;
 mod config;
 mod device;
 mod handler;

@@ -18,6 +18,7 @@ use vhost::vhost_user::{self, BackendReqHandler};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::backchannel::Backchannel;
 use super::device::Device;
 use super::handler::Handler;
 use crate::media::Media;
@@ -107,6 +108,13 @@ impl Export {
     /// Both sockets, the other being that of NBD.
     pub fn sockets(&self) -> [&Path; 2] {
         [&self.socket, self.nbd.socket()]
+    }
+
+    /// Tells the guest if the volume has grown. Costs next to nothing if it has not.
+    pub fn heed_size(&self) {
+        if let Some((device, _)) = &*guard(&self.shared.current) {
+            device.heed_size();
+        }
     }
 
     /// Whether a front-end is connected.
@@ -223,10 +231,14 @@ fn connection(id: &str, listener: &UnixListener, volume: &Arc<dyn Media>, shared
 
 /// Does what the front-end says until it says no more.
 fn converse(stream: UnixStream, device: &Arc<Device>) -> vhost_user::Error {
+    let next = match stream.try_clone() {
+        Ok(next) => next,
+        Err(e) => return vhost_user::Error::SocketError(e),
+    };
     let handler = Arc::new(Mutex::new(Handler::new(device.clone())));
     let mut messages = BackendReqHandler::from_stream(stream, handler);
     loop {
-        match messages.handle_request() {
+        match hear(&next, &mut messages, device) {
             Ok(()) => {}
             // It was told, if it asked; what it does then is its own affair.
             Err(vhost_user::Error::ReqHandlerError(e)) => {
@@ -235,6 +247,18 @@ fn converse(stream: UnixStream, device: &Arc<Device>) -> vhost_user::Error {
             Err(e) => return e,
         }
     }
+}
+
+/// Does the next thing that the front-end says.
+pub(super) fn hear(
+    connection: &UnixStream,
+    messages: &mut BackendReqHandler<Mutex<Handler>>,
+    device: &Device,
+) -> vhost_user::Result<()> {
+    if let Some(back) = Backchannel::look(connection).map_err(vhost_user::Error::SocketError)? {
+        device.set_back(back);
+    }
+    messages.handle_request()
 }
 
 // What these locks guard is whole after a panic.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -99,7 +100,7 @@ impl Guest {
         let _ = front.get_protocol_features()?;
         use VhostUserProtocolFeatures as P;
         let tracking = if self.keeps { P::INFLIGHT_SHMFD } else { P::empty() };
-        front.set_protocol_features(P::CONFIG | P::REPLY_ACK | P::MQ | tracking)?;
+        front.set_protocol_features(P::CONFIG | P::REPLY_ACK | P::MQ | P::BACKEND_REQ | tracking)?;
         front.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
         front.set_features(offered & self.features)?;
         let regions: Vec<_> =
@@ -147,6 +148,14 @@ impl Guest {
     pub fn set_writeback(&mut self, on: bool) {
         let front = self.front.as_mut().unwrap();
         front.set_config(32, VhostUserConfigFlags::WRITABLE, &[u8::from(on)]).unwrap();
+    }
+
+    /// Gives the back-end a way to tell of changes; its other end.
+    pub fn listens(&mut self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.front.as_mut().unwrap().set_backend_request_fd(&theirs).unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        ours
     }
 
     /// Stops the ring as a driver's reset does; answers where it stopped.
