@@ -2,6 +2,10 @@
 //! (vhost-user-blk, NBD) know no more than this.
 
 use std::io;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -184,12 +188,14 @@ fn taken() -> io::Error {
 pub struct Switch {
     now: RwLock<Arc<dyn Media>>,
     throttle: Mutex<Throttle>,
+    /// Whether there are limits at all: most volumes have none, and their queues should not meet at a lock.
+    limited: AtomicBool,
 }
 
 impl Switch {
     /// Serves this for now.
     pub fn new(media: Arc<dyn Media>) -> Switch {
-        Switch { now: RwLock::new(media), throttle: Mutex::default() }
+        Switch { now: RwLock::new(media), throttle: Mutex::default(), limited: AtomicBool::new(false) }
     }
 
     /// Serves this from now on. Waits for the calls under way.
@@ -199,7 +205,9 @@ impl Switch {
 
     /// No more than this from now on.
     pub fn limit(&self, limits: &IoLimits) {
-        self.throttle().set(limits);
+        let mut throttle = self.throttle();
+        throttle.set(limits);
+        self.limited.store(!throttle.is_idle(), Release);
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
@@ -207,15 +215,14 @@ impl Switch {
     }
 
     fn is_unlimited(&self) -> bool {
-        self.throttle().is_idle()
+        !self.limited.load(Acquire)
     }
 
     fn admit(&self, direction: Direction, bytes: u64) -> io::Result<()> {
-        let mut throttle = self.throttle();
-        if throttle.is_idle() {
+        if self.is_unlimited() {
             return Ok(());
         }
-        throttle.admit(direction, bytes, Instant::now()).map_err(|wait| Limited(wait).into())
+        self.throttle().admit(direction, bytes, Instant::now()).map_err(|wait| Limited(wait).into())
     }
 
     fn now(&self) -> RwLockReadGuard<'_, Arc<dyn Media>> {

@@ -9,62 +9,31 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use cairn_shards::blk::{Export, ServeOptions};
 use cairn_shards::pool::{NewVolume, Pool};
 use common::front_end::*;
+use common::xfs::{self, Mounted};
 
-struct Mounted {
+/// A node's disks: one, of 320 MiB.
+struct Disks {
     dir: tempfile::TempDir,
+    _mounted: Mounted,
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
-impl Mounted {
-    /// Mounts a fresh XFS of 320 MiB; `Err` says what this machine lacks.
-    fn new() -> Result<Mounted, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let (image, at) = (dir.path().join("image"), dir.path().join("disks/d1"));
-        std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
-        std::fs::create_dir_all(&at).unwrap();
-        run("mkfs.xfs", &["-q", "-m", "reflink=1", image.to_str().unwrap()])?;
-        run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
-        common::make_disk(&dir.path().join("disks"), "d1");
-        Ok(Mounted { dir })
-    }
-
-    fn disks(&self) -> PathBuf {
+impl Disks {
+    fn path(&self) -> PathBuf {
         self.dir.path().join("disks")
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let at = self.disks().join("d1");
-        // Threads of the export may hold files for another moment.
-        for _ in 0..600 {
-            if run("umount", &[at.to_str().unwrap()]).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        println!("{} stays mounted", at.display());
-    }
-}
-
-fn mounted() -> Option<Mounted> {
-    match Mounted::new() {
-        Ok(mounted) => Some(mounted),
-        Err(why) => {
-            println!("SKIPPED, not tested here: no loop-mounted XFS: {why}");
-            None
-        }
-    }
+fn mounted() -> Option<Disks> {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted =
+        xfs::or_skip(Mounted::new(&dir.path().join("image"), &dir.path().join("disks/d1"), 320 << 20))?;
+    common::make_disk(&dir.path().join("disks"), "d1");
+    Some(Disks { dir, _mounted: mounted })
 }
 
 fn free(path: &Path) -> u64 {
@@ -79,7 +48,7 @@ fn volume(id: &str, size: u64, source: Option<&str>) -> NewVolume {
 #[test]
 fn a_clone_shares_its_blocks() {
     let Some(disk) = mounted() else { return };
-    let pool = Pool::new(&disk.disks(), None);
+    let pool = Pool::new(&disk.path(), None);
     pool.scan().unwrap();
     pool.create(&volume("a", 256 << 20, None)).unwrap();
     let a = pool.open("a").unwrap();
@@ -87,11 +56,11 @@ fn a_clone_shares_its_blocks() {
         a.write_slice(i << 20, &vec![1; 1 << 20]).unwrap();
     }
     a.flush().unwrap();
-    let before = free(&disk.disks().join("d1"));
+    let before = free(&disk.path().join("d1"));
     for i in 0..20 {
         pool.create(&volume(&format!("b{i}"), 256 << 20, Some("a"))).unwrap();
     }
-    assert!(before - free(&disk.disks().join("d1")) < 16 << 20, "20 clones of 100 MiB");
+    assert!(before - free(&disk.path().join("d1")) < 16 << 20, "20 clones of 100 MiB");
     let mut bytes = vec![0; 1 << 20];
     pool.open("b19").unwrap().read_slice(99 << 20, &mut bytes).unwrap();
     assert!(bytes.iter().all(|b| *b == 1));
@@ -100,12 +69,12 @@ fn a_clone_shares_its_blocks() {
 #[test]
 fn a_full_disk_holds_writes_until_there_is_room() {
     let Some(disk) = mounted() else { return };
-    let pool = Pool::new(&disk.disks(), None);
+    let pool = Pool::new(&disk.path(), None);
     pool.scan().unwrap();
     pool.create(&volume("a", 1 << 30, None)).unwrap();
     pool.create(&volume("other", 1 << 20, None)).unwrap();
     pool.open("other").unwrap().write_slice(0, &[4; 4096]).unwrap();
-    let ballast = disk.disks().join("d1/ballast");
+    let ballast = disk.path().join("d1/ballast");
     std::fs::write(&ballast, vec![1; 200 << 20]).unwrap();
 
     let options = ServeOptions { dir: disk.dir.path().join("run"), gid: None };

@@ -214,8 +214,12 @@ fn guests_come_and_go_and_a_stop_ends_all() {
             before = fds();
         }
     }
-    // Other tests of this binary open files too: only a leak per connection would be this large.
-    assert!(fds() < before + 15, "{before} -> {}", fds());
+    // Other tests of this binary open files too, for a while: only a leak per connection would be this large and stay.
+    let until = Instant::now() + Duration::from_secs(10);
+    while fds() >= before + 15 {
+        assert!(Instant::now() < until, "{before} -> {}", fds());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut last = bench.guest();
     assert_eq!(last.read(8, 512), [7; 512]);
     let mut export = bench.export.take().unwrap();

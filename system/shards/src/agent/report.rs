@@ -62,15 +62,15 @@ pub fn facts(
     reporter.set_fact("staging", names(&each(crate::disk::Disk::staged)));
     reporter.set_fact("trash", names(&each(crate::disk::Disk::trashed)));
     reporter.set_fact("sockets", names(&open));
-    reporter.set_fact("volumes_waiting", names(&waiting(pool, exports)));
+    reporter.set_fact("volumes_waiting", names(&waiting(exports)));
     reporter.set_fact("exports", served.into_iter().take(NAMES_MAX).collect());
     reporter.set_fact("orphans", orphans.map_or(Value::Null, |o| names(&o)));
 }
 
 /// The volumes whose writes wait until there is room on their disk.
-fn waiting(pool: &Pool, exports: &HashMap<String, Export>) -> Vec<String> {
-    let full = |id: &&String| pool.open(id).is_ok_and(|volume| volume.is_full());
-    let mut waiting: Vec<String> = exports.keys().filter(full).cloned().collect();
+fn waiting(exports: &HashMap<String, Export>) -> Vec<String> {
+    let full = exports.iter().filter(|(_, export)| export.is_full());
+    let mut waiting: Vec<String> = full.map(|(id, _)| id.clone()).collect();
     waiting.sort();
     waiting
 }

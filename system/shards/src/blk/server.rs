@@ -117,6 +117,11 @@ impl Export {
         }
     }
 
+    /// Whether its writes wait for room on a disk.
+    pub fn is_full(&self) -> bool {
+        self.volume.is_full()
+    }
+
     /// Whether a front-end is connected.
     pub fn is_connected(&self) -> bool {
         guard(&self.shared.current).is_some() || self.nbd.is_connected()

@@ -79,6 +79,8 @@ pub struct Volume {
     /// Flushes that have begun, and the number of the last that succeeded.
     flushes: AtomicU64,
     flushed: AtomicU64,
+    /// Flushes that failed.
+    failures: AtomicU64,
     /// What `flushed` was when marks were last cleared.
     cleaned: AtomicU64,
     corrupt: AtomicU64,
@@ -156,6 +158,7 @@ impl Volume {
             areas,
             flushes: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
             corrupt: AtomicU64::new(0),
             mended: AtomicU64::new(0),
@@ -285,7 +288,15 @@ impl Volume {
         if self.read_only {
             return Ok(());
         }
+        let (asked, failures) = (self.flushes.load(SeqCst), self.failures.load(SeqCst));
         let mut flushed_before = guard(&self.flushing);
+        if self.failures.load(SeqCst) != failures {
+            // The kernel says once that it lost something, and that was of what this call is about too.
+            return Err(io::Error::other("a flush that was under way has failed"));
+        }
+        if self.flushed.load(SeqCst) > asked {
+            return Ok(()); // One that began after this call has done it.
+        }
         let number = self.flushes.fetch_add(1, SeqCst) + 1;
         if !*flushed_before {
             self.files()?;
@@ -298,7 +309,10 @@ impl Volume {
         }
         for segment in self.open_segments() {
             // What the kernel could not store it may forget, and what was there before then has other sums.
-            segment.sync_data().inspect_err(|_| self.areas.doubt_marked(self.size()))?;
+            segment.sync_data().inspect_err(|_| {
+                self.failures.fetch_add(1, SeqCst);
+                self.areas.doubt_marked(self.size());
+            })?;
         }
         *flushed_before = true;
         self.flushed.store(number, SeqCst);

@@ -1,12 +1,14 @@
 //! What the tests share: a node's directories with data disks, a store, and a running storage agent.
 #![allow(
     dead_code,
+    clippy::print_stdout,
     clippy::unwrap_used,
     missing_docs,
     reason = "each test takes what it needs, and says where it cannot go on"
 )]
 
 pub mod front_end;
+pub mod xfs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -15,11 +15,12 @@ use cairn_state::{Abort, AgentArgs, LocalStore, Reporter, SharedStore, Tx};
 use cairn_wire::remote::{Credentials, Endpoint, PeerId, Peers, Trust, TrustSet, Versions};
 use tokio::task::JoinHandle;
 
-use crate::common;
+use crate::common::{self, xfs::Mounted};
 
 /// One node.
 pub struct Site {
     pub name: String,
+    mounted: Option<Mounted>,
     pub dir: tempfile::TempDir,
     endpoint: Endpoint,
     listen: SocketAddr,
@@ -46,7 +47,16 @@ impl Site {
         // A port that was free a moment ago.
         let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoint = Endpoint { credentials, trust, versions: Versions::OURS };
-        Site { name: name.into(), dir, endpoint, listen, agent: None }
+        Site { name: name.into(), mounted: None, dir, endpoint, listen, agent: None }
+    }
+
+    /// Gives it a file system of its own as its disk, instead of a directory.
+    fn mount(&mut self, size: u64) -> Result<(), String> {
+        let disks = self.dir.path().join("disks");
+        let disk = format!("disk-{}", self.name);
+        self.mounted = Some(Mounted::new(&self.dir.path().join("image"), &disks.join(&disk), size)?);
+        common::make_disk(&disks, &disk);
+        Ok(())
     }
 
     fn id(&self) -> PeerId {
@@ -84,6 +94,16 @@ impl Cloud {
             cloud.start(name).await;
         }
         cloud
+    }
+
+    /// All nodes, each with an XFS of so many bytes as its disk, and disks reported.
+    pub async fn mounted(names: &[&str], size: u64) -> Result<Cloud, String> {
+        let mut cloud = Cloud::new(names);
+        cloud.sites.iter_mut().try_for_each(|site| site.mount(size))?;
+        for name in names {
+            cloud.start(name).await;
+        }
+        Ok(cloud)
     }
 
     pub fn site(&self, name: &str) -> &Site {

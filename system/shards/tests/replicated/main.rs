@@ -5,6 +5,7 @@
 mod common;
 
 mod cloud;
+mod full;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ async fn guest<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 
 fn connected(socket: &Path) -> Guest {
     let until = Instant::now() + Duration::from_secs(60);
-    let mut guest = Guest::new();
+    let mut guest = Guest::new().keeping(); // as QEMU is
     while guest.connect(socket).is_err() {
         assert!(Instant::now() < until, "nobody serves");
         std::thread::sleep(Duration::from_millis(50));

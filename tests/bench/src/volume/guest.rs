@@ -8,7 +8,9 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_blk::{
@@ -83,7 +85,8 @@ impl Guest {
         let features = front.get_features()? & wanted.into_iter().map(bit).sum::<u64>();
         ensure!(features & bit(VIRTIO_BLK_F_FLUSH) != 0, "the device cannot flush");
         use VhostUserProtocolFeatures as P;
-        let protocol = front.get_protocol_features()? & (P::CONFIG | P::REPLY_ACK | P::MQ);
+        let protocol =
+            front.get_protocol_features()? & (P::CONFIG | P::REPLY_ACK | P::MQ | P::INFLIGHT_SHMFD);
         front.set_protocol_features(protocol)?;
         if protocol.contains(P::REPLY_ACK) {
             front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
@@ -93,7 +96,7 @@ impl Guest {
         let size = u64::from_le_bytes(capacity.as_slice().try_into().context("no capacity")?) * 512;
         let (kick, call) = (EventFd::new(0)?, EventFd::new(0)?);
         memory.map.write_slice(&[0; (HEADS - DESCRIPTORS) as usize], GuestAddress(DESCRIPTORS))?;
-        start(&mut front, memory, &kick, &call)?;
+        start(&mut front, memory, &kick, &call, protocol.contains(P::INFLIGHT_SHMFD))?;
         let called = Epoll::new()?;
         let each = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
         called.ctl(ControlOperation::Add, call.as_raw_fd(), each)?;
@@ -203,11 +206,16 @@ fn is_passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
-fn start(front: &mut Frontend, memory: &Memory, kick: &EventFd, call: &EventFd) -> Result<()> {
+fn start(front: &mut Frontend, memory: &Memory, kick: &EventFd, call: &EventFd, keeps: bool) -> Result<()> {
     let regions: Vec<_> =
         memory.map.iter().map(VhostUserMemoryRegionInfo::from_guest_region).collect::<Result<_, _>>()?;
     let base = regions.first().context("no memory")?.userspace_addr;
     front.set_mem_table(&regions)?;
+    if keeps {
+        // As QEMU does: what is under way is noted where a killed back-end does not take it along.
+        let (kept, file) = front.get_inflight_fd(&VhostUserInflight::new(0, 0, 1, QUEUE))?;
+        front.set_inflight_fd(&kept, file.as_raw_fd())?;
+    }
     front.set_vring_num(0, QUEUE)?;
     front.set_vring_base(0, 0)?;
     let ring = VringConfigData {
