@@ -7,10 +7,12 @@
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
@@ -371,43 +373,25 @@ pub fn write_at_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize
 /// Waits for bytes on a socket and looks at them without taking them; answers how many, 0 at its end. With `take_fd`, also
 /// the first descriptor that came with them, once more for us.
 pub fn peek(socket: &UnixStream, bytes: &mut [u8], take_fd: bool) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // Room for one descriptor, aligned as headers of control messages are.
-    let mut control = [0u64; 4];
-    // SAFETY: all zeroes is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
-    if take_fd {
-        // SAFETY: plain arithmetic.
-        let room = unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize;
-        debug_assert!(room <= size_of_val(&control), "a control message with a descriptor fits");
-        // No room for a second one, which nobody would close.
-        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), room as _);
-    }
-    let n = loop {
-        // SAFETY: the kernel writes into `bytes` and `control`, within the lengths given, and both outlive the call.
-        let n = unsafe {
-            libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_PEEK | libc::MSG_CMSG_CLOEXEC)
-        };
-        match usize::try_from(n) {
-            Ok(n) => break n,
-            Err(_) => match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            },
+    let mut pieces = [io::IoSliceMut::new(bytes)];
+    // No room for a second one.
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = match take_fd {
+        true => RecvAncillaryBuffer::new(&mut room),
+        false => RecvAncillaryBuffer::default(),
+    };
+    let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC;
+    let read = loop {
+        match recvmsg(socket, &mut pieces, &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            read => break read?.bytes,
         }
     };
-    // SAFETY: the kernel has set the header to what it wrote, which is within `control`.
-    let fd = unsafe {
-        let first = libc::CMSG_FIRSTHDR(&raw const message);
-        let is_fd = !first.is_null()
-            && (*first).cmsg_level == libc::SOL_SOCKET
-            && (*first).cmsg_type == libc::SCM_RIGHTS
-            && (*first).cmsg_len as usize == libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
-        // The descriptor was made by this call, for us alone.
-        is_fd.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(first).cast::<libc::c_int>().read_unaligned()))
-    };
-    Ok((n, fd))
+    let mut fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    Ok((read, fds.next().and_then(|mut fds| fds.next())))
 }
 
 /// Whether something was done without waiting.
