@@ -97,6 +97,11 @@ impl Disk {
         names(&self.path.join(format::VOLUMES))
     }
 
+    /// Whether it can be looked what is on it.
+    pub fn check_readable(&self) -> io::Result<()> {
+        fs::read_dir(self.path.join(format::VOLUMES)).map(drop)
+    }
+
     /// What is being built on it.
     pub fn staged(&self) -> io::Result<Vec<String>> {
         names(&self.path.join(format::STAGING))
@@ -170,9 +175,8 @@ impl Staging {
 
     /// Makes it the volume `id`, durably, with all that was written into it. Fails if that volume exists.
     pub fn publish(self, id: &str) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            File::open(entry?.path())?.sync_all()?;
-        }
+        let entries: Vec<_> = fs::read_dir(&self.path)?.collect::<io::Result<_>>()?;
+        fsio::each_at_once(&entries, |entry| File::open(entry.path())?.sync_all())?;
         fsio::sync_dir(&self.path)?;
         let to = self.disk.volume(id);
         if to.exists() {

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -32,6 +33,34 @@ pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     }
     fs::rename(&new, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// Does something with each, several at a time: what waits for the disk waits together. The first failure is answered.
+pub fn each_at_once<T: Sync>(all: &[T], f: impl Fn(&T) -> io::Result<()> + Sync) -> io::Result<()> {
+    const AT_ONCE: usize = 16;
+    if all.len() <= 2 {
+        return all.iter().try_for_each(f);
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> io::Result<()> {
+        while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            f(one)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE.min(all.len())).map(|_| scope.spawn(work)).collect();
+        let mut ended = threads.into_iter().map(|thread| thread.join());
+        ended.try_for_each(|end| end.unwrap_or_else(|_| Err(io::Error::other("a thread has panicked"))))
+    })
+}
+
+/// Removes a file, durably. One that is not there is left alone.
+pub fn remove(dir: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(dir.join(name)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_dir(dir)),
+    }
 }
 
 /// Reads a file that must be small.

@@ -142,6 +142,12 @@ pub struct VolumeStatus {
     /// that a rebuild is told in few steps.
     #[serde(default)]
     pub behind: u64,
+    /// Bytes that were sent to make replicas whole again, by the writer that runs, of those that are in sync by now.
+    #[serde(default)]
+    pub rebuilt: u64,
+    /// Bytes that were compared for that on each side.
+    #[serde(default)]
+    pub compared: u64,
     /// Times that a block was found corrupt on the node that leads it, since it is in use there. A replica that is whole
     /// answered instead, if there is one; without, the volume's user was told of an error.
     #[serde(default)]
@@ -171,6 +177,8 @@ impl VolumeStatus {
             allocated: 0,
             disk: None,
             behind: 0,
+            rebuilt: 0,
+            compared: 0,
             corrupt: 0,
         }
     }

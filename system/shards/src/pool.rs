@@ -205,10 +205,10 @@ impl Pool {
         let Manifest { segment_size, format, .. } = from.manifest();
         (manifest.segment_size, manifest.format) = (segment_size, format);
         let _frozen = from.freeze();
-        for name in from.files()? {
-            let to = File::create_new(staging.path().join(&name))?;
-            fsio::clone_file(&File::open(from.dir().join(name))?, &to)?;
-        }
+        fsio::each_at_once(&from.files()?, |name| {
+            let to = File::create_new(staging.path().join(name))?;
+            fsio::clone_file(&File::open(from.dir().join(name))?, &to)
+        })?;
         let mut suspect = Marks::default();
         suspect.extend(from.suspect_areas());
         if !suspect.is_empty() {

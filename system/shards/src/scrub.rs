@@ -77,16 +77,27 @@ impl Scrub {
 
     /// Searches a disk until it is gone. Blocks.
     pub fn search(&self, disk: &str) {
+        // Read once: nobody else writes them.
+        let mut places = BTreeMap::new();
         while let Some(dirs) = self.volumes_on(disk) {
-            let Some((id, dir, place)) = due(&dirs, now()) else {
+            let due = due(&dirs, &mut places, now());
+            if due.is_empty() {
                 self.note(disk, |progress| progress.volume = None);
                 self.rest(IDLE);
-                continue;
-            };
-            if let Err(e) = self.search_volume(disk, &id, &dir, place) {
-                tracing::warn!(volume = id, error = %e, "a volume was not searched for damage");
-                self.note(disk, |progress| progress.error = Some(format!("volume {id}: {e}")));
-                self.rest(IDLE);
+            }
+            for (id, dir, place) in due {
+                places.remove(&id);
+                if !dir.is_dir() {
+                    continue; // It was destroyed meanwhile.
+                }
+                if let Err(e) = self.search_volume(disk, &id, &dir, place) {
+                    tracing::warn!(volume = id, error = %e, "a volume was not searched for damage");
+                    self.note(disk, |progress| progress.error = Some(format!("volume {id}: {e}")));
+                    self.rest(IDLE);
+                }
+                if self.pool.strong_count() == 0 {
+                    return;
+                }
             }
         }
     }
@@ -203,12 +214,24 @@ impl Place {
     }
 }
 
-/// The volume to search now: one that was begun, else the one whose last search is longest ago.
-fn due(volumes: &[(String, PathBuf)], now: u64) -> Option<(String, PathBuf, Place)> {
-    let places = volumes.iter().map(|(id, dir)| (id, dir, Place::of(dir)));
-    let due = places.filter(|(_, _, place)| place.is_due(now));
-    let first = due.min_by_key(|(_, _, place)| (place.next == 0, place.ended_at));
-    first.map(|(id, dir, place)| (id.clone(), dir.clone(), place))
+/// The volumes to search now: those that were begun, then those whose last search is longest ago. `places` are those
+/// that are known; of others the file is read.
+fn due(
+    volumes: &[(String, PathBuf)],
+    places: &mut BTreeMap<String, Place>,
+    now: u64,
+) -> Vec<(String, PathBuf, Place)> {
+    let mut known = std::mem::take(places);
+    let mut due = Vec::new();
+    for (id, dir) in volumes {
+        let place = known.remove(id).unwrap_or_else(|| Place::of(dir));
+        if place.is_due(now) {
+            due.push((id.clone(), dir.clone(), place.clone()));
+        }
+        places.insert(id.clone(), place);
+    }
+    due.sort_by_key(|(_, _, place)| (place.next == 0, place.ended_at));
+    due
 }
 
 fn now() -> u64 {

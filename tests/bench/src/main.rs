@@ -11,6 +11,7 @@
 mod boot;
 mod figures;
 mod process;
+mod scale;
 mod store;
 mod volume;
 
@@ -37,6 +38,11 @@ enum Command {
     /// A node of `store`, which starts it.
     #[command(hide = true)]
     StoreNode(store::node::NodeOptions),
+    /// What size and number cost on one node: the last of thousands beside the first, 100 GiB beside 1.
+    Scale(scale::Options),
+    /// The storage agent of `scale`, which starts it.
+    #[command(hide = true)]
+    ScaleNode(scale::NodeOptions),
     /// What a guest gets of a volume, beside qemu-storage-daemon, the file itself, and Ceph.
     Volume(volume::Options),
     /// A server of `volume`, which starts it.
@@ -53,6 +59,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Boot(options) => boot::run(&Paths::find()?, &options),
         Command::Store(options) => store::run(&Paths::find()?, &options),
         Command::StoreNode(options) => store::node::run(&options),
+        Command::Scale(options) => scale::run(&Paths::find()?, &options),
+        Command::ScaleNode(options) => scale::node(&options),
         Command::Volume(options) => volume::run(&Paths::find()?, &options),
         Command::VolumeNode(options) => volume::node::run(&options),
     }

@@ -1,10 +1,11 @@
 //! The node side: the storage process. It makes the disks and sockets of this node match the volumes' specs, and
 //! reports what it sees.
 //!
-//! [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`replicated_plan`] and
+//! [`attention`] says what is looked at, [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`replicated_plan`] and
 //! [`replicated`] do so for volumes that have replicas on several nodes; [`care`] is what nobody asks for. Everything that
 //! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
 
+mod attention;
 mod care;
 mod disks;
 mod plan;
@@ -12,6 +13,7 @@ mod reconcile;
 mod replicated;
 mod replicated_plan;
 mod report;
+mod survey;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

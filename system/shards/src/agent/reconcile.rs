@@ -13,11 +13,12 @@ use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Reporter, SharedStore, S
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::attention::{Attention, Look};
 use super::plan::{Plan, Seen, Step, Stored, plan};
 use super::report;
+use super::survey::{concerns, disks, find};
 use crate::blk::{Export, ServeOptions};
 use crate::format;
-use crate::fsio;
 use crate::media::Switch;
 use crate::model::{Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::{NewVolume, Pool};
@@ -28,9 +29,6 @@ use crate::replication::set::ReplicaSet;
 
 /// How long a pass waits for the requests under way when it takes a volume from its user.
 const UNEXPORT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How often the room that volumes take is read again.
-const USAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the reconciler reads: mirrors of the store.
 #[derive(Clone)]
@@ -75,7 +73,10 @@ pub struct Volumes {
     pub(super) unread: Option<String>,
     /// Bytes the volumes take on their disks, and when that was last looked at.
     pub(super) usage: HashMap<String, u64>,
-    usage_read: Option<Instant>,
+    pub(super) usage_read: Option<Instant>,
+    attention: Attention,
+    /// Volumes on disks that no spec names.
+    pub(super) orphans: BTreeSet<String>,
     /// What was written to the store; the mirror of it may lag behind.
     pub(super) reported: HashMap<String, VolumeStatus>,
     pub(super) told_replicas: HashMap<String, ReplicaStatus>,
@@ -96,6 +97,7 @@ impl Volumes {
         replicas: Arc<Replicas>,
         news: watch::Sender<u64>,
     ) -> Volumes {
+        let attention = Attention::new(&mirrors);
         let Mirrors { specs, statuses, sets, replica_statuses } = mirrors;
         Volumes {
             node: args.node.clone(),
@@ -118,6 +120,8 @@ impl Volumes {
             unread: None,
             usage: HashMap::new(),
             usage_read: None,
+            attention,
+            orphans: BTreeSet::new(),
             reported: HashMap::new(),
             told_replicas: HashMap::new(),
             first_seen: HashMap::new(),
@@ -139,28 +143,6 @@ impl Volumes {
         }
         // Once there were others, this node's replica has made them a promise.
         !self.pool.find(id).is_some_and(|d| d.volume(id).join(format::REPLICA).exists())
-    }
-
-    /// Looks which volumes are on the disks.
-    async fn survey(&mut self) -> Result<(), Fault> {
-        let (pool, known) = (self.pool.clone(), std::mem::take(&mut self.stored));
-        let surveyed = spawn_blocking(move || survey(&pool, known)).await;
-        (self.stored, self.unread) = surveyed.map_err(|e| Fault::new("the survey of the disks", e))?;
-        let due = self.usage_read.is_none_or(|at| at.elapsed() >= USAGE_INTERVAL);
-        let all: Vec<(String, String)> = self
-            .stored
-            .iter()
-            .filter(|(id, _)| due || !self.usage.contains_key(*id))
-            .map(|(id, stored)| (id.clone(), stored.disk.clone()))
-            .collect();
-        let pool = self.pool.clone();
-        let read = spawn_blocking(move || usage(&pool, all)).await;
-        self.usage.extend(read.map_err(|e| Fault::new("the survey of the disks", e))?);
-        self.usage.retain(|id, _| self.stored.contains_key(id));
-        if due {
-            self.usage_read = Some(Instant::now());
-        }
-        Ok(())
     }
 
     async fn one(&mut self, spec: &VolumeSpec, clone_waits: bool, faults: &mut Vec<Fault>) {
@@ -329,6 +311,8 @@ impl Volumes {
             ),
             disk: stored.map(|s| s.disk.clone()).or_else(|| known.and_then(|s| s.disk.clone())),
             behind: 0,
+            rebuilt: 0,
+            compared: 0,
             corrupt: open.map_or(0, |v| v.findings().corrupt),
         };
         if seen.status.as_ref() != Some(&status) {
@@ -339,18 +323,20 @@ impl Volumes {
     }
 
     /// Lets go of what no spec names any more.
-    async fn forget(&mut self, wanted: &BTreeSet<String>, faults: &mut Vec<Fault>) {
-        let served: Vec<String> = self.exports.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
+    async fn forget(&mut self, faults: &mut Vec<Fault>) {
+        let (specs, sets, node) = (self.specs.clone(), self.sets.clone(), self.node.clone());
+        let wanted = move |id: &String| specs.get(id).is_some_and(|spec| concerns(&spec, &sets, &node));
+        let served: Vec<String> = self.exports.keys().filter(|id| !wanted(id)).cloned().collect();
         for id in served {
             if let Err(e) = self.unexport(&id).await {
                 faults.push(Fault::new(format!("volume {id}"), e));
             }
         }
-        self.groups.retain(|id, _| wanted.contains(id));
+        self.groups.retain(|id, _| wanted(id));
         self.switches.retain(|id, _| self.exports.contains_key(id));
-        self.told_replicas.retain(|id, _| wanted.contains(id));
-        self.first_seen.retain(|id, _| wanted.contains(id));
-        self.reported.retain(|id, _| wanted.contains(id));
+        self.told_replicas.retain(|id, _| wanted(id));
+        self.first_seen.retain(|id, _| wanted(id));
+        self.reported.retain(|id, _| wanted(id));
         if !self.live() {
             return;
         }
@@ -372,19 +358,33 @@ impl Reconciler for Volumes {
 
     async fn pass(&mut self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        if let Err(fault) = self.survey().await {
+        let look = self.attention.next(disks(&self.pool), self.live());
+        let surveyed = match &look {
+            Look::All => self.survey().await,
+            Look::At(ids) => self.survey_some(ids).await,
+        };
+        if let Err(fault) = surveyed {
+            self.attention.forget();
             return vec![fault];
         }
-        let all: Vec<Arc<VolumeSpec>> = self.specs.all().into_iter().filter(|s| self.concerns(s)).collect();
-        let wanted: BTreeSet<String> = all.iter().map(|s| s.id.clone()).collect();
-        self.forget(&wanted, &mut faults).await;
+        let all: Vec<Arc<VolumeSpec>> = match &look {
+            Look::All => self.specs.all(),
+            Look::At(ids) => ids.iter().filter_map(|id| self.specs.get(id)).collect(),
+        };
+        let concerned = |s: &Arc<VolumeSpec>| concerns(s, &self.sets, &self.node);
+        let all: Vec<Arc<VolumeSpec>> = all.into_iter().filter(concerned).collect();
+        let all_are_ours = matches!(&look, Look::At(ids) if ids.len() == all.len());
+        if !all_are_ours {
+            self.forget(&mut faults).await;
+        }
+        self.note_orphans(&look);
         let sources: BTreeSet<String> = all
             .iter()
             .filter(|s| !s.deleted && !self.stored.contains_key(&s.id))
             .filter_map(|s| s.source.clone())
             .collect();
         for spec in &all {
-            let clone_waits = sources.contains(&spec.id);
+            let (clone_waits, before) = (sources.contains(&spec.id), faults.len());
             match self.sets.get(&spec.id) {
                 Some(set) => self.shared(spec, &set, clone_waits, &mut faults).await,
                 None if spec.node == self.node => self.one(spec, clone_waits, &mut faults).await,
@@ -393,27 +393,21 @@ impl Reconciler for Volumes {
             if let Some(switch) = self.switches.get(&spec.id) {
                 switch.limit(&spec.limits);
             }
+            if faults.len() > before || !self.rests(&spec.id) {
+                self.attention.again(&spec.id);
+            }
         }
         report::clear_sockets(&self.serve.dir, &self.exports);
-        let orphans: Vec<&String> = self.stored.keys().filter(|id| !wanted.contains(*id)).collect();
+        let orphans = self.live().then(|| self.orphans.iter().collect());
         report::facts(
             &self.reporter,
             &self.pool,
             &self.serve.dir,
             &self.exports,
-            self.live().then_some(orphans),
+            self.stored.keys(),
+            orphans,
         );
         faults
-    }
-}
-
-impl Volumes {
-    /// Whether this node has to do with a volume.
-    fn concerns(&self, spec: &VolumeSpec) -> bool {
-        let set = self.sets.get(&spec.id);
-        let holds = set.is_some_and(|set| set.on(&self.node).is_some());
-        let used = spec.lead() == self.node || spec.moving.as_ref() == Some(&self.node);
-        holds || used || spec.node == self.node
     }
 }
 
@@ -425,49 +419,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(f).await.map_err(io::Error::other)?
-}
-
-/// The volumes on the disks (sizes are read only of those not known), and a disk of ours that could not be read.
-fn survey(pool: &Pool, mut known: BTreeMap<String, Stored>) -> (BTreeMap<String, Stored>, Option<String>) {
-    let (mut found, mut unread) = (BTreeMap::new(), pool.unread());
-    for disk in pool.disks() {
-        let volumes = disk.volumes().unwrap_or_else(|e| {
-            unread = Some(format!("disk {}: {e}", disk.id()));
-            Vec::new()
-        });
-        for id in volumes {
-            let stored = known.remove(&id).filter(|s| s.disk == disk.id());
-            if let Some(stored) = stored.or_else(|| read(pool, disk.id(), &id)) {
-                found.insert(id, stored);
-            }
-        }
-    }
-    // Asked again: a disk that came or went meanwhile is not missed.
-    (found, unread.or_else(|| pool.unread()))
-}
-
-/// Bytes that volumes (each with its disk) take.
-fn usage(pool: &Pool, volumes: Vec<(String, String)>) -> Vec<(String, u64)> {
-    let disks = pool.disks();
-    let of = |id: &str, disk: &str| {
-        let disk = disks.iter().find(|d| d.id() == disk);
-        disk.map_or(0, |d| fsio::allocated(&d.volume(id)))
-    };
-    volumes.into_iter().map(|(id, disk)| (of(&id, &disk), id)).map(|(bytes, id)| (id, bytes)).collect()
-}
-
-fn find(pool: &Pool, id: &str) -> Option<Stored> {
-    pool.find(id).and_then(|disk| read(pool, disk.id(), id))
-}
-
-fn read(pool: &Pool, disk: &str, id: &str) -> Option<Stored> {
-    match pool.open(id) {
-        Ok(volume) => Some(Stored { disk: disk.to_owned(), size: volume.size() }),
-        Err(e) => {
-            tracing::warn!(volume = id, disk, error = %e, "a volume's directory cannot be read");
-            None
-        }
-    }
 }
 
 /// Whether a file is a socket of a volume.

@@ -334,6 +334,8 @@ impl Volumes {
             allocated: replicas.iter().map(|s| s.allocated).max().unwrap_or(0),
             disk: replicas.iter().find_map(|s| s.disk.clone()),
             behind: group.map_or(0, |g| report::rounded(g.behind() * REGION)),
+            rebuilt: group.map_or(0, |g| g.rebuilt().moved),
+            compared: group.map_or(0, |g| g.rebuilt().compared),
             corrupt: self.replicas.volume(&spec.id).map_or(0, |v| v.findings().corrupt),
         };
         if known.as_ref() != Some(&status) {

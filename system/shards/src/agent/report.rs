@@ -40,12 +40,14 @@ pub fn clear_sockets(dir: &Path, exports: &HashMap<String, Export>) {
     }
 }
 
-/// Sets the facts. `orphans` are volumes that no spec names; unknown while the store cannot be reached.
-pub fn facts(
+/// Sets the facts. `stored` are the volumes on the disks; `orphans` those that no spec names, unknown while the store
+/// cannot be reached.
+pub fn facts<'a>(
     reporter: &Reporter,
     pool: &Pool,
     sockets_dir: &Path,
     exports: &HashMap<String, Export>,
+    stored: impl ExactSizeIterator<Item = &'a String>,
     orphans: Option<Vec<&String>>,
 ) {
     let disks = pool.disks();
@@ -58,7 +60,9 @@ pub fn facts(
     let open: Vec<String> = sockets(sockets_dir).iter().map(|p| p.display().to_string()).collect();
     reporter.set_fact("disks", disks.iter().map(|d| json!({"disk": d.id(), "path": d.path()})).collect());
     reporter.set_fact("disks_refused", json!(pool.refused()));
-    reporter.set_fact("volumes_on_disk", names(&each(crate::disk::Disk::volumes)));
+    let count = stored.len();
+    let first: Vec<&String> = stored.take(NAMES_MAX).collect();
+    reporter.set_fact("volumes_on_disk", json!({"count": count, "names": first}));
     reporter.set_fact("staging", names(&each(crate::disk::Disk::staged)));
     reporter.set_fact("trash", names(&each(crate::disk::Disk::trashed)));
     reporter.set_fact("sockets", names(&open));

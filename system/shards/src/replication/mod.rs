@@ -2,7 +2,7 @@
 //!
 //! - [`set`]: the record that says which replicas there are and which are in sync; [`placement`]: where they are.
 //! - [`writer`]: what the one writer of a volume does next, as a pure state machine; [`op`]: what it asks of replicas.
-//! - [`regions`]: the units of comparing and copying.
+//! - [`regions`]: the units of comparing and copying; [`absence`]: what those in sync keep of what others miss.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
 //!   [`service`] answers.
 //! - [`group`]: the writer at work, with its threads and connections; [`pace`]: how fast it rebuilds; [`records`]: the record in the store.
@@ -11,6 +11,7 @@
 //! every one of them has flushed; a replica that missed a write is called out of sync in the store before that write
 //! is acknowledged; a replica that has served a writer never again serves one of an older epoch.
 
+pub mod absence;
 pub mod group;
 pub mod link;
 pub mod op;

@@ -6,6 +6,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::absence::Kept;
+
 /// One step of a volume's history. The steps of a writer reach each replica in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -36,6 +38,22 @@ pub enum Op {
     Settle {
         /// The areas that may still differ on stable media, or lack what was acknowledged.
         keep: Vec<u64>,
+    },
+    /// Like `Clean`, while replicas are away: they lack what was written there.
+    CleanFor {
+        /// The areas.
+        areas: Vec<u64>,
+        /// The round of absences.
+        round: u64,
+    },
+    /// Like `Settle`, while replicas are away.
+    SettleFor {
+        /// The areas that may still differ on stable media, or lack what was acknowledged.
+        keep: Vec<u64>,
+        /// The round of absences.
+        round: u64,
+        /// The areas that those who are away lack, as of now.
+        missed: Vec<u64>,
     },
 }
 
@@ -74,4 +92,8 @@ pub struct Opened {
     pub areas: Vec<u64>,
     /// Whether it still has what it acknowledged and was not told to flush.
     pub intact: bool,
+    /// What else it says, on a connection of its own kind; `None` from a release that keeps nothing, and must not be
+    /// asked to.
+    #[serde(skip)]
+    pub kept: Option<Kept>,
 }

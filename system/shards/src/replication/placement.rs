@@ -197,6 +197,47 @@ mod tests {
         assert!(silent.is_in_sync("a"), "the one that is left stays");
     }
 
+    /// Takes all steps there are; answers the bytes that are copied to nodes.
+    fn settled(sets: &mut [(ReplicaSet, u64)], candidates: &[Candidate]) -> u64 {
+        let mut moved = 0;
+        for (set, size) in sets {
+            let home = set.replicas[0].node.clone();
+            while let Some(next) = repair(set, &home, candidates, &Lost::default(), COPIES) {
+                let come: Vec<String> = next
+                    .replicas
+                    .iter()
+                    .filter(|r| set.on(&r.node).is_none())
+                    .map(|r| r.node.clone())
+                    .collect();
+                moved += come.len() as u64 * *size;
+                *set = come.iter().fold(next, |set, node| set.with(node).unwrap());
+            }
+        }
+        moved
+    }
+
+    #[test]
+    fn a_new_node_gets_only_what_has_too_few_replicas() {
+        let names = ["a", "b", "c", "d", "e"];
+        let mut sets: Vec<(ReplicaSet, u64)> = (0u64..200)
+            .map(|n| (ReplicaSet::new(&n.to_string(), [names[0].to_owned()]), 1 + n * 7 % 13))
+            .collect();
+        let all: u64 = sets.iter().map(|(_, size)| size).sum();
+        for count in 1..=names.len() {
+            let free: Vec<(&str, u64)> =
+                names[..count].iter().zip(1..).map(|(n, free)| (*n, free * 100)).collect();
+            let before = sets.clone();
+            let moved = settled(&mut sets, &nodes(&free));
+            // The optimum: what is wanted and has no replica. Nothing is moved that has.
+            let lacking = if (2..=COPIES).contains(&count) { all } else { 0 };
+            assert_eq!(moved, lacking, "{count} nodes");
+            let stays = |(before, _): &(ReplicaSet, u64), now: &ReplicaSet| {
+                before.replicas.iter().all(|r| now.is_in_sync(&r.node))
+            };
+            assert!(before.iter().zip(&sets).all(|(before, (now, _))| stays(before, now)));
+        }
+    }
+
     #[test]
     fn a_lost_replica_goes_only_when_another_has_its_place() {
         let three = ReplicaSet::new("v", ["a", "b", "c"].map(String::from));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_wire::remote::{Connection, Messages, Outgoing, PeerId, Peers, Refusal};
+use cairn_wire::remote::{Code, Connection, Error, Messages, Outgoing, PeerId, Peers, Refusal};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -80,15 +80,19 @@ impl RemoteLink {
         let broken = |e: &dyn std::fmt::Display| Failure::Broken(e.to_string());
         let connection = tokio::time::timeout(WITHIN, peers.connection(peer)).await;
         let connection = connection.map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
-        // What is on its way is bounded by the requests that the writer takes on.
-        let (asks, queue) = unbounded_channel();
         let Target { volume, epoch, size, .. } = target;
-        let _ = asks.send(Ask::Open(Open { volume: volume.clone(), epoch, size }));
-        let method = format!("{SERVICE}/write");
-        let mut told = connection.stream(&method, outgoing(queue), WITHIN).await.map_err(|e| broken(&e))?;
-        let first = tokio::time::timeout(WITHIN, told.only()).await;
-        let (session, opened) = match first.map_err(|e| broken(&e))?.map_err(|e| broken(&e))? {
+        let open = Open { volume: volume.clone(), epoch, size };
+        let begun = match begin(&connection, "keep", &open).await {
+            // A release that knows of no absences.
+            Err(Error::Refused(refusal)) if refusal.code == Code::NotFound => {
+                begin(&connection, "write", &open).await
+            }
+            begun => begun,
+        };
+        let (asks, told, first) = begun.map_err(|e| broken(&e))?;
+        let (session, opened) = match first {
             Told::Opened(session, opened) => (session, opened),
+            Told::Keeping(session, opened, kept) => (session, Opened { kept: Some(kept), ..opened }),
             Told::Refused(why) => return Err(why),
             Told::Done(..) => return Err(Failure::Broken("it answers what was not asked".into())),
         };
@@ -105,6 +109,21 @@ impl RemoteLink {
         let answer = self.runtime.block_on(self.connection.call(&method, &look, WITHIN));
         answer.unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
     }
+}
+
+/// Asks a replica to begin, by one of the service's streams.
+async fn begin(
+    connection: &Connection,
+    method: &str,
+    open: &Open,
+) -> Result<(UnboundedSender<Ask>, Messages, Told), Error> {
+    // What is on its way is bounded by the requests that the writer takes on.
+    let (asks, queue) = unbounded_channel();
+    let _ = asks.send(Ask::Open(open.clone()));
+    let mut told = connection.stream(&format!("{SERVICE}/{method}"), outgoing(queue), WITHIN).await?;
+    let first = tokio::time::timeout(WITHIN, told.only()).await;
+    let first = first.map_err(|_| Error::TimedOut(WITHIN.as_millis()))??;
+    Ok((asks, told, first))
 }
 
 fn outgoing(queue: UnboundedReceiver<Ask>) -> Outgoing {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::absence::{Entries, Kept};
 use super::op::{Failure, Op, Opened};
 use super::regions::{AREA, REGION};
 use super::writer::Seq;
@@ -43,6 +44,8 @@ pub struct Replica {
     /// The number of the session that may change it. Held shared through each step, alone while another begins.
     session: RwLock<u64>,
     promise: Mutex<Promise>,
+    /// What it keeps of others' absences.
+    entries: Mutex<Entries>,
     /// Areas with corrupt blocks that no writer was told of yet.
     damaged: Mutex<BTreeSet<u64>>,
     boot: String,
@@ -65,7 +68,12 @@ impl Replica {
         // Numbers of an earlier process must not be taken for this one's.
         let (session, promise) =
             (RwLock::new(uuid::Uuid::new_v4().as_u64_pair().0 >> 1), Mutex::new(promise));
-        Ok(Replica { volume, session, promise, damaged: Mutex::default(), boot: boot.into() })
+        let entries = match fsio::read_small(&volume.dir().join(format::ABSENCE)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Entries::default(),
+            read => Entries::from_bytes(&read?),
+        };
+        let entries = Mutex::new(entries);
+        Ok(Replica { volume, session, promise, entries, damaged: Mutex::default(), boot: boot.into() })
     }
 
     /// Its data.
@@ -99,7 +107,10 @@ impl Replica {
         let areas = std::mem::take(&mut *guard(&self.damaged)).into_iter().chain(areas);
         let areas = areas.collect::<BTreeSet<u64>>().into_iter().collect();
         *session += 1;
-        Ok((*session, Opened { areas, intact }))
+        let mut entries = guard(&self.entries);
+        entries.begin();
+        let kept = Kept { fresh: promise.boot.is_empty(), absence: entries.absence() };
+        Ok((*session, Opened { areas, intact, kept: Some(kept) }))
     }
 
     /// Whether this session's writer is the one that counts.
@@ -123,8 +134,12 @@ impl Replica {
             }
             Op::Flush => self.volume.flush().map_err(broken),
             Op::Grow(size) => self.volume.grow(*size).map_err(failure),
-            Op::Clean(areas) => self.volume.clear_step(seq, areas).map_err(broken),
-            Op::Settle { keep } => self.settle(keep, seq).map_err(broken),
+            Op::Clean(areas) => self.clean(seq, areas, None).map_err(broken),
+            Op::CleanFor { areas, round } => self.clean(seq, areas, Some(*round)).map_err(broken),
+            Op::Settle { keep } => self.settle(keep, seq, None).map_err(broken),
+            Op::SettleFor { keep, round, missed } => {
+                self.settle(keep, seq, Some((*round, missed))).map_err(broken)
+            }
         }
     }
 
@@ -177,13 +192,40 @@ impl Replica {
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
 
-    fn settle(&self, keep: &[u64], seq: Seq) -> io::Result<()> {
+    /// Clears marks. What those lack who are away is kept before that, or nothing is from then on.
+    fn clean(&self, seq: Seq, areas: &[u64], round: Option<u64>) -> io::Result<()> {
+        let there = self.volume.size().div_ceil(AREA);
+        let areas: Vec<u64> = areas.iter().copied().filter(|area| *area < there).collect();
+        self.enter(|entries| entries.clear(seq, round, &areas))?;
+        self.volume.clear_step(seq, &areas)
+    }
+
+    /// Changes the entries; they are on stable media when this returns.
+    fn enter(&self, change: impl FnOnce(&mut Entries) -> bool) -> io::Result<()> {
+        let mut entries = guard(&self.entries);
+        let mut next = entries.clone();
+        let changed = change(&mut next);
+        let (dir, name) = (self.volume.dir(), format::ABSENCE);
+        match next.to_bytes().filter(|_| changed) {
+            Some(bytes) => fsio::replace(dir, name, &bytes)?,
+            None if changed => fsio::remove(dir, name)?,
+            None => {}
+        }
+        *entries = next;
+        Ok(())
+    }
+
+    fn settle(&self, keep: &[u64], seq: Seq, away: Option<(u64, &Vec<u64>)>) -> io::Result<()> {
         self.volume.flush()?;
         let keep: BTreeSet<u64> = keep.iter().copied().collect();
         let kept: Vec<u64> = keep.iter().copied().collect();
         self.volume.mark_step(seq, &kept)?;
         let cleared: Vec<u64> =
             self.volume.marked().into_iter().filter(|area| !keep.contains(area)).collect();
+        self.enter(|entries| match away {
+            Some((round, missed)) => entries.enter(seq, round, missed),
+            None => entries.clear(seq, None, &cleared),
+        })?;
         self.volume.clear_step(seq, &cleared)?;
         let mut promise = guard(&self.promise);
         if promise.boot != self.boot {

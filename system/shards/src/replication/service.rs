@@ -1,7 +1,8 @@
 //! Replicas of this node for writers on other nodes: the service `replica` of the storage process, and its messages.
 //!
 //! `write` is a stream: the first message opens, each later one is a step; the first answer says what was opened, each
-//! later one how a step ended, in order. `read` and `digest` are single calls of that session. Only the cloud's own
+//! later one how a step ended, in order. `keep` is the same with a writer and a replica that know of absences: releases
+//! differ by which of the two they have. `read` and `digest` are single calls of that session. Only the cloud's own
 //! may call; which of two writers counts is decided by their epochs alone.
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use super::absence::Kept;
 use super::op::{Failure, Op, Opened};
 use super::replica::{Digest, Replica, Replicas};
 use super::writer::Seq;
@@ -55,6 +57,8 @@ pub enum Told {
     Refused(Failure),
     /// A step has ended.
     Done(Seq, Result<(), Failure>),
+    /// Like `Opened`, to a writer that asked for it by the method `keep`.
+    Keeping(u64, Opened, Kept),
 }
 
 /// A read, or the digest of a region.
@@ -81,7 +85,7 @@ impl ReplicaService {
         ReplicaService { replicas }
     }
 
-    async fn write(&self, mut call: Call) -> Result<Outgoing, Refusal> {
+    async fn write(&self, mut call: Call, keeping: bool) -> Result<Outgoing, Refusal> {
         let Some(Ask::Open(open)) = call.next().await? else {
             return Err(Refusal::invalid("a writer opens first"));
         };
@@ -94,7 +98,7 @@ impl ReplicaService {
             Ok(begun) => begun,
             Err(why) => return Outgoing::message(&Told::Refused(why)),
         };
-        let begun = Writing { call, replica, session, opened: Some(opened) };
+        let begun = Writing { call, replica, session, opened: Some(opened), keeping };
         Ok(Outgoing::stream(stream::unfold(begun, |mut writing| async move {
             writing.next().await.map(|told| (told, writing))
         })))
@@ -120,12 +124,18 @@ struct Writing {
     replica: Arc<Replica>,
     session: u64,
     opened: Option<Opened>,
+    /// The writer knows of absences.
+    keeping: bool,
 }
 
 impl Writing {
     async fn next(&mut self) -> Option<Result<Told, Refusal>> {
-        if let Some(opened) = self.opened.take() {
-            return Some(Ok(Told::Opened(self.session, opened)));
+        if let Some(mut opened) = self.opened.take() {
+            let kept = opened.kept.take().filter(|_| self.keeping);
+            return Some(Ok(match kept {
+                Some(kept) => Told::Keeping(self.session, opened, kept),
+                None => Told::Opened(self.session, opened),
+            }));
         }
         let (seq, op) = match self.call.next().await {
             Ok(Some(Ask::Step(seq, op))) => (seq, op),
@@ -150,7 +160,8 @@ impl Service for ReplicaService {
 
     async fn call(&self, call: Call) -> Result<Outgoing, Refusal> {
         match call.method.as_str() {
-            "write" => self.write(call).await,
+            "write" => self.write(call, false).await,
+            "keep" => self.write(call, true).await,
             "read" => {
                 let (replica, look) = self.look(call).await?;
                 let read: Result<Bytes, Failure> =

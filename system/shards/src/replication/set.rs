@@ -22,6 +22,10 @@ pub struct ReplicaSet {
     /// Writes were lost that its user was told of as done, and no flush has said so to that user yet.
     #[serde(default)]
     pub lost: bool,
+    /// How many rounds of absences there have been. One begins when a replica goes out of sync while no other is, or is
+    /// new or leaving; it lasts while there are such.
+    #[serde(default)]
+    pub rounds: u64,
     /// The replicas, at most one per node.
     pub replicas: Vec<Replica>,
 }
@@ -38,6 +42,9 @@ pub struct Replica {
     /// Whether it is to be destroyed; the entry goes when its node says that it is.
     #[serde(default)]
     pub leaving: bool,
+    /// The round of absences in which it went out of sync; 0 if it is in sync, leaves, or lacks nobody knows what.
+    #[serde(default)]
+    pub round: u64,
 }
 
 impl Record for ReplicaSet {
@@ -51,9 +58,9 @@ impl Record for ReplicaSet {
 impl ReplicaSet {
     /// The set of a volume that was never written, with all replicas in sync, as nothing is like nothing.
     pub fn new(id: &str, nodes: impl IntoIterator<Item = String>) -> ReplicaSet {
-        let fresh = |node| Replica { node, in_sync: true, since: 0, leaving: false };
+        let fresh = |node| Replica { node, in_sync: true, since: 0, leaving: false, round: 0 };
         let replicas = nodes.into_iter().map(fresh).collect();
-        ReplicaSet { id: id.into(), epoch: 0, boot: String::new(), lost: false, replicas }
+        ReplicaSet { id: id.into(), epoch: 0, boot: String::new(), lost: false, rounds: 0, replicas }
     }
 
     /// The replica on a node.
@@ -105,7 +112,8 @@ impl ReplicaSet {
     pub fn added(&self, node: &str) -> ReplicaSet {
         let mut set = self.clone();
         if set.on(node).is_none() {
-            let new = Replica { node: node.into(), in_sync: false, since: set.epoch, leaving: false };
+            let (node, since) = (node.into(), set.epoch);
+            let new = Replica { node, in_sync: false, since, leaving: false, round: 0 };
             set.replicas.push(new);
         }
         set
@@ -118,7 +126,7 @@ impl ReplicaSet {
             return None;
         }
         let mut set = self.with_sync(|r| r.in_sync && r.node != node);
-        set.replicas.iter_mut().filter(|r| r.node == node).for_each(|r| r.leaving = true);
+        set.replicas.iter_mut().filter(|r| r.node == node).for_each(|r| (r.leaving, r.round) = (true, 0));
         Some(set)
     }
 
@@ -129,13 +137,26 @@ impl ReplicaSet {
         set
     }
 
+    /// The round of absences that lasts.
+    pub fn absence(&self) -> Option<u64> {
+        self.replicas.iter().map(|r| r.round).max().filter(|round| *round > 0)
+    }
+
     fn with_sync(&self, in_sync: impl Fn(&Replica) -> bool) -> ReplicaSet {
+        let next = self.absence().unwrap_or(self.rounds + 1);
         let each = |r: &Replica| {
             let now = in_sync(r);
             let since = if now == r.in_sync { r.since } else { self.epoch };
-            Replica { in_sync: now, since, ..r.clone() }
+            let round = match (r.in_sync, now) {
+                (true, false) => next,
+                (_, true) => 0,
+                (false, false) => r.round,
+            };
+            Replica { in_sync: now, since, round, ..r.clone() }
         };
-        ReplicaSet { replicas: self.replicas.iter().map(each).collect(), ..self.clone() }
+        let replicas: Vec<Replica> = self.replicas.iter().map(each).collect();
+        let rounds = replicas.iter().map(|r| r.round).fold(self.rounds, u64::max);
+        ReplicaSet { replicas, rounds, ..self.clone() }
     }
 }
 
@@ -155,6 +176,21 @@ mod tests {
         assert_eq!(one.without(|n| n == "a"), None, "it is out already");
         assert_eq!(one.leaving("b"), None);
         assert!(one.leaving("a").unwrap().on("a").unwrap().leaving);
+    }
+
+    #[test]
+    fn a_round_of_absences_lasts_until_all_are_back() {
+        let round = |set: &ReplicaSet, node: &str| set.on(node).unwrap().round;
+        let one = set().without(|n| n == "b").unwrap();
+        let both = one.without(|n| n == "c").unwrap();
+        assert_eq!((both.absence(), round(&both, "b"), round(&both, "c")), (Some(1), 1, 1));
+        let back = both.with("b").unwrap();
+        assert_eq!((back.absence(), round(&back, "b")), (Some(1), 0));
+        let whole = back.with("c").unwrap();
+        assert_eq!(whole.absence(), None);
+        assert_eq!(whole.without(|n| n == "b").unwrap().absence(), Some(2));
+        assert_eq!(whole.added("d").absence(), None, "what is new has missed all");
+        assert_eq!(one.leaving("b").unwrap().absence(), None);
     }
 
     #[test]

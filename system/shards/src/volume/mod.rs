@@ -30,6 +30,7 @@ use self::blocks::Zeroing;
 use self::segment::{Opening, Segment};
 use self::stripes::Stripes;
 pub use self::summing::make_sums;
+pub(crate) use self::sums::crc;
 use crate::format::{self, Manifest};
 use crate::fsio;
 use crate::sys::{Pieces, Sink, Source};

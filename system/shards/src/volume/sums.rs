@@ -20,7 +20,8 @@ pub static NOTHING: [u8; BLOCK as usize] = [0; BLOCK as usize];
 /// What the checksum of zeroes is taken for 0 by, so that holes in data and sums agree.
 static OF_NOTHING: LazyLock<u32> = LazyLock::new(|| crc(&NOTHING));
 
-fn crc(block: &[u8]) -> u32 {
+/// CRC-32C.
+pub(crate) fn crc(block: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, block) as u32
 }
 

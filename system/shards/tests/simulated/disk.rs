@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cairn_shards::replication::absence::{Entries, Kept};
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::regions::{AREA, REGION, units};
 
@@ -28,12 +29,16 @@ pub struct Disk {
     pub full: bool,
     /// Blocks that are not what was written.
     pub corrupt: BTreeSet<u64>,
+    /// Whether its release knows of absences.
+    pub keeps: bool,
     size: u64,
+    /// What it keeps of others' absences; on stable media before marks are cleared.
+    entries: Entries,
 }
 
 impl Disk {
     pub fn new() -> Disk {
-        Disk { alive: true, boot: 1, ..Disk::default() }
+        Disk { alive: true, boot: 1, keeps: true, ..Disk::default() }
     }
 
     pub fn view(&self) -> Content {
@@ -51,7 +56,9 @@ impl Disk {
         self.session += 1;
         let areas: Vec<u64> = self.marks.keys().copied().collect();
         let intact = areas.is_empty() || self.settled_boot == self.boot;
-        Ok((self.session, Opened { areas, intact }))
+        self.entries.begin();
+        let kept = Kept { fresh: self.settled_boot == 0, absence: self.entries.absence() };
+        Ok((self.session, Opened { areas, intact, kept: self.keeps.then_some(kept) }))
     }
 
     pub fn apply(&mut self, session: u64, seq: u64, op: &Op) -> Result<(), Failure> {
@@ -79,14 +86,10 @@ impl Disk {
                 self.cache.extend((*offset..offset + len).step_by(BLOCK as usize).map(|at| (at, 0)));
             }
             Op::Flush => self.flush(),
-            Op::Clean(areas) => self.clear(areas.clone(), seq),
-            Op::Settle { keep } => {
-                self.flush();
-                keep.iter().for_each(|area| self.set_mark(*area, seq));
-                let areas = self.marks.keys().filter(|a| !keep.contains(a)).copied().collect();
-                self.clear(areas, seq);
-                self.settled_boot = self.boot;
-            }
+            Op::Clean(areas) => self.clean(areas, seq, None),
+            Op::CleanFor { areas, round } => self.clean(areas, seq, Some(*round)),
+            Op::Settle { keep } => self.settle(keep, seq, None),
+            Op::SettleFor { keep, round, missed } => self.settle(keep, seq, Some((*round, missed))),
             Op::Grow(size) => self.size = self.size.max(*size),
         }
         Ok(())
@@ -140,6 +143,25 @@ impl Disk {
         self.boot += 1;
         self.alive = false;
         self.session += 1;
+    }
+
+    fn clean(&mut self, areas: &[u64], seq: u64, round: Option<u64>) {
+        assert!(round.is_none() || self.keeps, "it does not know of absences");
+        self.entries.clear(seq, round, areas);
+        self.clear(areas.to_vec(), seq);
+    }
+
+    fn settle(&mut self, keep: &[u64], seq: u64, away: Option<(u64, &Vec<u64>)>) {
+        assert!(away.is_none() || self.keeps, "it does not know of absences");
+        self.flush();
+        keep.iter().for_each(|area| self.set_mark(*area, seq));
+        let areas: Vec<u64> = self.marks.keys().filter(|a| !keep.contains(a)).copied().collect();
+        match away {
+            Some((round, missed)) => self.entries.enter(seq, round, missed),
+            None => self.entries.clear(seq, None, &areas),
+        };
+        self.clear(areas, seq);
+        self.settled_boot = self.boot;
     }
 
     fn mark(&mut self, op: &Op, seq: u64) {

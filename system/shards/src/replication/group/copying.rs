@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::{Inner, guard};
+use super::{Group, Inner, guard};
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
 use crate::replication::replica::ZEROES;
@@ -18,8 +18,33 @@ const COPY_MAX: Duration = Duration::from_secs(30);
 enum Copied {
     /// Next to nothing: both are empty.
     Nothing,
-    /// It was read, and perhaps sent.
+    /// It was read.
     Looked,
+    /// So many bytes were sent.
+    Moved(u64),
+}
+
+/// What it took to make replicas whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Bytes that were compared.
+    pub compared: u64,
+    /// Bytes that differed and were sent.
+    pub moved: u64,
+}
+
+impl Rebuilt {
+    fn add(&mut self, other: Rebuilt) {
+        self.compared += other.compared;
+        self.moved += other.moved;
+    }
+}
+
+impl Group {
+    /// What it took to make replicas whole, of those that are.
+    pub fn rebuilt(&self) -> Rebuilt {
+        *guard(&self.inner.rebuilt)
+    }
 }
 
 impl Inner {
@@ -36,6 +61,11 @@ impl Inner {
     pub(super) fn make_alike(self: &Arc<Inner>, from: &str, to: &str, region: u64, seq: Seq) {
         let result = self.copy(from, to, region, seq);
         let nothing = result == Ok(Copied::Nothing);
+        if let Ok(copied) = result {
+            let moved = if let Copied::Moved(bytes) = copied { bytes } else { 0 };
+            let one = Rebuilt { compared: REGION, moved };
+            guard(&self.rebuilding).entry(to.to_owned()).or_default().add(one);
+        }
         self.handle(true, |writer| writer.copied(result.map(drop)));
         if nothing {
             self.handle(true, |writer| writer.allow(1));
@@ -61,6 +91,7 @@ impl Inner {
             ZEROES => Op::Zero { offset, len, unmap: true },
             _ => Op::Write { offset, data: source.read(offset, len).map_err(|e| unread(&e))? },
         };
+        let moved = if let Op::Write { data, .. } = &op { data.len() as u64 } else { 0 };
         let stored = match target.local() {
             Some(local) => local.apply(seq, &op),
             None => self.await_copy(to, seq).map_or_else(Err, |answer| {
@@ -68,7 +99,17 @@ impl Inner {
                 answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
             }),
         };
-        stored.map(|()| Copied::Looked).map_err(|_| CopyFailure::Target)
+        stored.map(|()| Copied::Moved(moved)).map_err(|_| CopyFailure::Target)
+    }
+
+    /// A replica is in sync: says what that took.
+    pub(super) fn note_rebuilt(&self, nodes: impl Iterator<Item = String>) {
+        for node in nodes {
+            let Some(rebuilt) = guard(&self.rebuilding).remove(&node) else { continue };
+            let Rebuilt { compared, moved } = rebuilt;
+            tracing::info!(volume = self.volume, node, compared, moved, "a replica is whole again, bytes");
+            guard(&self.rebuilt).add(rebuilt);
+        }
     }
 
     fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {

@@ -6,6 +6,8 @@
 mod copying;
 mod media;
 
+pub use self::copying::Rebuilt;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -22,7 +24,7 @@ use super::op::{Failure, Op};
 use super::pace::Pace;
 use super::records;
 use super::set::ReplicaSet;
-use super::writer::{Action, Phase, Reading, RequestId, Seq, Term, Writer};
+use super::writer::{Action, Phase, Reading, RequestId, Seq, Swapped, Term, Writer};
 use crate::media::{End, Media, held};
 use crate::model::VolumeSpec;
 
@@ -87,6 +89,9 @@ struct Inner {
     links: Mutex<HashMap<String, Numbered>>,
     links_made: AtomicU64,
     copies: Mutex<HashMap<Seq, Copier>>,
+    /// What replicas took so far that are not in sync yet, by node, and all that are.
+    rebuilding: Mutex<HashMap<String, Rebuilt>>,
+    rebuilt: Mutex<Rebuilt>,
     interrupted: AtomicBool,
     /// Nothing is done for the guest: this node may not be the one to do it.
     silenced: AtomicBool,
@@ -130,6 +135,8 @@ impl Group {
             links: Mutex::default(),
             links_made: AtomicU64::new(0),
             copies: Mutex::default(),
+            rebuilding: Mutex::default(),
+            rebuilt: Mutex::default(),
             interrupted: AtomicBool::new(false),
             silenced: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -362,6 +369,9 @@ impl Inner {
         drop(self.runtime.spawn(async move {
             let swapped = records::swap(&this.means.store, &expect, &new).await;
             tracing::info!(volume = this.volume, ?swapped, in_sync = ?new.in_sync().collect::<Vec<_>>(), "replicas");
+            if swapped == Swapped::Done {
+                this.note_rebuilt(new.in_sync().filter(|n| !expect.is_in_sync(n)).map(str::to_owned));
+            }
             this.handle(false, |writer| writer.swapped(swapped));
         }));
     }

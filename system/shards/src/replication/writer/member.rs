@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{RequestId, Seq};
+use crate::replication::absence::Kept;
 use crate::replication::regions::{Marks, REGION, units};
 
 /// How a replica is connected.
@@ -66,6 +67,10 @@ pub struct Member {
     pub intact: bool,
     /// Whether it was told that it is like the others.
     pub settling: Settling,
+    /// What it said of itself and of others' absences, if it knows of such.
+    pub kept: Option<Kept>,
+    /// All is taken for missed because nobody said yet what is.
+    pub unknown: bool,
 }
 
 impl Member {
@@ -82,6 +87,8 @@ impl Member {
             marked: Vec::new(),
             intact: false,
             settling: Settling::Unasked,
+            kept: None,
+            unknown: !in_sync,
         }
     }
 

@@ -3,11 +3,12 @@
 //!
 //! A writer claims its epoch in the store, opens the replicas, makes those in sync alike where they may differ
 //! (`recovery`), and then serves (`serving`). [`member`] is what it knows of a replica, `touched` where replicas may
-//! differ after a crash.
+//! differ after a crash; `absence` is how it leaves to the next writer what replicas lack that are away.
 //!
 //! It must never complete a request that a replica lacks which the store calls in sync, or may by now; and never take
 //! for whole what it has not compared.
 
+mod absence;
 mod action;
 mod loss;
 pub mod member;
@@ -110,6 +111,8 @@ pub struct Writer {
     unreadable: Marks,
     unreadable_since: Duration,
     loss: Loss,
+    /// Replicas in sync were asked what those lack that are away, which is done once: later this writer knows better.
+    recalled: bool,
     cleaned_at: Duration,
     now: Duration,
     actions: Vec<Action>,
@@ -138,6 +141,7 @@ impl Writer {
             unreadable: Marks::default(),
             unreadable_since: Duration::ZERO,
             loss,
+            recalled: false,
             cleaned_at: Duration::ZERO,
             now: Duration::ZERO,
             actions: Vec::new(),
@@ -250,7 +254,11 @@ impl Writer {
             if !(gathering && member.in_sync) {
                 opened.areas.iter().for_each(|area| member.missed.insert_area(*area, regions));
             }
-            member.marked = opened.areas;
+            if !member.in_sync && opened.kept.as_ref().is_some_and(|kept| kept.fresh) {
+                // It was lost and made anew: what it had before it was away is not there.
+                (member.missed, member.unknown) = (Marks::all(regions), false);
+            }
+            (member.marked, member.kept) = (opened.areas, opened.kept);
             // The volume may have grown while it was being connected.
             let (asked, wanted) = (member.size, self.wanted_size());
             if asked < wanted {
@@ -391,7 +399,9 @@ impl Writer {
             self.members.remove(&node);
             self.actions.push(Action::Close(node));
         }
+        let before = self.set.absence();
         self.set = set;
+        self.heed_absence(before);
     }
 
     /// A connection has ended: what was under way on it may be done or not, and what was not flushed may be lost.

@@ -97,6 +97,7 @@ impl Writer {
             .max_by_key(|(node, m)| (m.intact, **node == self.term.node))
             .map(|(node, _)| node.clone());
         let Some(source) = source else { return };
+        self.recall(&differ);
         for (node, member) in &mut self.members {
             member.settling = Settling::Unasked;
             if *node == source {
@@ -176,7 +177,7 @@ impl Writer {
         let due = due.filter(|(_, m)| m.is_up() && (!recovering || m.pending.is_empty()));
         let due: Vec<String> = due.map(|(node, _)| node.clone()).collect();
         for node in due {
-            let seq = self.send(&node, Op::Settle { keep: keep.clone() }, None, 0..0);
+            let seq = self.send_settle(&node, keep.clone());
             if let Some(member) = self.members.get_mut(&node) {
                 member.settling = Settling::Asked(seq);
             }

@@ -227,7 +227,7 @@ impl Writer {
             self.members.iter().filter(|(_, m)| m.is_full()).map(|(node, _)| node.clone()).collect();
         let areas = self.touched.take_clean();
         for node in whole.iter().filter(|_| !areas.is_empty()) {
-            self.send(node, Op::Clean(areas.clone()), None, 0..0);
+            self.send_clean(node, areas.clone());
         }
     }
 }

@@ -1,0 +1,108 @@
+//! What a replica that was away gets when it is back: what it missed, whoever writes by then; all, if it was made anew.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cairn_shards::model::{Phase, VolumeSpec};
+use cairn_shards::volumes;
+
+use crate::cloud::Cloud;
+use crate::common::front_end::*;
+use crate::{ALL, assert_alike, connected, export, finish, guest};
+
+const MIB: u64 = 1 << 20;
+/// Bytes of the volume: many areas.
+const SIZE: u64 = 256 * MIB;
+
+/// Writes a block at each of these MiB, and flushes.
+fn write(guest: &mut Guest, stamp: u8, at: impl Iterator<Item = u64>) {
+    for mib in at {
+        assert_eq!(finish(guest, OUT, mib * MIB / 512, &Data::Out(&[stamp; 4096])), 0);
+    }
+    assert_eq!(finish(guest, FLUSH, 0, &Data::None), 0);
+}
+
+async fn until(what: &str, f: impl Fn() -> bool) {
+    for _ in 0..1200 {
+        if f() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what}: not within a minute");
+}
+
+fn has_no_marks(volume: &Path) -> bool {
+    std::fs::read(volume.join("areas")).is_ok_and(|bits| bits.iter().all(|byte| *byte == 0))
+}
+
+/// A volume with something in each MiB, of which nothing is marked.
+async fn filled(cloud: &Cloud) -> (std::path::PathBuf, Guest) {
+    cloud.change(|tx| volumes::create(tx, VolumeSpec::new("v1", "a", SIZE))).await;
+    cloud.until_status("v1", |s| s.phase == Phase::Ready).await;
+    let (_, socket) = export(cloud, "v1", "a").await;
+    let there = socket.clone();
+    let g = guest(move || {
+        let mut g = connected(&there);
+        write(&mut g, 1, 0..SIZE / MIB);
+        g
+    })
+    .await;
+    cloud.until_in_sync("v1", &ALL).await;
+    for node in ALL {
+        until("marks are cleared", || has_no_marks(&cloud.site(node).volume("v1"))).await;
+    }
+    (socket, g)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_writer_that_begins_during_an_absence_rebuilds_what_was_missed() {
+    let mut cloud = Cloud::started(&ALL).await;
+    let (socket, mut g) = filled(&cloud).await;
+    cloud.stop("b").await;
+    g = guest(move || {
+        write(&mut g, 2, [3, 100].into_iter());
+        g
+    })
+    .await;
+    cloud.until_in_sync("v1", &["a", "c"]).await;
+    // Marks have gone, and what they said is kept.
+    for node in ["a", "c"] {
+        until("it is kept", || has_no_marks(&cloud.site(node).volume("v1"))).await;
+        assert!(cloud.site(node).volume("v1").join("absence").exists(), "{node}");
+    }
+    drop(g);
+    cloud.stop("a").await;
+    cloud.start("a").await;
+    let g = guest(move || {
+        let mut g = connected(&socket);
+        write(&mut g, 3, [200].into_iter());
+        g
+    })
+    .await;
+    cloud.start("b").await;
+    cloud.until_in_sync("v1", &ALL).await;
+    assert_alike(&cloud, "v1", &ALL);
+    let status = cloud.until_status("v1", |s| s.rebuilt > 0).await;
+    assert_eq!(status.rebuilt, 3 * MIB, "a region for each block that was missed");
+    assert!(status.compared <= 3 * 16 * MIB, "compared {} of {SIZE}", status.compared);
+    drop(g);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_that_was_lost_while_it_was_away_is_made_anew_in_full() {
+    let mut cloud = Cloud::started(&ALL).await;
+    let (_, mut g) = filled(&cloud).await;
+    cloud.stop("b").await;
+    g = guest(move || {
+        write(&mut g, 2, [3].into_iter());
+        g
+    })
+    .await;
+    cloud.until_in_sync("v1", &["a", "c"]).await;
+    std::fs::remove_dir_all(cloud.site("b").volume("v1")).unwrap();
+    cloud.start("b").await;
+    cloud.until_in_sync("v1", &ALL).await;
+    assert_alike(&cloud, "v1", &ALL);
+    drop(g);
+}
