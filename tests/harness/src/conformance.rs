@@ -40,7 +40,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let client = Client::new(paths, Access::load(&dir)?)?;
     let bin = tools::python_env(paths, "tempest", "tests/conformance/requirements.txt")?;
     let work = paths.workspace().join("target/conformance");
-    let prepared = Prepared::make(&client, &work)?;
+    let prepared = Prepared::make(&client, &work, &options.rung)?;
     let outcome = prepared.run_rung(paths, options, &bin);
     prepared.undo(&client)?;
     outcome
@@ -53,18 +53,18 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn make(client: &Client, work: &Path) -> Result<Prepared> {
+    fn make(client: &Client, work: &Path, rung: &str) -> Result<Prepared> {
         fs::create_dir_all(work.join("etc"))?;
         fs::create_dir_all(work.join("lock"))?;
         let mut prepared = Prepared { work: work.to_owned(), undo: Vec::new() };
-        let made = prepared.make_all(client);
+        let made = prepared.make_all(client, rung);
         if made.is_err() {
             prepared.undo(client)?;
         }
         made.map(|()| prepared)
     }
 
-    fn make_all(&mut self, client: &Client) -> Result<()> {
+    fn make_all(&mut self, client: &Client, rung: &str) -> Result<()> {
         let lan = client.access().get("CAIRN_LAN").to_owned();
         let image = Paths::find()?.guests().join("tiny.qcow2").display().to_string();
         self.create(
@@ -89,7 +89,7 @@ impl Prepared {
             &args,
             "subnet delete conf-public",
         )?;
-        Ok(fs::write(self.work.join("etc/tempest.conf"), settings::of(client, &self.work)?)?)
+        Ok(fs::write(self.work.join("etc/tempest.conf"), settings::of(client, &self.work, rung)?)?)
     }
 
     fn create(&mut self, client: &Client, words: &str, more: &[&str], undo: &str) -> Result<()> {

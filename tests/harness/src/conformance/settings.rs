@@ -12,8 +12,11 @@ use crate::client::Client;
 /// The settings of one section.
 type Settings = Vec<(&'static str, String)>;
 
-/// The file's text. Needs the image, flavors and network that are made before.
-pub fn of(client: &Client, work: &Path) -> Result<String> {
+/// The rung of what cinder's own plugin of the suite tests.
+const CINDER: &str = "rung5-cinder";
+
+/// The file's text for a rung. Needs the image, flavors and network that are made before.
+pub fn of(client: &Client, work: &Path, rung: &str) -> Result<String> {
     let hosts = column(&client.json(&["hypervisor", "list"])?, "Hypervisor Hostname");
     let sections = [
         ("DEFAULT", log(work)),
@@ -22,12 +25,13 @@ pub fn of(client: &Client, work: &Path) -> Result<String> {
         ("identity", identity(client)),
         ("service_available", services()),
         ("compute", compute(client, &hosts)?),
-        ("compute-feature-enabled", features(hosts.len())),
+        ("compute-feature-enabled", features(hosts.len(), rung)),
         ("image", set(&[("build_timeout", "300")])),
         ("network", network(client)?),
         ("network-feature-enabled", network_features(client)?),
         ("volume", volume()),
         ("volume-feature-enabled", volume_features()),
+        ("enforce_scope", scope(rung)),
         ("validation", validation(hosts.len())),
         ("scenario", scenario()?),
     ];
@@ -98,14 +102,16 @@ fn compute(client: &Client, hosts: &[String]) -> Result<Settings> {
 }
 
 /// What of compute is there, with so many nodes.
-fn features(nodes: usize) -> Settings {
+fn features(nodes: usize, rung: &str) -> Settings {
     let many = ["cold_migration", "live_migration", "resize", "volume_backed_live_migration"];
     let moving = many.map(|feature| (feature, if nodes > 1 { "true" } else { "false" }));
-    let off = ["vnc_console", "shelve", "shelve_migrate", "swap_volume", "volume_multiattach"];
+    let off = ["vnc_console", "shelve", "shelve_migrate", "swap_volume"];
     let off = off.map(|feature| (feature, "false"));
     // Root disks are volumes: there is nothing to copy with a guest.
     let more = [("block_migration_for_live_migration", "false"), ("scheduler_enabled_filters", "all")];
-    set(&[&moving[..], &off, &more].concat())
+    // Volumes may be meant for several servers, which block storage alone knows yet: no server shares one.
+    let shared = [("volume_multiattach", if rung == "rung3-volume" { "true" } else { "false" })];
+    set(&[&moving[..], &off, &more, &shared].concat())
 }
 
 fn volume() -> Settings {
@@ -125,11 +131,25 @@ fn volume() -> Settings {
     ])
 }
 
-/// What of block storage is there. Of encrypted volumes only their types are.
+/// What of block storage is there. The last two the plugin asks for.
 fn volume_features() -> Settings {
-    let there = ["multi_backend", "backup", "manage_volume", "manage_snapshot", "extend_attached_volume"];
-    set(&[&there.map(|feature| (feature, "true"))[..], &[("extend_attached_encrypted_volume", "false")]]
-        .concat())
+    let there = [
+        "multi_backend",
+        "backup",
+        "manage_volume",
+        "manage_snapshot",
+        "extend_attached_volume",
+        "extend_attached_encrypted_volume",
+        "volume_revert",
+        "concurrency_tests",
+    ];
+    set(&there.map(|feature| (feature, "true")))
+}
+
+/// The plugin's tests of what each role may do are left out unless a service is said to heed roles' scopes. The suite's own
+/// tests ask with other users then, so that is said to the plugin alone.
+fn scope(rung: &str) -> Settings {
+    set(&[("cinder", if rung == CINDER { "true" } else { "false" })])
 }
 
 fn network(client: &Client) -> Result<Settings> {
