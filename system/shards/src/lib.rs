@@ -7,7 +7,8 @@
 //!   out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
-//!   (images). [`replication`] makes one volume of its replicas on several nodes, [`backup`] copies volumes and back.
+//!   (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
+//!   disks, [`backup`] copies volumes and back.
 //!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
@@ -19,6 +20,7 @@ pub mod agent;
 pub mod backup;
 pub mod blk;
 pub mod conductor;
+pub mod crypt;
 pub mod data;
 pub mod disk;
 pub mod format;

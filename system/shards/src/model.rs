@@ -5,6 +5,7 @@
 use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
+use crate::crypt::keys::SealedKey;
 use crate::replication::placement::COPIES;
 use crate::throttle::IoLimits;
 
@@ -39,6 +40,12 @@ pub struct VolumeSpec {
     /// The most replicas it has; as many as any volume if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<usize>,
+    /// What its content is under on every disk; plaintext if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SealedKey>,
+    /// What its source's content is under, if that is something else: it shares nothing with its source then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoded: Option<Recoded>,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -68,6 +75,8 @@ impl VolumeSpec {
             user_since: 0,
             limits: IoLimits::new(),
             copies: None,
+            key: None,
+            recoded: None,
             deleted: false,
             generation: 1,
         }
@@ -87,6 +96,13 @@ impl VolumeSpec {
     pub fn epoch(&self) -> u64 {
         self.export.as_ref().map_or(0, |e| e.epoch).max(self.keeper_epoch).max(1)
     }
+}
+
+/// Content that is copied from under one key to under another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recoded {
+    /// What it was under; `None` for plaintext.
+    pub from: Option<SealedKey>,
 }
 
 /// The right to use a volume.

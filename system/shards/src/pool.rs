@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::crypt::recode::Recode;
 use crate::disk::{Disk, Refusal, Staging};
 use crate::format::{self, Manifest};
 use crate::fsio;
@@ -167,13 +168,15 @@ impl Pool {
     /// Makes a volume; it is durable when this returns. A clone lies on its source's disk, where it costs nothing
     /// if the file system can share blocks. Answers the disk.
     pub fn create(&self, new: &NewVolume) -> io::Result<Arc<Disk>> {
-        self.create_checked(new, || Ok(()))
+        self.create_checked(new, None, || Ok(()))
     }
 
-    /// Like [`Pool::create`], if `check` agrees once the content is there.
+    /// Like [`Pool::create`], if `check` agrees once the content is there. With `recode` the source's content is copied
+    /// from under one key to under another, and nothing is shared.
     pub fn create_checked(
         &self,
         new: &NewVolume,
+        recode: Option<&Recode>,
         check: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Arc<Disk>> {
         check_id(&new.id)?;
@@ -181,9 +184,10 @@ impl Pool {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let mut manifest = Manifest::new(&new.id, new.size, new.read_only);
-        let staging = match &new.source {
-            None => self.roomiest()?.stage(&new.id)?,
-            Some(source) => self.stage_clone(source, &mut manifest)?,
+        let staging = match (&new.source, recode) {
+            (None, _) => self.roomiest()?.stage(&new.id)?,
+            (Some(source), None) => self.stage_clone(source, &mut manifest)?,
+            (Some(source), Some(recode)) => self.stage_recoded(source, &manifest, recode)?,
         };
         volume::write_manifest(staging.path(), &manifest)?;
         check()?;
@@ -214,6 +218,19 @@ impl Pool {
         if !suspect.is_empty() {
             std::fs::write(staging.path().join(format::AREAS), suspect.to_bytes())?;
         }
+        Ok(staging)
+    }
+
+    /// Builds a copy of a volume that may only be read, under another key, without its final manifest.
+    fn stage_recoded(&self, source: &str, manifest: &Manifest, recode: &Recode) -> io::Result<Staging> {
+        let from = self.open(source)?;
+        if !from.read_only() || from.size() > manifest.size {
+            let why = "only what does not change, and is no larger, comes under another key";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let staging = self.roomiest()?.stage(&manifest.id)?;
+        volume::write_manifest(staging.path(), &Manifest { read_only: false, ..manifest.clone() })?;
+        recode.copy(&from, &Volume::open_as(staging.path(), &manifest.id)?)?;
         Ok(staging)
     }
 

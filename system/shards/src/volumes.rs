@@ -7,19 +7,34 @@
 
 use cairn_state::{Abort, Record, StoreError, Tx, record};
 
-use crate::model::{DiskStatus, Export, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::crypt::keys::SealedKey;
+use crate::model::{DiskStatus, Export, Phase, Recoded, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::placement::{self, Source};
 use crate::replication::set::ReplicaSet;
 use crate::throttle::IoLimits;
 
-/// Asks for a new volume, with replicas on as many nodes as there are and are wanted. Its generation is set here.
-/// Refused with [`Abort::Taken`] if the id is in use, a tombstone included.
-pub fn create(tx: &mut Tx, mut spec: VolumeSpec) -> Result<(), Abort> {
+/// Asks for a new volume, with replicas on as many nodes as there are and are wanted. Its generation is set here. A clone
+/// is under its source's key. Refused with [`Abort::Taken`] if the id is in use, a tombstone included.
+pub fn create(tx: &mut Tx, spec: VolumeSpec) -> Result<(), Abort> {
+    let key = match &spec.source {
+        Some(source) => tx.get::<VolumeSpec>(source)?.and_then(|s| s.key),
+        None => spec.key.clone(),
+    };
+    create_under(tx, spec, key)
+}
+
+/// Like [`create`], under this key. What comes from under another one, or none, is copied, and its source must not change.
+pub fn create_under(tx: &mut Tx, mut spec: VolumeSpec, key: Option<SealedKey>) -> Result<(), Abort> {
     if tx.get::<VolumeSpec>(&spec.id)?.is_some() {
         let (value, holder) = (spec.id.clone(), spec.id);
         return Err(Abort::Taken { kind: VolumeSpec::KIND, index: "id", value, holder });
     }
     spec.generation = 1;
+    if let Some(source) = &spec.source {
+        let from = tx.get::<VolumeSpec>(source)?.and_then(|s| s.key);
+        spec.recoded = (from != key).then_some(Recoded { from });
+    }
+    spec.key = key;
     let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?);
     let source = match &spec.source {
         Some(source) => source_of(tx, source)?,
@@ -177,15 +192,16 @@ pub fn abandon(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
     tx.put(&VolumeSpec { read_only: true, deleted: true, ..VolumeSpec::new(id, node, 0) })
 }
 
-/// Makes the volume `spec` in the place of one of the same id whose end was asked for, once that is destroyed. True if it
-/// was asked for.
+/// Makes the volume `spec`, under its key, in the place of one of the same id whose end was asked for, once that is
+/// destroyed. True if it was asked for.
 pub fn renew(tx: &mut Tx, spec: VolumeSpec) -> Result<bool, Abort> {
     let before = tx.get::<VolumeSpec>(&spec.id)?.map_or(0, |s| s.generation);
     let id = spec.id.clone();
     if !purge_if_gone(tx, &id)? {
         return Ok(false);
     }
-    create(tx, spec)?;
+    let key = spec.key.clone();
+    create_under(tx, spec, key)?;
     // Agents remember the generations of an id.
     let made = require(tx, &id)?;
     put_next(tx, VolumeSpec { generation: before, ..made })?;

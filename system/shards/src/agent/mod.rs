@@ -8,6 +8,7 @@
 mod attention;
 mod care;
 mod disks;
+mod keyed;
 mod plan;
 mod reconcile;
 mod replicated;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use self::reconcile::Mirrors;
 use crate::backup::agent::Backups;
 use crate::blk::ServeOptions;
+use crate::crypt::keys::Keyring;
 use crate::data;
 use crate::pool::Pool;
 use crate::replication::group::{Means, Renewed};
@@ -117,10 +119,11 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     }
     let mirrors = mirrors(&args).await;
     let (news, news_seen) = watch::channel(0);
-    let Mirrors { specs, statuses, sets, replica_statuses } = &mirrors;
+    let Mirrors { specs, statuses, sets, replica_statuses, .. } = &mirrors;
     let backup_sets = sets.clone();
-    let wake =
+    let mut wake =
         vec![specs.changes(), statuses.changes(), sets.changes(), replica_statuses.changes(), news_seen];
+    wake.push(mirrors.keys.changes());
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
         .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");
@@ -153,6 +156,7 @@ async fn mirrors(args: &AgentArgs) -> Mirrors {
         statuses: Mirror::start(args.store.clone(), None).await,
         sets: Mirror::start(args.store.clone(), ledger).await,
         replica_statuses: Mirror::start(args.store.clone(), None).await,
+        keys: Keyring::start(args.store.clone(), ledger).await,
     }
 }
 

@@ -18,6 +18,7 @@ use super::plan::{Plan, Seen, Step, Stored, plan};
 use super::report;
 use super::survey::{concerns, disks, find};
 use crate::blk::{Export, ServeOptions};
+use crate::crypt::keys::Keyring;
 use crate::format;
 use crate::media::Switch;
 use crate::model::{Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
@@ -41,6 +42,8 @@ pub struct Mirrors {
     pub sets: Mirror<ReplicaSet>,
     /// What was reported of them.
     pub replica_statuses: Mirror<ReplicaStatus>,
+    /// What opens the keys of volumes.
+    pub keys: Keyring,
 }
 
 /// The reconciler of volumes.
@@ -54,6 +57,7 @@ pub struct Volumes {
     pub(super) statuses: Mirror<VolumeStatus>,
     pub(super) sets: Mirror<ReplicaSet>,
     pub(super) replica_statuses: Mirror<ReplicaStatus>,
+    pub(super) keys: Keyring,
     /// What the writers of volumes work with.
     pub(super) means: Means,
     /// The replicas of this node.
@@ -98,7 +102,7 @@ impl Volumes {
         news: watch::Sender<u64>,
     ) -> Volumes {
         let attention = Attention::new(&mirrors);
-        let Mirrors { specs, statuses, sets, replica_statuses } = mirrors;
+        let Mirrors { specs, statuses, sets, replica_statuses, keys } = mirrors;
         Volumes {
             node: args.node.clone(),
             store: args.store.clone(),
@@ -109,6 +113,7 @@ impl Volumes {
             statuses,
             sets,
             replica_statuses,
+            keys,
             means,
             replicas,
             news,
@@ -200,17 +205,18 @@ impl Volumes {
         match step {
             Step::Unexport => self.unexport(&spec.id).await?,
             Step::Create => {
-                self.create(spec);
+                self.create(spec)?;
                 return Ok(false);
             }
             Step::Grow => self.grow(spec).await?,
-            Step::Export(epoch) => self.export(&spec.id, *epoch).await?,
+            Step::Export(epoch) => self.export(spec, *epoch).await?,
             Step::Destroy => self.destroy(&spec.id).await?,
         }
         Ok(true)
     }
 
-    fn create(&mut self, spec: &VolumeSpec) {
+    fn create(&mut self, spec: &VolumeSpec) -> io::Result<()> {
+        let Some(recode) = self.known(self.recode(spec))? else { return Ok(()) };
         let new = NewVolume {
             id: spec.id.clone(),
             size: spec.size,
@@ -219,11 +225,12 @@ impl Volumes {
         };
         let (pool, news) = (self.pool.clone(), self.news.clone());
         let task = spawn_blocking(move || {
-            let made = pool.create(&new).map(drop);
+            let made = pool.create_checked(&new, recode.as_ref(), || Ok(())).map(drop);
             news.send_modify(|n| *n += 1);
             made
         });
         self.making.insert(spec.id.clone(), task);
+        Ok(())
     }
 
     /// Takes note of a volume whose making has ended; answers why it failed, if it did.
@@ -247,10 +254,10 @@ impl Volumes {
         Ok(())
     }
 
-    async fn export(&mut self, id: &str, epoch: u64) -> io::Result<()> {
-        let (pool, volume) = (self.pool.clone(), id.to_owned());
+    async fn export(&mut self, spec: &VolumeSpec, epoch: u64) -> io::Result<()> {
+        let (pool, volume) = (self.pool.clone(), spec.id.clone());
         let volume = blocking(move || pool.open(&volume)).await?;
-        self.serve_media(id, epoch, volume).await
+        self.serve_media(spec, epoch, volume).await
     }
 
     pub(super) async fn unexport(&mut self, id: &str) -> io::Result<()> {

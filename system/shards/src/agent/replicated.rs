@@ -128,7 +128,7 @@ impl Volumes {
             Step::Unexport => self.unexport(&spec.id).await?,
             Step::Unlead => drop(self.groups.remove(&spec.id)),
             Step::Create { source, exact } => {
-                self.create_replica(spec, source.clone(), *exact);
+                self.create_replica(spec, source.clone(), *exact)?;
                 return Ok(false);
             }
             Step::Destroy => {
@@ -143,18 +143,19 @@ impl Volumes {
                     drop(spawn_blocking(move || group.grow(size)));
                 }
             }
-            Step::Export(epoch) => self.export_shared(&spec.id, *epoch).await?,
+            Step::Export(epoch) => self.export_shared(spec, *epoch).await?,
             Step::Prepare => {
                 let size = spec.size;
                 let read_only = spec.read_only;
                 tracing::debug!(volume = spec.id, replicas = set.replicas.len(), "a volume will move here");
-                self.serve_media(&spec.id, 0, Arc::new(media::Prepared { size, read_only })).await?;
+                self.serve_media(spec, 0, Arc::new(media::Prepared { size, read_only })).await?;
             }
         }
         Ok(true)
     }
 
-    fn create_replica(&mut self, spec: &VolumeSpec, source: Option<String>, exact: bool) {
+    fn create_replica(&mut self, spec: &VolumeSpec, source: Option<String>, exact: bool) -> io::Result<()> {
+        let Some(recode) = self.known(self.recode(spec))? else { return Ok(()) };
         let new = NewVolume { id: spec.id.clone(), size: spec.size, read_only: spec.read_only, source };
         let (pool, news, means) = (self.pool.clone(), self.news.clone(), self.means.clone());
         let runtime = tokio::runtime::Handle::current();
@@ -162,7 +163,7 @@ impl Volumes {
             let source = new.source.clone().filter(|_| exact);
             let read = |source: &String| runtime.block_on(records::read_at(&means.store, source));
             let before = source.as_ref().map(&read).transpose().map_err(io::Error::other)?.flatten();
-            let made = pool.create_checked(&new, || {
+            let made = pool.create_checked(&new, recode.as_ref(), || {
                 let Some(source) = &source else { return Ok(()) };
                 let after = read(source).map_err(io::Error::other)?;
                 let in_sync = after.as_ref().is_none_or(|(set, _)| set.is_in_sync(&means.node));
@@ -174,6 +175,7 @@ impl Volumes {
             made.map(drop)
         });
         self.making.insert(spec.id.clone(), task);
+        Ok(())
     }
 
     /// Starts the writer of a volume.
@@ -184,7 +186,7 @@ impl Volumes {
         if let Some(switch) =
             self.switches.get(&spec.id).cloned().filter(|_| self.exports.contains_key(&spec.id))
         {
-            let media = group.clone();
+            let media = self.guarded(spec, group.clone())?;
             // Waits for requests under way, which may take as long as the disk does.
             spawn_blocking(move || switch.set(media)).await.map_err(io::Error::other)?;
         }
@@ -192,14 +194,14 @@ impl Volumes {
         Ok(())
     }
 
-    async fn export_shared(&mut self, id: &str, epoch: u64) -> io::Result<()> {
-        let Some(group) = self.groups.get(id).cloned() else {
+    async fn export_shared(&mut self, spec: &VolumeSpec, epoch: u64) -> io::Result<()> {
+        let Some(group) = self.groups.get(&spec.id).cloned() else {
             return Err(io::Error::other("its writer does not run"));
         };
-        match self.exports.get(id).filter(|e| e.is_serving()) {
+        match self.exports.get(&spec.id).filter(|e| e.is_serving()) {
             // It serves the group since that was started.
             Some(export) => export.set_epoch(epoch),
-            None => self.serve_media(id, epoch, group).await?,
+            None => self.serve_media(spec, epoch, group).await?,
         }
         Ok(())
     }
@@ -207,22 +209,22 @@ impl Volumes {
     /// Serves whatever it is; it may become something else.
     pub(super) async fn serve_media(
         &mut self,
-        id: &str,
+        spec: &VolumeSpec,
         epoch: u64,
         media: Arc<dyn Media>,
     ) -> io::Result<()> {
+        let id = &spec.id;
+        let media = self.guarded(spec, media)?;
         self.unexport(id).await?; // one whose thread died
-        let (serve, volume, switch) = (self.serve.clone(), id.to_owned(), Arc::new(Switch::new(media)));
-        if let Some(spec) = self.specs.get(id) {
-            switch.limit(&spec.limits);
-        }
+        let (serve, volume, switch) = (self.serve.clone(), id.clone(), Arc::new(Switch::new(media)));
+        switch.limit(&spec.limits);
         let served = switch.clone();
         let export = blocking(move || {
             serve.prepare()?;
             Export::start(&volume, epoch, served, &serve)
         });
-        self.exports.insert(id.to_owned(), export.await?);
-        self.switches.insert(id.to_owned(), switch);
+        self.exports.insert(id.clone(), export.await?);
+        self.switches.insert(id.clone(), switch);
         Ok(())
     }
 

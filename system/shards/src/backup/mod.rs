@@ -10,6 +10,7 @@ pub mod store;
 use cairn_state::{Abort, Record, Tx};
 use serde::{Deserialize, Serialize};
 
+use crate::crypt::keys::SealedKey;
 use crate::model::{Phase, VolumeSpec};
 use crate::replication::set::ReplicaSet;
 use crate::{removal, volumes};
@@ -71,6 +72,9 @@ pub struct RestoreSpec {
     pub backup: String,
     /// The node that has the backup, and makes the volume.
     pub node: String,
+    /// What the content is under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SealedKey>,
 }
 
 impl Record for RestoreSpec {
@@ -158,9 +162,9 @@ pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     Ok(true)
 }
 
-/// Asks for a read-only volume made of a backup, on the node that has it.
-pub fn restore(tx: &mut Tx, id: &str, backup: &str, node: &str) -> Result<(), Abort> {
-    tx.put(&RestoreSpec { id: id.into(), backup: backup.into(), node: node.into() })
+/// Asks for a read-only volume made of a backup, on the node that has it; its content is under this key.
+pub fn restore(tx: &mut Tx, id: &str, backup: &str, node: &str, key: Option<SealedKey>) -> Result<(), Abort> {
+    tx.put(&RestoreSpec { id: id.into(), backup: backup.into(), node: node.into(), key })
 }
 
 /// How a restore stands.
@@ -191,7 +195,7 @@ pub fn advance_restore(tx: &mut Tx, id: &str) -> Result<Restored, Abort> {
     let outcome = match status.phase {
         Phase::Ready => {
             let content = VolumeSpec::new(id, &spec.node, status.size);
-            volumes::create(tx, VolumeSpec { read_only: true, ..content })?;
+            volumes::create_under(tx, VolumeSpec { read_only: true, ..content }, spec.key.clone())?;
             Restored::Whole
         }
         Phase::Failed => Restored::Failed(status.error.unwrap_or_else(|| "the storage agent failed".into())),
@@ -262,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_restored_volume_gets_its_spec_when_it_is_whole() {
         let store = store().await;
-        change(&store, |tx| restore(tx, "v", "b", "n")).await;
+        change(&store, |tx| restore(tx, "v", "b", "n", None)).await;
         assert_eq!(change(&store, |tx| advance_restore(tx, "v")).await, Restored::Not);
         let (id, node) = ("v".to_owned(), "n".to_owned());
         let done = RestoreStatus { id, node, phase: Phase::Ready, error: None, size: 1024 };
@@ -271,7 +275,7 @@ mod tests {
         let spec = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
         assert!(spec.read_only && spec.size == 1024);
         assert_eq!(change(&store, |tx| advance_restore(tx, "v")).await, Restored::Whole, "and again");
-        change(&store, |tx| restore(tx, "w", "b", "left")).await;
+        change(&store, |tx| restore(tx, "w", "b", "left", None)).await;
         assert!(matches!(change(&store, |tx| advance_restore(tx, "w")).await, Restored::Failed(_)));
     }
 
