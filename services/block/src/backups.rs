@@ -78,6 +78,8 @@ pub fn create(tx: &mut Tx, caller: &Caller, wanted: NewBackup) -> ApiResult<Back
             metadata: volume.metadata.clone(),
             image_metadata: volume.image_metadata.clone(),
             bootable: volume.bootable,
+            type_id: volume.type_id.clone(),
+            key: volume.key.clone(),
         },
         restore: None,
         created_at: Timestamp::now(),
@@ -242,7 +244,7 @@ fn require_restorable(backup: &Backup) -> ApiResult<String> {
 
 fn put_into(tx: &mut Tx, backup: &mut Backup, volume_id: &str, node: &str) -> Result<(), Abort> {
     let content = uuid::Uuid::new_v4().to_string();
-    backup::restore(tx, &content, &backup.content, node)?;
+    backup::restore(tx, &content, &backup.content, node, backup.of.key.clone())?;
     let restore =
         Restore { volume_id: volume_id.to_owned(), content, whole: false, given: false, over: false };
     backup.restore = Some(restore);
@@ -260,12 +262,28 @@ fn make(tx: &mut Tx, caller: &Caller, backup: &Backup, wanted: NewVolume) -> Api
             backup.size_gb
         )));
     }
-    let wanted = NewVolume { size_gb: Some(size_gb), content_comes: true, ..wanted };
+    let mut wanted = NewVolume { size_gb: Some(size_gb), content_comes: true, ..wanted };
+    if backup.of.key.is_some() && wanted.volume_type.is_none() {
+        // Another type would have it in plaintext.
+        wanted.volume_type = Some(backup.of.type_id.clone());
+    }
     let mut volume = create::volume(tx, caller, wanted)?;
+    require_secret(backup, &volume)?;
     volume.bootable = backup.of.bootable;
     volume.image_metadata.clone_from(&backup.of.image_metadata);
     tx.put(&volume)?;
     Ok(volume)
+}
+
+/// Refuses to put what was encrypted where it would lie in plaintext.
+fn require_secret(backup: &Backup, volume: &Volume) -> ApiResult<()> {
+    if backup.of.key.is_none() || volume.key.is_some() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "Invalid volume: Backup {} is of an encrypted volume: it is restored to one of an encrypted type.",
+        backup.id
+    )))
 }
 
 fn overwrite(tx: &mut Tx, caller: &Caller, id: &str, backup: &Backup) -> ApiResult<Volume> {
@@ -282,6 +300,7 @@ fn overwrite(tx: &mut Tx, caller: &Caller, id: &str, backup: &Backup) -> ApiResu
             volume.size_gb, backup.size_gb
         )));
     }
+    require_secret(backup, &volume)?;
     lifecycle::require_no_copying(tx, id)?;
     volume.bootable = backup.of.bootable;
     volume.become_status(Status::RestoringBackup);

@@ -25,6 +25,10 @@ pub const BACKENDS: [&str; 2] = [BACKEND, SINGLE];
 /// What every backend is capable of beside its name, as types' extra specs ask for it.
 pub const CAPABILITIES: [(&str, &str); 2] =
     [("vendor_name", "Cairn"), ("storage_protocol", "vhost-user-blk")];
+/// What a volume may be meant for or not, and what none is: its copies are the engine's own matter, and fail over by
+/// themselves.
+const EITHER: [(&str, &str); 3] =
+    [("multiattach", "<is> true"), ("multiattach", "<is> false"), ("replication_enabled", "<is> false")];
 /// The extra spec that asks for a backend.
 const NAME: &str = "volume_backend_name";
 
@@ -183,6 +187,8 @@ pub fn backend_for(extra_specs: &Metadata) -> Result<&'static str, &str> {
         let wanted = value.strip_prefix("<in> ").unwrap_or(value);
         if name == NAME {
             chosen = BACKENDS.iter().find(|b| **b == wanted).ok_or(key.as_str())?;
+        } else if EITHER.contains(&(name, &wanted.to_ascii_lowercase())) {
+            continue;
         } else if !name.contains(':') && !CAPABILITIES.contains(&(name, wanted)) {
             return Err(key);
         }
@@ -231,6 +237,8 @@ mod tests {
         assert_eq!(asked("volume_backend_name", SINGLE), Ok(SINGLE));
         assert_eq!(asked("capabilities:volume_backend_name", BACKEND), Ok(BACKEND));
         assert!(asked("volume_backend_name", "other").is_err());
+        assert_eq!(asked("multiattach", "<is> True"), Ok(BACKEND));
+        assert!(asked("replication_enabled", "<is> True").is_err());
     }
 
     #[test]

@@ -10,9 +10,12 @@ use cairn_state::{Abort, Tx};
 use jiff::Timestamp;
 
 use crate::messages::{self, Event};
-use crate::model::{GIB, Metadata, Snapshot, Status, Unmanaged, Volume};
+use crate::model::{GIB, Metadata, Snapshot, Status, Unmanaged, Volume, VolumeType};
 use crate::quota::{self, Delta};
-use crate::{capacity, groups, types};
+use crate::{capacity, groups, keys, types};
+
+/// The property of an image that names the type of volumes made of it.
+const IMAGE_TYPE: &str = "cinder_img_volume_type";
 
 /// What a new volume begins with.
 #[derive(Debug, Clone)]
@@ -80,10 +83,7 @@ impl NewVolume {
 pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volume> {
     let project = caller.require_writer()?.to_owned();
     let size_gb = size(&wanted)?;
-    let volume_type = match &wanted.volume_type {
-        Some(name) => types::find(tx, caller, name)?,
-        None => types::default_type(tx)?,
-    };
+    let volume_type = type_of(tx, caller, &wanted)?;
     if let Some(id) = &wanted.group_id {
         groups::require_fit(&groups::find(tx, caller, id)?, &volume_type.id)?;
     }
@@ -92,6 +92,7 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         quota::charge(tx, &project, Delta::volume(size_gb, &volume_type.id))?;
     }
     let source = origin(tx, &wanted.source)?;
+    let key = keys::of_new(tx, &wanted, &volume_type, source.as_ref())?;
     // Where it is used; else where its source is, with which a clone shares blocks.
     let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
     let asked = types::backend(&volume_type);
@@ -105,8 +106,10 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
         }
         (Err(e), _) => return Err(e),
     };
+    let multiattach = types::is_multiattach(&volume_type);
     let mut volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
     volume.backend = backend.into();
+    (volume.key, volume.multiattach) = (key, multiattach);
     if let Some((e, request)) = refused {
         volume.status = Status::Error;
         volume.source = None;
@@ -122,6 +125,28 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     }
     tx.put(&volume)?;
     Ok(volume)
+}
+
+/// The type of a new volume: the one named; else what its source says.
+fn type_of(tx: &mut Tx, caller: &Caller, wanted: &NewVolume) -> ApiResult<VolumeType> {
+    let of_image = |image: &Image| image.properties.get(IMAGE_TYPE).cloned();
+    let named = match &wanted.source {
+        _ if wanted.volume_type.is_some() => wanted.volume_type.clone(),
+        Source::Image(image) if !wanted.hidden => of_image(image),
+        _ => None,
+    };
+    if let Some(name) = named {
+        return types::find(tx, caller, &name);
+    }
+    let same = match &wanted.source {
+        Source::Volume(v) => types::stored(tx, &v.type_id)?,
+        Source::Snapshot(s) => types::stored(tx, &s.type_id)?,
+        Source::Empty | Source::Image(_) | Source::Kept(_) => None,
+    };
+    Ok(match same {
+        Some(same) => same,
+        None => types::default_type(tx)?,
+    })
 }
 
 /// The engine's volume that a source stands for; it must be there and stay there.
@@ -193,6 +218,9 @@ fn record(
         backend: String::new(),
         migrated: false,
         source,
+        key: None,
+        retype: None,
+        multiattach: false,
         refill: None,
         grown: false,
         snapshot_id: None,
@@ -286,11 +314,12 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
 
 /// Asks the engine for a volume's content.
 fn ask_for(tx: &mut Tx, volume: &Volume) -> Result<(), Abort> {
-    volumes::create(tx, content(volume))
+    volumes::create_under(tx, content(volume), volume.key.clone())
 }
 
 /// A volume as the engine shall have it when it is made.
 pub fn content(volume: &Volume) -> VolumeSpec {
     let spec = VolumeSpec::new(&volume.id, &volume.node, volume.size_gb * GIB);
-    VolumeSpec { source: volume.source.clone(), copies: capacity::copies(&volume.backend), ..spec }
+    let (source, key) = (volume.source.clone(), volume.key.clone());
+    VolumeSpec { source, key, copies: capacity::copies(&volume.backend), ..spec }
 }

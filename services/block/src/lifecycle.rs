@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::messages::{self, Event};
 use crate::model::{AttachedBy, BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, create, groups, transfers};
+use crate::{capacity, create, groups, retype, transfers};
 
 /// Asks for a volume's end. With `cascade`, its snapshots end with it; with `force`, whatever it is at.
 pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
@@ -90,7 +90,8 @@ pub fn delete_snapshot(tx: &mut Tx, snapshot: &mut Snapshot, force: bool) -> Api
 
 /// Refuses to end what something is still being copied from.
 pub(crate) fn require_no_copying(tx: &mut Tx, id: &str) -> ApiResult<()> {
-    let copies = tx.by_index::<Volume>(BY_SOURCE, id)?.into_iter().filter(|v| v.status == Status::Creating);
+    let copied = |v: &Volume| matches!(v.status, Status::Creating | Status::Reverting);
+    let copies = tx.by_index::<Volume>(BY_SOURCE, id)?.into_iter().filter(copied);
     let copies = copies.count()
         + tx.by_index::<Snapshot>(BY_SOURCE, id)?.iter().filter(|s| s.status == Status::Creating).count();
     if copies == 0 {
@@ -140,6 +141,9 @@ pub fn advance_volume(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
             tx.put(&volume)?;
         }
         return Ok(renewed);
+    }
+    if volume.retype.is_some() && retype::advance(tx, &mut volume)? {
+        return Ok(true);
     }
     let before = volume.clone();
     let seen = volumes::status(tx, id)?;
@@ -194,7 +198,8 @@ fn note_made(volume: &mut Volume, seen: Option<&VolumeStatus>) {
 
 /// Whether a volume gets its content from elsewhere, and it is on its way.
 fn is_filled(volume: &Volume) -> bool {
-    matches!(volume.status, Status::RestoringBackup | Status::Downloading) && volume.refill.is_none()
+    let filled = [Status::RestoringBackup, Status::Downloading, Status::Reverting, Status::Retyping];
+    filled.contains(&volume.status) && volume.refill.is_none()
 }
 
 /// Replaces the content of a volume that nobody uses by that of `source`, in the engine's ids. What it had goes first.
@@ -211,7 +216,7 @@ fn is_saving(tx: &mut Tx, image: Option<&str>) -> Result<bool, Abort> {
 }
 
 fn purge_volume(tx: &mut Tx, volume: &Volume) -> Result<bool, Abort> {
-    if !volumes::purge_if_gone(tx, &volume.id)? {
+    if !retype::end(tx, volume)? || !volumes::purge_if_gone(tx, &volume.id)? {
         return Ok(false);
     }
     capacity::release(tx, &volume.node, volume.size_gb)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::{Abort, Tx};
 
-use crate::capacity;
 use crate::model::{Metadata, VolumeType};
+use crate::{capacity, keys};
 
 /// The id of the type that volumes get when none is named. It is there from the start, and stored only once an
 /// administrator changes it.
@@ -25,6 +25,17 @@ fn built_in() -> VolumeType {
         qos_id: None,
         encryption: None,
     }
+}
+
+/// The extra spec of types whose volumes are meant for several servers.
+const MULTIATTACH: &str = "multiattach";
+
+/// The extra specs that users see, beside administrators.
+pub const SEEN: [&str; 3] = [MULTIATTACH, "RESKEY:availability_zones", "replication_enabled"];
+
+/// Whether volumes of a type are meant for several servers.
+pub fn is_multiattach(t: &VolumeType) -> bool {
+    t.extra_specs.get(MULTIATTACH).is_some_and(|v| v.eq_ignore_ascii_case("<is> true"))
 }
 
 /// The default type.
@@ -66,9 +77,9 @@ pub fn find(tx: &mut Tx, caller: &Caller, id_or_name: &str) -> ApiResult<VolumeT
 
 /// The backend for volumes of a type; 409 if there is none.
 pub fn backend(t: &VolumeType) -> ApiResult<&'static str> {
-    if t.encryption.is_some() {
+    if let Some(what) = t.encryption.as_ref().and_then(keys::unmet) {
         return Err(ApiError::conflict(format!(
-            "No valid backend was found: the type {} asks for encryption, which no backend has.",
+            "No valid backend was found: the type {} asks for {what}, which no backend has.",
             t.name
         )));
     }

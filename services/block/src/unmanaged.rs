@@ -23,6 +23,9 @@ pub fn release_volume(tx: &mut Tx, volume: &Volume) -> ApiResult<()> {
             volume.status.name()
         )));
     }
+    if volume.key.is_some() {
+        return Err(ApiError::bad_request("Invalid volume: Unmanaging encrypted volumes is not supported."));
+    }
     if volume.group_id.is_some() || !tx.by_index::<Snapshot>(BY_VOLUME, &volume.id)?.is_empty() {
         return Err(ApiError::bad_request(format!(
             "Invalid volume: Volume {} is in a group, or has snapshots.",
@@ -50,6 +53,11 @@ pub fn release_snapshot(tx: &mut Tx, snapshot: &Snapshot) -> ApiResult<()> {
             "Invalid snapshot: Snapshot {} must be available and in no group snapshot to be unmanaged.",
             snapshot.id
         )));
+    }
+    if tx.get::<VolumeSpec>(&snapshot.id)?.is_some_and(|spec| spec.key.is_some()) {
+        return Err(ApiError::bad_request(
+            "Invalid snapshot: Unmanaging encrypted snapshots is not supported.",
+        ));
     }
     lifecycle::require_no_copying(tx, &snapshot.id)?;
     quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb, &snapshot.type_id))?;

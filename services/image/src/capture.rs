@@ -7,10 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_gateway::{ApiError, ApiResult, Caller};
+use cairn_shards::model::VolumeSpec;
 use cairn_state::Tx;
 use jiff::Timestamp;
 
 use crate::model::{Image, Incoming, Status, Visibility};
+
+/// The property of an image whose content is under a key: what the key is called. So clients know that what they download is
+/// ciphertext, of use to this cloud alone.
+pub const KEY_ID: &str = "cinder_encryption_key_id";
 
 /// What an image made from a volume shall be.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +42,11 @@ pub fn begin(tx: &mut Tx, caller: &Caller, wanted: Capture) -> ApiResult<Image> 
     if visibility == Visibility::Public && !caller.is_admin() {
         return Err(ApiError::forbidden("You are not authorized to publicize an image."));
     }
+    let key = tx.get::<VolumeSpec>(&wanted.volume)?.and_then(|spec| spec.key);
+    let mut properties = wanted.properties;
+    if let Some(key) = &key {
+        properties.insert(KEY_ID.into(), key.id.clone());
+    }
     let now = Timestamp::now();
     let image = Image {
         id: uuid::Uuid::new_v4().to_string(),
@@ -55,10 +65,10 @@ pub fn begin(tx: &mut Tx, caller: &Caller, wanted: Capture) -> ApiResult<Image> 
         protected: wanted.protected,
         os_hidden: false,
         tags: BTreeSet::new(),
-        properties: wanted.properties,
+        properties,
         created_at: now,
         updated_at: now,
-        incoming: Some(Incoming::Capture { volume: wanted.volume }),
+        incoming: Some(Incoming::Capture { volume: wanted.volume, key }),
     };
     tx.put(&image)?;
     Ok(image)

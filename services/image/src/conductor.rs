@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cairn_shards::crypt::keys::SealedKey;
 use cairn_shards::model::VolumeStatus;
 use cairn_shards::volumes;
 use cairn_state::{Abort, Record, conduct, record};
@@ -32,7 +33,7 @@ async fn pass(svc: &Arc<Service>, running: &Running) -> Result<(), Abort> {
     for image in svc.store.read(|tx| tx.by_index::<Image>(INDEX_WORK, WORK_SAVING))? {
         match image.incoming.clone() {
             Some(Incoming::Upload { run, .. }) if run == svc.run || (svc.lives)(&run) => {}
-            Some(Incoming::Capture { volume }) => start_capture(svc, running, image.id, volume),
+            Some(Incoming::Capture { volume, key }) => start_capture(svc, running, image.id, volume, key),
             Some(dead) => {
                 tracing::info!(image = image.id, "its upload died with an earlier run of the controller");
                 svc.store.transact(|tx| upload::fail(tx, &image.id, &dead, Some(&svc.node))).await?;
@@ -53,14 +54,14 @@ async fn pass(svc: &Arc<Service>, running: &Running) -> Result<(), Abort> {
     Ok(())
 }
 
-fn start_capture(svc: &Arc<Service>, running: &Running, id: String, volume: String) {
+fn start_capture(svc: &Arc<Service>, running: &Running, id: String, volume: String, key: Option<SealedKey>) {
     if !lock(running).insert(id.clone()) {
         return;
     }
     let (svc, running) = (svc.clone(), running.clone());
     tokio::spawn(async move {
         let stored = svc.data.capture(&id, &volume).await;
-        if let Err(e) = upload::settle(&svc, &id, &Incoming::Capture { volume }, stored).await {
+        if let Err(e) = upload::settle(&svc, &id, &Incoming::Capture { volume, key }, stored).await {
             tracing::warn!(image = id, error = %e, "a volume could not be made an image");
         }
         lock(&running).remove(&id);

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cairn_shards::crypt::keys::SealedKey;
 use cairn_state::{Index, Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,9 @@ pub enum Incoming {
     Capture {
         /// The volume.
         volume: String,
+        /// What its content is under on disks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<SealedKey>,
     },
 }
 

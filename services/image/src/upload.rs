@@ -93,7 +93,11 @@ fn finish(tx: &mut Tx, id: &str, incoming: &Incoming, node: &str, stored: &Store
         return Ok(false);
     };
     let content = VolumeSpec::new(id, node, stored.virtual_size);
-    volumes::create(tx, VolumeSpec { read_only: true, ..content })?;
+    let key = match incoming {
+        Incoming::Capture { key, .. } => key.clone(),
+        Incoming::Upload { .. } => None,
+    };
+    volumes::create_under(tx, VolumeSpec { read_only: true, ..content }, key)?;
     image.status = Status::Active;
     image.incoming = None;
     image.size = Some(stored.size);

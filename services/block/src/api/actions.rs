@@ -18,7 +18,7 @@ use super::input::{self, Fields};
 use super::{migrate, view};
 use crate::model::{AttachedBy, Attachment, Status, Volume};
 use crate::servers::visible;
-use crate::{create, lifecycle, types, unmanaged};
+use crate::{create, lifecycle, revert, types, unmanaged};
 
 /// `POST /volumes/{id}/action`
 pub async fn act(
@@ -74,6 +74,12 @@ fn run(tx: &mut Tx, ctx: &Context, volume: Volume, action: &str, fields: &Fields
         "os-unmanage" => {
             ctx.caller.require_admin()?;
             unmanaged::release_volume(tx, &volume)?;
+        }
+        "revert" if ctx.minor >= 40 => {
+            let mut volume = volume;
+            let wanted = input::reference(fields, "snapshot_id")?;
+            let wanted = wanted.ok_or_else(|| input::invalid("snapshot_id", "it is required"))?;
+            revert::begin(tx, &mut volume, &wanted)?;
         }
         "os-reimage" if ctx.minor >= 68 => reimage(tx, ctx, volume, fields)?,
         "os-extend_volume_completion" if ctx.minor >= 71 => {

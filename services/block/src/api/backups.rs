@@ -58,6 +58,9 @@ fn detail(ctx: &Context, b: &Backup, continued: bool) -> Value {
     if ctx.minor >= 56 {
         body["user_id"] = json!(b.user_id);
     }
+    if let Some(key) = b.of.key.as_ref().filter(|_| ctx.minor >= 64) {
+        body["encryption_key_id"] = json!(key.id);
+    }
     body
 }
 

@@ -1,6 +1,5 @@
-//! `/types/{id}/encryption`: how volumes of a type shall be encrypted. For administrators.
-//!
-//! No backend encrypts yet, so a type that asks for it gets no volumes: they are made in error, and say why.
+//! `/types/{id}/encryption`: how volumes of a type shall be encrypted, for administrators. `/volumes/{id}/encryption`: how one
+//! is, for who sees it. What is shown of a key is what it is called.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,13 +7,14 @@ use axum::http::StatusCode;
 use cairn_gateway::{ApiError, ApiResult, Body, Caller};
 use cairn_state::Tx;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Svc;
 use super::input::{self, Fields};
 use super::view::time;
 use crate::model::{BY_TYPE, Encryption, Volume, VolumeType};
-use crate::types;
+use crate::servers::visible;
+use crate::{keys, types};
 
 /// Who may encrypt.
 const LOCATIONS: [&str; 2] = ["front-end", "back-end"];
@@ -180,4 +180,43 @@ pub async fn delete(
     })
     .await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+fn of_volume(svc: &Svc, caller: &Caller, id: &str) -> ApiResult<Map<String, Value>> {
+    svc.store.read(|tx| {
+        let volume = visible(tx, caller, id)?;
+        let mut shown = Map::from_iter([(
+            "encryption_key_id".to_owned(),
+            json!(volume.key.as_ref().map(|key| key.id.as_str())),
+        )]);
+        let of_type = types::stored(tx, &volume.type_id)?.and_then(|t| t.encryption);
+        if let Some(e) = of_type.filter(|_| volume.key.is_some()) {
+            let bits = e.key_size.unwrap_or(keys::KEY_BITS);
+            shown.insert("provider".into(), json!(e.provider));
+            shown.insert("control_location".into(), json!(e.control_location));
+            shown.insert("cipher".into(), json!(e.cipher.as_deref().unwrap_or(keys::CIPHER)));
+            shown.insert("key_size".into(), json!(bits));
+        }
+        Ok(shown)
+    })
+}
+
+/// `GET /volumes/{id}/encryption`
+pub async fn show_of_volume(
+    State(svc): Svc,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    of_volume(&State(svc), &caller, &id).map(|shown| Json(Value::Object(shown)))
+}
+
+/// `GET /volumes/{id}/encryption/{key}`
+pub async fn item_of_volume(
+    State(svc): Svc,
+    caller: Caller,
+    Path((id, key)): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
+    let shown = of_volume(&State(svc), &caller, &id)?;
+    let value = shown.get(&key).ok_or_else(|| ApiError::not_found("Volume encryption", &key))?;
+    Ok(Json(json!({key: value})))
 }

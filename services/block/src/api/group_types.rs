@@ -14,6 +14,7 @@ use crate::model::{GroupType, Metadata};
 
 impl Described for GroupType {
     const KEY: &'static str = "group_specs";
+    const SEEN: &[&str] = &[];
     const MERGED: StatusCode = StatusCode::ACCEPTED;
 
     fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<GroupType> {

@@ -1,7 +1,7 @@
 //! The actions that move a volume: to a type of another backend, and to another host.
 //!
 //! Backends of a node share its disks, so that nothing is copied to change between them: the engine makes or removes
-//! copies on other nodes, and the volume is of use all the while.
+//! copies on other nodes, and the volume is of use all the while. Only a change of encryption copies the content.
 
 use cairn_gateway::{ApiError, ApiResult};
 use cairn_shards::volumes;
@@ -11,7 +11,7 @@ use super::context::Context;
 use super::input::{self, Fields};
 use crate::model::{BY_VOLUME, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, qos, types};
+use crate::{capacity, qos, retype, types};
 
 /// `os-retype`
 pub fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
@@ -39,11 +39,31 @@ pub fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -
             "Invalid volume: Retype requires migration to the backend {backend}, but is not allowed."
         )));
     }
+    let changes_key = retype::changes_key(&volume, &wanted);
+    if changes_key && !may_move {
+        return Err(ApiError::bad_request(
+            "Invalid volume: Retype to a type with another encryption requires migration, but is not allowed.",
+        ));
+    }
+    let multiattach = types::is_multiattach(&wanted);
+    if multiattach != volume.multiattach && volume.status != Status::Available {
+        return Err(ApiError::bad_request(format!(
+            "Invalid volume: Volume {} must be available to change whether it is meant for several servers, but its \
+             status is: {}.",
+            volume.id,
+            volume.status.name()
+        )));
+    }
     count(tx, &volume, &wanted.id)?;
+    volume.multiattach = multiattach;
+    if changes_key {
+        retype::begin(tx, &mut volume, &wanted)?;
+    }
     volume.type_id = wanted.id;
     volume.migrated = false;
     qos::impose(tx, &volume)?;
     move_to(tx, &mut volume, backend)?;
+    volume.migrated |= changes_key;
     volume.become_status(volume.status);
     Ok(tx.put(&volume)?)
 }

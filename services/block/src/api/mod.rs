@@ -71,6 +71,8 @@ fn volume_routes() -> Router<Arc<Service>> {
         .route("/volumes/summary", get(volumes::summary))
         .route("/volumes/{id}", get(volumes::show).put(volumes::update).delete(volumes::delete))
         .route("/volumes/{id}/action", post(actions::act))
+        .route("/volumes/{id}/encryption", get(encryption::show_of_volume))
+        .route("/volumes/{id}/encryption/{key}", get(encryption::item_of_volume))
         .merge(metadata::routes::<Volume>())
         .route("/attachments", get(attachments::list))
         .route("/attachments/detail", get(attachments::list_detail))

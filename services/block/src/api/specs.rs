@@ -13,10 +13,12 @@ use super::{Svc, input};
 use crate::Service;
 use crate::model::Metadata;
 
-/// What has specs. Administrators alone see and change them so.
+/// What has specs. Administrators alone change them.
 pub trait Described: Record {
     /// What they are called.
     const KEY: &'static str;
+    /// Those that users see; if there are none, it is not for users to ask.
+    const SEEN: &[&str];
     /// What adding some is answered with.
     const MERGED: StatusCode;
     /// The one with this id; 404 if the caller sees none.
@@ -34,8 +36,13 @@ pub fn routes<T: Described>(path: &str) -> Router<Arc<Service>> {
 }
 
 fn found<T: Described>(svc: &Svc, caller: &Caller, id: &str) -> ApiResult<Metadata> {
-    caller.require_admin()?;
-    svc.store.read(|tx| Ok(std::mem::take(T::find(tx, caller, id)?.specs())))
+    if T::SEEN.is_empty() {
+        caller.require_admin()?;
+    }
+    let mut specs =
+        svc.store.read(|tx| Ok::<_, ApiError>(std::mem::take(T::find(tx, caller, id)?.specs())))?;
+    specs.retain(|key, _| caller.is_admin() || T::SEEN.contains(&key.as_str()));
+    Ok(specs)
 }
 
 async fn change<T: Described>(

@@ -2,10 +2,12 @@
 
 mod attach;
 mod backups;
+mod encryption;
 mod groups;
 mod lists;
 mod manage;
 mod qos;
+mod revert;
 mod transfers;
 mod volumes;
 

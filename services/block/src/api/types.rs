@@ -16,13 +16,15 @@ use crate::model::{BY_TYPE, Metadata, Volume, VolumeType};
 use crate::types;
 
 fn view(caller: &Caller, t: &VolumeType) -> Value {
+    let mut specs = t.extra_specs.clone();
+    specs.retain(|key, _| caller.is_admin() || types::SEEN.contains(&key.as_str()));
     let mut body = json!({
         "id": t.id,
         "name": t.name,
         "description": t.description,
         "is_public": t.is_public,
         "os-volume-type-access:is_public": t.is_public,
-        "extra_specs": if caller.is_admin() { t.extra_specs.clone() } else { Metadata::new() },
+        "extra_specs": specs,
     });
     if caller.is_admin() {
         body["qos_specs_id"] = json!(t.qos_id);
@@ -170,6 +172,7 @@ pub async fn delete(State(svc): Svc, caller: Caller, Path(id): Path<String>) -> 
 
 impl Described for VolumeType {
     const KEY: &'static str = "extra_specs";
+    const SEEN: &[&str] = &types::SEEN;
     const MERGED: StatusCode = StatusCode::OK;
 
     fn find(tx: &mut Tx, caller: &Caller, id: &str) -> ApiResult<VolumeType> {

@@ -36,8 +36,8 @@ pub fn volume(ctx: &Context, v: &Volume, type_name: &str) -> Value {
         "source_volid": v.source_volid,
         "user_id": v.user_id,
         "consistencygroup_id": null,
-        "encrypted": false,
-        "multiattach": false,
+        "encrypted": v.key.is_some(),
+        "multiattach": v.multiattach,
         "replication_status": null,
         "created_at": time(v.created_at),
         "updated_at": v.updated_at.map(time),
@@ -62,6 +62,9 @@ fn by_version(ctx: &Context, v: &Volume, body: &mut Value) {
         (63, true, "volume_type_id", json!(v.type_id)),
         (65, true, "consumes_quota", json!(true)),
     ];
+    if let Some(key) = v.key.as_ref().filter(|_| ctx.minor >= 64) {
+        body["encryption_key_id"] = json!(key.id);
+    }
     for (since, shown, key, value) in added {
         if ctx.minor >= since && shown {
             body[key] = value;

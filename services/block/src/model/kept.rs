@@ -1,5 +1,6 @@
 //! The records of what is kept aside of volumes: backups, and content that block storage does not manage any more.
 
+use cairn_shards::crypt::keys::SealedKey;
 use cairn_state::{Index, Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,12 @@ pub struct Described {
     pub image_metadata: Metadata,
     /// Whether a server can start from it.
     pub bootable: bool,
+    /// The id of its type; empty if that was not noted yet.
+    #[serde(default)]
+    pub type_id: String,
+    /// What the backup's content is under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SealedKey>,
 }
 
 /// A backup on its way into a volume.

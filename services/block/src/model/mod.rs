@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use cairn_shards::crypt::keys::SealedKey;
 use cairn_state::{Index, Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,10 @@ pub enum Status {
     RestoringBackup,
     /// An image's content is being put into it.
     Downloading,
+    /// A snapshot's content is being put into it.
+    Reverting,
+    /// Its content is being copied to what another type asks for.
+    Retyping,
     /// Of a backup: it is being put into a volume.
     Restoring,
     /// It could not be made.
@@ -70,7 +75,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [(Status, &str); 18] = [
+    const ALL: [(Status, &str); 20] = [
         (Status::Creating, "creating"),
         (Status::Available, "available"),
         (Status::Attaching, "attaching"),
@@ -84,6 +89,8 @@ impl Status {
         (Status::BackingUp, "backing-up"),
         (Status::RestoringBackup, "restoring-backup"),
         (Status::Downloading, "downloading"),
+        (Status::Reverting, "reverting"),
+        (Status::Retyping, "retyping"),
         (Status::Restoring, "restoring"),
         (Status::Error, "error"),
         (Status::ErrorDeleting, "error_deleting"),
@@ -103,7 +110,7 @@ impl Status {
 
     /// Whether the conductor has something to wait for.
     fn is_busy(self) -> bool {
-        matches!(self, Status::Deleting | Status::Extending | Status::Uploading)
+        matches!(self, Status::Deleting | Status::Extending | Status::Uploading | Status::Retyping)
     }
 }
 
@@ -131,6 +138,15 @@ pub struct Attachment {
     pub attached_at: Timestamp,
     /// Who made it.
     pub by: AttachedBy,
+}
+
+/// Content that is frozen to come under another key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retype {
+    /// The engine's copy of it, which does not change.
+    pub copy: String,
+    /// What it comes under.
+    pub key: Option<SealedKey>,
 }
 
 /// A volume. Writer: controller.
@@ -179,6 +195,15 @@ pub struct Volume {
     pub migrated: bool,
     /// The image, snapshot or volume whose content it began with, as the engine knows it.
     pub source: Option<String>,
+    /// What its content is under on disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SealedKey>,
+    /// A copy of its content, on its way to what another type asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retype: Option<Retype>,
+    /// Whether it is meant for several servers, as its type says.
+    #[serde(default)]
+    pub multiattach: bool,
     /// What its content is being replaced by: the engine's id of that. What it had is on its way out.
     #[serde(default)]
     pub refill: Option<String>,
@@ -249,7 +274,7 @@ impl Record for Volume {
         if let Some(group) = &self.group_id {
             indexes.push(Index::multi(BY_GROUP, group));
         }
-        if !self.made || self.refill.is_some() || self.status.is_busy() {
+        if !self.made || self.refill.is_some() || self.retype.is_some() || self.status.is_busy() {
             indexes.push(Index::multi(BY_WORK, BUSY));
         }
         if self.grown {

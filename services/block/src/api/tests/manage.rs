@@ -18,7 +18,7 @@ impl Cloud {
         }
     }
 
-    async fn new_type(&self, name: &str, extra_specs: Value) -> String {
+    pub(super) async fn new_type(&self, name: &str, extra_specs: Value) -> String {
         let body = json!({"volume_type": {"name": name, "extra_specs": extra_specs}});
         let (status, made) = self.call(ADMIN, Method::POST, "/types", body).await;
         assert_eq!(status, StatusCode::OK, "{made}");
@@ -110,7 +110,7 @@ async fn who_made_a_snapshot_says_how_it_went_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_types_encryption_is_kept_and_no_volume_pretends_to_it() {
+async fn a_types_encryption_is_kept_and_no_volume_pretends_to_another() {
     let cloud = Cloud::new().await;
     let id = cloud.new_type("secret", json!({})).await;
     let path = format!("/types/{id}/encryption");
@@ -126,12 +126,12 @@ async fn a_types_encryption_is_kept_and_no_volume_pretends_to_it() {
         let (status, _) = cloud.call(ADMIN, Method::PUT, &own, json!({"encryption": bad})).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
     }
-    let update = json!({"encryption": {"key_size": 128}});
+    let update = json!({"encryption": {"key_size": 128, "cipher": "serpent"}});
     assert_eq!(cloud.call(ADMIN, Method::PUT, &own, update).await.0, StatusCode::OK);
     assert_eq!(cloud.get(ADMIN, &path).await["key_size"], 128);
 
     let why = cloud.placeless(json!({"volume": {"size": 1, "volume_type": "secret"}})).await;
-    assert!(why.contains("asks for encryption"), "{why}");
+    assert!(why.contains("asks for the cipher serpent"), "{why}");
     assert_eq!(cloud.call(ADMIN, Method::DELETE, &own, Value::Null).await.0, StatusCode::BAD_REQUEST);
     let failed = cloud.get(P1, "/volumes").await["volumes"][0]["id"].as_str().unwrap().to_owned();
     cloud.call(P1, Method::DELETE, &format!("/volumes/{failed}"), Value::Null).await;
