@@ -22,6 +22,8 @@ pub struct Offer {
     pub name: Option<String>,
     /// Whether the volume's snapshots stay behind.
     pub no_snapshots: bool,
+    /// Whether an encrypted volume may be offered, which older clients do not know of.
+    pub encrypted: bool,
 }
 
 /// Offers a volume: `available` becomes `awaiting-transfer`. Gives the key, which nobody can find out later.
@@ -34,6 +36,11 @@ pub fn offer(tx: &mut Tx, caller: &Caller, offer: Offer) -> ApiResult<(Transfer,
             volume.id,
             volume.status.name()
         )));
+    }
+    if volume.key.is_some() && !offer.encrypted {
+        return Err(ApiError::bad_request(
+            "Invalid volume: transferring encrypted volumes is supported from microversion 3.70 on.",
+        ));
     }
     if let Some(group) = &volume.group_id {
         return Err(ApiError::bad_request(format!(

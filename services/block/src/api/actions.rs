@@ -306,6 +306,7 @@ fn upload_image(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields)
         "size",
         "min_disk",
         "min_ram",
+        capture::KEY_ID,
     ];
     let properties =
         volume.image_metadata.clone().into_iter().filter(|(k, _)| !own.contains(&k.as_str())).collect();

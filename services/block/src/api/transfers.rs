@@ -49,6 +49,7 @@ pub async fn create(
         volume_id: input::reference(&fields, "volume_id")?
             .ok_or_else(|| input::invalid("volume_id", "it is required"))?,
         name: input::text(&fields, "name")?,
+        encrypted: ctx.minor >= 70,
         no_snapshots: ctx.minor >= 55 && input::flag(&fields, "no_snapshots")?.unwrap_or(false),
     };
     let (transfer, key) = svc.store.transact(|tx| transfers::offer(tx, &ctx.caller, offer.clone())).await?;

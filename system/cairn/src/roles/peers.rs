@@ -77,6 +77,8 @@ mod tests {
         assert!(!network.may_read("identity/keys/") && !network.may_read(""));
         assert!(!role("root", "n1").unwrap().may_write("identity/user/x"));
         assert_eq!(role("nobody", "n1"), None);
+        let keys = prefix::<cairn_shards::crypt::keys::CloudKey>();
+        assert!(!role("cairn-compute", "n1").unwrap().may_read(&keys) && !network.may_read(&keys));
         let storage = role("cairn-storage", "n1").unwrap();
         assert!(!storage.may_write("shards/replicas/v") && !storage.may_write("shards/volume/v"));
         assert_eq!(storage.may_swap, ["shards/replicas/"]);

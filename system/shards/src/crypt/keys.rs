@@ -163,8 +163,8 @@ mod tests {
     #[tokio::test]
     async fn all_keys_of_a_cloud_are_sealed_by_one() {
         let store = LocalStore::in_memory().unwrap();
-        let first = store.transact(|tx| generate(tx)).await.unwrap();
-        let second = store.transact(|tx| generate(tx)).await.unwrap();
+        let first = store.transact(generate).await.unwrap();
+        let second = store.transact(generate).await.unwrap();
         let cloud = store.read(|tx| tx.get::<CloudKey>(ONLY)).unwrap().unwrap();
         assert!(cloud.open(&first).is_some() && cloud.open(&second).is_some());
         assert!(first.id != second.id && first.sealed != second.sealed);

@@ -77,7 +77,13 @@ async fn what_is_made_of_an_encrypted_volume_has_its_key_and_nothing_else_takes_
         wanted["volume_type"] = json!(other);
         assert_eq!(cloud.asked(wanted).await.0, StatusCode::BAD_REQUEST, "{source} as {other}");
     }
-    let path = format!("/volumes/{secret}/action");
+    let offer = json!({"transfer": {"volume_id": secret}});
+    for (minor, expected) in [("3.69", StatusCode::BAD_REQUEST), ("3.70", StatusCode::ACCEPTED)] {
+        let path = "/v3/volume-transfers";
+        let status = cloud.call_at(minor, P1, Method::POST, path, offer.clone()).await.0;
+        assert_eq!(status, expected, "at {minor}");
+    }
+    let path = format!("/volumes/{clone}/action");
     let (status, why) = cloud.call(ADMIN, Method::POST, &path, json!({"os-unmanage": {}})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{why}");
 }

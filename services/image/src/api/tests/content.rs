@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use cairn_gateway::ApiError;
+use cairn_shards::crypt::keys;
 use cairn_shards::model::{Phase, VolumeSpec, VolumeStatus};
+use cairn_shards::volumes;
 use cairn_state::{Abort, StoreExt};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
@@ -126,6 +129,31 @@ async fn a_capture_becomes_an_image_or_is_killed() {
         })
         .await;
     }
+    conductor.abort();
+}
+
+#[tokio::test]
+async fn an_image_of_an_encrypted_volume_has_its_key_and_names_it() {
+    let cloud = Cloud::new();
+    let conductor = tokio::spawn(crate::conductor(cloud.svc.clone()));
+    let store = &cloud.svc.store;
+    let (caller, volume) = (caller("p1"), VolumeSpec::new("vol-content", "node-1", 4096));
+    let (image, key) = store
+        .transact(|tx| {
+            let key = keys::generate(tx)?;
+            volumes::create_under(tx, volume.clone(), Some(key.clone()))?;
+            let wanted = Capture { name: "snap".into(), volume: volume.id.clone(), ..Capture::default() };
+            Ok::<_, ApiError>((capture::begin(tx, &caller, wanted)?, key))
+        })
+        .await
+        .unwrap();
+    eventually("the end of a capture", async || {
+        store.get_record::<Image>(&image.id).await.unwrap().unwrap().status == Status::Active
+    })
+    .await;
+    assert_eq!(image.properties.get(capture::KEY_ID), Some(&key.id));
+    let spec = store.get_record::<VolumeSpec>(&image.id).await.unwrap().unwrap();
+    assert_eq!((spec.key, spec.recoded), (Some(key), None));
     conductor.abort();
 }
 
