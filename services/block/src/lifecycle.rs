@@ -68,6 +68,10 @@ pub fn end_volume(tx: &mut Tx, volume: &mut Volume) -> Result<(), Abort> {
     volume.attachments.clear();
     volume.become_status(Status::Deleting);
     transfers::forget(tx, &volume.id)?;
+    if volume.node.is_empty() {
+        // No node was found for it: there is nothing to wait for.
+        return purge_volume(tx, volume).map(drop);
+    }
     volumes::delete(tx, &volume.id)?;
     tx.put(volume)
 }

@@ -108,7 +108,8 @@ impl Listed for Volume {
             "image_id" => self.image_metadata.get("image_id").cloned().unwrap_or_default(),
             "volume_type_id" => self.type_id.clone(),
             "host" => crate::capacity::host_name(&self.node, &self.backend),
-            "multiattach" | "encrypted" => "false".into(),
+            "multiattach" => self.multiattach.to_string(),
+            "encrypted" => self.key.is_some().to_string(),
             "migration_status" if self.migrated => "success".into(),
             "group_id" => self.group_id.clone().unwrap_or_default(),
             // What volumes here never have.

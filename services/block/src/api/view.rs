@@ -80,7 +80,9 @@ pub fn volume_detail(ctx: &Context, v: &Volume, type_name: &str) -> Value {
         body["volume_image_metadata"] = json!(v.image_metadata);
     }
     if ctx.caller.is_admin() {
-        body["os-vol-host-attr:host"] = json!(capacity::host_name(&v.node, &v.backend));
+        // One that no node can take is nowhere.
+        let host = (!v.node.is_empty()).then(|| capacity::host_name(&v.node, &v.backend));
+        body["os-vol-host-attr:host"] = json!(host);
         body["os-vol-mig-status-attr:migstat"] = migration(v);
         body["os-vol-mig-status-attr:name_id"] = Value::Null;
     }

@@ -44,6 +44,9 @@ async fn a_volume_of_an_encrypted_type_has_a_key_and_shows_its_name_alone() {
     assert_eq!(show("3.64", &plain).await.get("encryption_key_id"), None);
     assert_eq!(show("3.64", &plain).await["encrypted"], json!(false));
 
+    let listed = cloud.get(P1, "/volumes?encrypted=true").await["volumes"].clone();
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+
     let path = format!("/volumes/{secret}/encryption");
     let expected = json!({"encryption_key_id": key, "provider": "luks", "cipher": "aes-xts-plain64",
                           "key_size": 256, "control_location": "front-end"});

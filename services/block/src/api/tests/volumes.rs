@@ -116,6 +116,8 @@ async fn what_no_node_can_take_is_told_and_can_be_ended() {
     assert!(why.contains("its largest disk holds 100 GiB"), "{why}");
     let shown = cloud.get(P1, "/volumes").await;
     let id = shown["volumes"][0]["id"].as_str().unwrap();
+    let host = cloud.get(ADMIN, &format!("/volumes/{id}")).await["volume"]["os-vol-host-attr:host"].clone();
+    assert_eq!(host, Value::Null, "it is nowhere");
     let message =
         cloud.call_at("3.3", P1, Method::GET, "/v3/messages", Value::Null).await.1["messages"][0].clone();
     assert_eq!(
@@ -140,7 +142,6 @@ async fn what_no_node_can_take_is_told_and_can_be_ended() {
         cloud.call(P1, Method::DELETE, &format!("/volumes/{id}"), Value::Null).await.0,
         StatusCode::ACCEPTED
     );
-    cloud.conduct().await;
     assert_eq!(cloud.get(P1, "/volumes").await["volumes"], json!([]));
     assert_eq!(cloud.read(|tx| quota::usage(tx, P1)).gigabytes, 0);
 }
