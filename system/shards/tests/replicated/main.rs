@@ -6,6 +6,7 @@ mod common;
 
 mod absence;
 mod cloud;
+mod encrypted;
 mod full;
 
 use std::os::unix::fs::FileExt;
