@@ -9,7 +9,7 @@ use cairn_shards::model::VolumeSpec;
 use cairn_state::Tx;
 
 use crate::create::{NewVolume, Source};
-use crate::model::{Encryption, VolumeType};
+use crate::model::{Encryption, Volume, VolumeType};
 
 /// The cipher that there is.
 pub const CIPHER: &str = "aes-xts-plain64";
@@ -43,6 +43,17 @@ pub fn of_new(
         (_, None) if !encrypts => Ok(None),
         (source, key) => Err(mismatch(source, key.is_some(), &volume_type.name)),
     }
+}
+
+/// Refuses to put what is encrypted where it would lie in plaintext.
+pub fn require_secret(tx: &mut Tx, source: &str, volume: &Volume) -> ApiResult<()> {
+    if volume.key.is_some() || tx.get::<VolumeSpec>(source)?.is_none_or(|spec| spec.key.is_none()) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "Invalid volume: {source} is of an encrypted volume, and volume {} is not encrypted.",
+        volume.id
+    )))
 }
 
 fn mismatch(source: &Source, encrypted: bool, name: &str) -> ApiError {

@@ -18,7 +18,7 @@ use super::input::{self, Fields};
 use super::{migrate, view};
 use crate::model::{AttachedBy, Attachment, Status, Volume};
 use crate::servers::visible;
-use crate::{create, lifecycle, revert, types, unmanaged};
+use crate::{create, keys, lifecycle, revert, types, unmanaged};
 
 /// `POST /volumes/{id}/action`
 pub async fn act(
@@ -250,6 +250,7 @@ fn reimage(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> A
             volume.size_gb
         )));
     }
+    keys::require_secret(tx, &image.id, &volume)?;
     lifecycle::require_no_copying(tx, &volume.id)?;
     volume.image_metadata = create::describe(&image);
     volume.bootable = true;

@@ -1,5 +1,6 @@
 //! Volumes of encrypted types: which are, what is made of them, what their users see of it.
 
+use cairn_state::StoreExt;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -100,6 +101,18 @@ async fn an_image_in_an_encrypted_volume_comes_under_a_key_of_its_own() {
     let volume = cloud.volume(P1, fields).await;
     let spec = cloud.spec(&volume).await.unwrap();
     assert!(spec.key.is_some() && spec.recoded.is_some_and(|r| r.from.is_none()));
+
+    // An image of an encrypted volume goes into no other.
+    let plain = cloud.volume(P1, json!({"size": 2})).await;
+    let mut image = cloud.spec(IMAGE).await.unwrap();
+    image.key = spec.key;
+    cloud.svc.store.put_record(&image).await.unwrap();
+    assert_eq!(cloud.asked(json!({"size": 2, "imageRef": IMAGE})).await.0, StatusCode::BAD_REQUEST);
+    for (id, expected) in [(&plain, StatusCode::BAD_REQUEST), (&volume, StatusCode::ACCEPTED)] {
+        let body = json!({"os-reimage": {"image_id": IMAGE}});
+        let path = format!("/v3/volumes/{id}/action");
+        assert_eq!(cloud.call_at("3.68", P1, Method::POST, &path, body).await.0, expected);
+    }
 }
 
 #[tokio::test]
