@@ -60,6 +60,8 @@ pub struct Options {
     pub cluster: Option<Cluster>,
     /// How long ago the cloud last knew this node to be alive; `None` if that is not told.
     pub renewed: Renewed,
+    /// The boot of the machine: what was not on stable media does not outlive it. The kernel's word for it in earnest.
+    pub boot: String,
 }
 
 /// The way to other nodes, and theirs to this one.
@@ -89,6 +91,7 @@ impl Default for Options {
             convert: data::ConvertLimits::default(),
             cluster: None,
             renewed: Renewed::default(),
+            boot: boot_id(),
         }
     }
 }
@@ -127,7 +130,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
         .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");
-    let boot = boot_id();
+    let boot = options.boot;
     let replicas = Arc::new(Replicas::new(pool.clone(), boot.clone()));
     let net = options.cluster.as_ref().map(|c| c.net.clone());
     let opener = Arc::new(Everywhere::new(&args.node, replicas.clone(), net));

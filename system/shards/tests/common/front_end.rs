@@ -12,6 +12,7 @@ use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight, VhostU
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub const QUEUE_SIZE: u16 = 256;
@@ -138,6 +139,15 @@ impl Guest {
 
     pub fn disconnect(&mut self) {
         self.front = None;
+    }
+
+    /// Whether the backend has closed the connection, or there is none.
+    pub fn is_cut(&self) -> bool {
+        let Some(front) = &self.front else { return true };
+        let (epoll, hang_up) = (Epoll::new().unwrap(), EventSet::READ_HANG_UP | EventSet::HANG_UP);
+        let event = EpollEvent::new(hang_up, 0);
+        epoll.ctl(ControlOperation::Add, front.as_raw_fd(), event).unwrap();
+        epoll.wait(0, &mut [event]).unwrap() > 0
     }
 
     pub fn config(&mut self, offset: u32, len: usize) -> Vec<u8> {
