@@ -32,6 +32,7 @@ const RUN: &[&str] = &[
     "fdisk",
     "iproute2",
     "iputils-ping",
+    "mount",
     "nftables",
     "openssh-client",
     "openssl",

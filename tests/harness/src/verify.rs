@@ -42,6 +42,8 @@ fn all(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<()> {
     if options.quick {
         return Ok(());
     }
+    let truth = ["run", "--release", "--quiet", "-p", "truth", "--", "--cycles", "25", "--minutes", "4"];
+    cargo(paths, stages, "truth about crashes", &truth)?;
     dev::prepare(stages)?;
     let binary = iso::compile(stages)?;
     let node = Node::new(paths, dev::INSTANCE);

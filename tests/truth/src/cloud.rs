@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use cairn_shards::format::MARKER;
 use cairn_shards::model::{DiskStatus, Phase, VolumeSpec, VolumeStatus};
+use cairn_shards::replication::regions::AREA;
 use cairn_shards::replication::set::ReplicaSet;
 use cairn_shards::volumes;
 use cairn_state::{Abort, LocalStore, Tx};
@@ -138,6 +139,13 @@ impl Cloud {
         self.until("all replicas are in sync", patience, |tx| {
             let set = tx.get::<ReplicaSet>(ID)?;
             Ok(set.filter(|set| set.in_sync().count() == NODES).map(drop))
+        })
+    }
+
+    /// Waits until the node where the volume is used has met a corrupt block; answers how often.
+    pub fn until_corrupt(&self, patience: Duration) -> Result<u64> {
+        self.until("a flipped bit is noticed", patience, |tx| {
+            Ok(tx.get::<VolumeStatus>(ID)?.map(|s| s.corrupt).filter(|corrupt| *corrupt > 0))
         })
     }
 
@@ -278,7 +286,7 @@ impl Node {
     pub fn write_back(&self) {
         for name in ["seg-00000000", "sum-00000000"] {
             if let Ok(file) = File::open(self.segment().with_file_name(name)) {
-                drop(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED));
+                let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
             }
         }
     }
@@ -288,8 +296,20 @@ impl Node {
         self.files.at().join("volumes").join(ID).join("seg-00000000")
     }
 
-    pub fn areas(&self) -> PathBuf {
-        self.files.at().join("volumes").join(ID).join("areas")
+    /// Whether a crash may have parted data and sums at this byte.
+    pub fn is_marked(&self, byte: u64) -> bool {
+        let marks = std::fs::read(self.segment().with_file_name("areas")).unwrap_or_default();
+        let area = byte / AREA;
+        marks.get(area as usize / 8).is_some_and(|bits| bits & 1 << (area % 8) != 0)
+    }
+
+    /// Bits flip on its disk in sectors that `may` says (by number and write); what is cached is forgotten.
+    pub fn rot(&self, dice: &mut Dice, may: impl Fn(u64, u32) -> bool) -> Result<usize> {
+        let file = File::open(self.segment())?;
+        file.sync_all()?;
+        let flipped = self.files.disk.flip(dice, 4, may)?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        Ok(flipped.len())
     }
 }
 

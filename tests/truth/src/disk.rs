@@ -169,7 +169,7 @@ impl Disk {
     }
 
     /// Flips a bit in each of so many sectors that the guest wrote; answers which those were.
-    pub fn flip(&self, dice: &mut Dice, count: usize, may: impl Fn(u64) -> bool) -> Result<Vec<u64>> {
+    pub fn flip(&self, dice: &mut Dice, count: usize, may: impl Fn(u64, u32) -> bool) -> Result<Vec<u64>> {
         let mut state = self.lock();
         state.settle().context("what was cached does not reach the medium")?;
         let found = state.stamped(&may)?;
@@ -199,7 +199,7 @@ impl State {
     }
 
     /// Where sectors of the guest's are, and which.
-    fn stamped(&self, may: &impl Fn(u64) -> bool) -> Result<Vec<(u64, u64)>> {
+    fn stamped(&self, may: &impl Fn(u64, u32) -> bool) -> Result<Vec<(u64, u64)>> {
         let (mut found, mut chunk, mut at) = (Vec::new(), vec![0; 1 << 20], 0);
         let size = self.now.metadata()?.len();
         while let Ok(start) = lseek64(&self.now, at, Whence::SeekData) {
@@ -209,8 +209,8 @@ impl State {
             for (sector, place) in chunk[..len].chunks_exact(SECTOR).zip((at as u64..).step_by(SECTOR)) {
                 if sector.starts_with(&MAGIC)
                     && let Ok(word) = sector[8..16].try_into().map(u64::from_le_bytes)
-                    && may(word)
-                    && matches!(look(sector, word), Found::Write(_))
+                    && let Found::Write(write) = look(sector, word)
+                    && may(word, write)
                 {
                     found.push((place, word));
                 }
@@ -259,7 +259,7 @@ mod tests {
         let mut sector = [0; SECTOR];
         crate::stamp::stamp(&mut sector, 77, 3);
         disk.write(1 << 20, &sector).unwrap();
-        assert_eq!(disk.flip(&mut dice, 1, |_| true).unwrap(), [77]);
+        assert_eq!(disk.flip(&mut dice, 1, |_, _| true).unwrap(), [77]);
         let mut read = [0; SECTOR];
         disk.read(1 << 20, &mut read).unwrap();
         let differs: u32 = read.iter().zip(sector).map(|(a, b)| (a ^ b).count_ones()).sum();

@@ -50,6 +50,9 @@ struct Cli {
     /// Of all random choices; another one each time if not given
     #[arg(long)]
     seed: Option<u64>,
+    /// Of a hundred cycles, those in which bits flip on disks
+    #[arg(long, default_value_t = 6)]
+    flips: u64,
     /// Keeps the logs here; otherwise they are kept only of a run that fails
     #[arg(long)]
     logs: Option<PathBuf>,
@@ -87,7 +90,7 @@ fn check(cli: &Cli) -> Result<()> {
     let end = cli.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     while outcome.is_ok() && cycles < cli.cycles && end.is_none_or(|end| began.elapsed() < end) {
         cycles += 1;
-        outcome = run.cycle(cycles, dice.next());
+        outcome = run.cycle(cycles, dice.next(), cli.flips);
     }
     summary(&run, cycles, began.elapsed());
     drop(run);
@@ -118,9 +121,8 @@ fn summary(run: &Run, cycles: u64, took: Duration) {
         tally.reconnects
     ));
     say(&format!(
-        "  {} requests failed while a disk failed, {} told of a loss; the guest waited {} ms at most",
-        tally.errors,
-        tally.losses_told,
-        tally.longest.as_millis()
+        "  {} requests failed while a disk failed, {} flushes told of a loss, {} reads were withheld until then",
+        tally.errors, tally.losses_told, tally.withheld
     ));
+    say(&format!("  the guest waited {} ms at most", tally.longest.as_millis()));
 }

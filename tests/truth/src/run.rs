@@ -7,13 +7,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use cairn_shards::replication::regions::AREA;
 use image_builder::stage::say;
 
 use crate::cloud::{Cloud, ID, NAMES, NODES};
 use crate::dice::Dice;
 use crate::fault::{Failing, Fault, choose};
 use crate::link::Mode;
-use crate::stamp::{SECTOR, look};
+use crate::stamp::{Found, SECTOR, look};
 use crate::vm::{Load, Tally, Vm};
 
 /// Bytes of the volume: three areas.
@@ -22,6 +23,9 @@ pub const SIZE: u64 = 48 << 20;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a guest that died may take to begin again while things are wrong.
 const HASTE: Duration = Duration::from_millis(1500);
+
+/// How long it may take until no area is marked any more, after the last write.
+const CLEAN: Duration = Duration::from_secs(12);
 
 /// What is run.
 pub struct Run {
@@ -47,33 +51,87 @@ impl Run {
         self.vm.tally()
     }
 
-    /// One cycle, by its own seed. What goes wrong is told when it is known.
-    pub fn cycle(&mut self, number: u64, seed: u64) -> Result<()> {
-        let mut dice = Dice::new(seed);
-        let faults = choose(&mut dice);
-        let began = Instant::now();
-        let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        let done = self.all(&faults, &mut dice);
-        let took = began.elapsed().as_millis();
+    /// One cycle, by its own seed; `flips` of a hundred flip bits. Says what went wrong, and how it went on.
+    pub fn cycle(&mut self, number: u64, seed: u64, flips: u64) -> Result<()> {
+        let (mut dice, began) = (Dice::new(seed), Instant::now());
+        let (what, done) = if dice.percent(flips) {
+            ("bits flipped".to_owned(), self.rotten(&mut dice))
+        } else {
+            let faults = choose(&mut dice);
+            let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            (text.join(", "), self.faulty(&faults, &mut dice))
+        };
+        let line = format!("cycle {number} seed {seed}: {what}; {} ms", began.elapsed().as_millis());
         match done {
-            Ok(compared) => {
-                say(&format!("cycle {number} seed {seed}: {}; {took} ms, {compared}", text.join(", ")));
-                Ok(())
-            }
-            Err(e) => Err(e.context(format!("cycle {number} seed {seed}: {}; {took} ms", text.join(", ")))),
+            Ok(end) => say(&format!("{line}, {end}")),
+            Err(e) => return Err(e.context(line)),
         }
+        Ok(())
     }
 
-    fn all(&mut self, faults: &[Fault], dice: &mut Dice) -> Result<String> {
-        let sectors = SIZE / SECTOR as u64;
-        let from = dice.of(0..sectors - 8192);
+    /// Bits flip where nothing is under way; the guest reads all of it at each node whose disk that is.
+    fn rotten(&mut self, dice: &mut Dice) -> Result<String> {
+        self.load(dice, false)?;
+        sleep(millis(dice, 100..400));
+        self.vm.check(false, PATIENCE)?;
+        self.cloud.until_in_sync(PATIENCE)?;
+        let first = dice.of(0..NODES as u64) as usize;
+        let mut nodes = vec![first];
+        if dice.percent(40) {
+            nodes.push((first + 1) % NODES);
+        }
+        // After a crash a marked block is taken as it is: there a sum proves nothing.
+        let deadline = Instant::now() + CLEAN;
+        let marked =
+            |node: &usize| (0..SIZE).step_by(AREA as usize).any(|b| self.cloud.nodes[*node].is_marked(b));
+        while nodes.iter().any(marked) && Instant::now() < deadline {
+            sleep(Duration::from_millis(50));
+        }
+        let (mut all, mut flipped) = (0, Vec::new());
+        for node in nodes {
+            let count = self.flip(node, dice)?;
+            if count > 0 {
+                flipped.push(node);
+            }
+            all += count as u64;
+        }
+        *self.counts.entry("bits flipped").or_default() += all;
+        for node in &flipped {
+            self.die(false)?;
+            self.attach(*node, PATIENCE)?;
+            self.vm.check(true, PATIENCE)?;
+            let met = self.cloud.until_corrupt(PATIENCE)?;
+            *self.counts.entry("corrupt blocks met").or_default() += met;
+        }
+        // A flush waits for what is made right.
+        self.vm.check(false, PATIENCE)?;
+        self.cloud.until_in_sync(PATIENCE)?;
+        let compared = self.compare()?;
+        Ok(format!("{all} on {}, {compared} alike", flipped.iter().map(|n| NAMES[*n]).collect::<String>()))
+    }
+
+    fn flip(&self, node: usize, dice: &mut Dice) -> Result<usize> {
+        let model = self.vm.known()?;
+        let node = &self.cloud.nodes[node];
+        let may = |sector: u64, write: u32| {
+            model.compare(sector, Found::Write(write)).is_ok() && !node.is_marked(sector * SECTOR as u64)
+        };
+        node.rot(dice, may)
+    }
+
+    fn load(&self, dice: &mut Dice, may_fail: bool) -> Result<()> {
+        let from = dice.of(0..SIZE / SECTOR as u64 - 8192);
         self.vm.load(Load {
             dice: dice.child(),
             depth: *dice.pick(&[1, 4, 8, 32]),
             flushes: *dice.pick(&[1, 5, 25]),
             hot: from..from + 8192,
-            may_fail: faults.iter().any(|fault| matches!(fault, Fault::Fail { .. })),
-        })?;
+            may_fail,
+        })
+    }
+
+    fn faulty(&mut self, faults: &[Fault], dice: &mut Dice) -> Result<String> {
+        self.load(dice, faults.iter().any(|fault| matches!(fault, Fault::Fail { .. })))?;
         sleep(millis(dice, 50..250));
         for fault in faults {
             self.apply(fault, dice)?;
@@ -269,7 +327,7 @@ impl Run {
             let file = file.with_context(|| format!("{name} has nothing of {ID}"))?;
             let mut bytes = vec![0; SIZE as usize];
             read_sparse(&file, &mut bytes)?;
-            let model = self.vm.model.lock().map_err(|_| anyhow::anyhow!("the guest's thread panicked"))?;
+            let model = self.vm.known()?;
             let wrong: Vec<String> = bytes
                 .chunks_exact(SECTOR)
                 .zip(0..)

@@ -61,6 +61,8 @@ pub struct Tally {
     pub flushes: u64,
     /// Flushes that failed because a power cut had taken what was not flushed.
     pub losses_told: u64,
+    /// Reads that failed until then.
+    pub withheld: u64,
     /// Requests that failed while a disk was made to fail.
     pub errors: u64,
     pub reconnects: u64,
@@ -75,7 +77,7 @@ pub struct Tally {
 pub struct Vm {
     orders: Sender<Order>,
     tally: Arc<Mutex<Tally>>,
-    pub model: Arc<Mutex<Model>>,
+    model: Arc<Mutex<Model>>,
 }
 
 // What these locks guard is whole after a panic.
@@ -138,6 +140,12 @@ impl Vm {
             }
         }
         self.verdict()
+    }
+
+    /// What the volume may hold.
+    pub fn known(&self) -> Result<MutexGuard<'_, Model>> {
+        self.verdict()?;
+        Ok(guard(&self.model))
     }
 
     /// Fails if it saw what must not be.
@@ -413,7 +421,11 @@ impl Life {
             Kind::Flush { .. } => std::thread::sleep(Duration::from_millis(5)),
         }
         let mut tally = guard(&self.tally);
-        *(if told { &mut tally.losses_told } else { &mut tally.errors }) += 1;
+        match kind {
+            _ if !told => tally.errors += 1,
+            Kind::Flush { .. } => tally.losses_told += 1,
+            _ => tally.withheld += 1,
+        }
     }
 
     /// What is left to be read.
@@ -499,7 +511,8 @@ impl Life {
             }
             None => false,
             Some(left) if left.is_empty() && self.under_way.iter().all(Option::is_none) => {
-                drop(done.send(()));
+                // Who asked may have given up.
+                let _ = done.send(());
                 self.task = Task::Rest;
                 true
             }

@@ -12,13 +12,15 @@ mod disk;
 mod guest;
 mod world;
 
+use std::sync::Mutex;
+
 use cairn_shards::replication::op::Op;
 use cairn_shards::replication::writer::Phase;
 use guest::{Asked, Told};
 use world::{Event, World};
 
 /// Histories in the default run.
-const HISTORIES: u64 = 2000;
+const HISTORIES: u64 = 10_000;
 /// Bytes from one block to the next: several in a region.
 const BLOCK: u64 = 256 << 10;
 /// Bytes that the volume has at most.
@@ -357,15 +359,22 @@ fn number(name: &str) -> Option<u64> {
 fn no_flushed_write_is_lost() {
     let many = (number("FIRST").unwrap_or(1), number("SEEDS").unwrap_or(HISTORIES));
     let (first, count) = number("SEED").map_or(many, |seed| (seed, 1));
-    let mut told = Told::default();
-    let mut failed = Vec::new();
     let kept = KEPT.into_iter().filter(|_| count > 1);
-    for seed in (first..first + count).chain(kept) {
-        match history(seed) {
-            Ok(of_one) => told.add(&of_one),
-            Err(why) => failed.push(format!("seed {seed}: {why}")),
+    let seeds: Mutex<Vec<u64>> = Mutex::new(kept.chain((first..first + count).rev()).collect());
+    let (told, failed) = (Mutex::new(Told::default()), Mutex::new(Vec::new()));
+    let some = || {
+        loop {
+            let Some(seed) = seeds.lock().unwrap().pop() else { return };
+            match history(seed) {
+                Ok(of_one) => told.lock().unwrap().add(&of_one),
+                Err(why) => failed.lock().unwrap().push((seed, why)),
+            }
         }
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(some))));
+    let (told, mut failed) = (told.into_inner().unwrap(), failed.into_inner().unwrap());
+    failed.sort();
     let last = first + count - 1;
     println!("seeds {first} to {last}: {told:?}");
     failed.truncate(20);
