@@ -305,6 +305,9 @@ impl Node {
 
     /// Bits flip on its disk in sectors that `may` says (by number and write); what is cached is forgotten.
     pub fn rot(&self, dice: &mut Dice, may: impl Fn(u64, u32) -> bool) -> Result<usize> {
+        if !self.segment().exists() {
+            return Ok(0);
+        }
         let file = File::open(self.segment())?;
         file.sync_all()?;
         let flipped = self.files.disk.flip(dice, 4, may)?;

@@ -326,3 +326,18 @@ async fn a_flipped_bit_is_read_from_another_replica_and_made_right() {
     assert!(ALL.iter().all(|node| is_stored(&cloud, node, 9, 2)));
     drop(g);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_writer_that_takes_over_on_a_corrupt_replica_gets_it_right_from_another() {
+    let cloud = Cloud::started(&ALL).await;
+    volume(&cloud, "v1", "b").await;
+    let (_, socket) = export(&cloud, "v1", "b").await;
+    cloud.until_in_sync("v1", &ALL).await;
+    guest(move || stamp(&mut connected(&socket), 1)).await;
+    // Areas are still marked, so the next writer compares them, and takes its own node's as the source.
+    flip(&cloud, "a", 3);
+    let (_, socket) = export(&cloud, "v1", "a").await;
+    guest(move || assert_stamped(&mut connected(&socket), 1)).await;
+    cloud.until_in_sync("v1", &ALL).await;
+    assert_alike(&cloud, "v1", &ALL);
+}

@@ -17,7 +17,7 @@ mod repair;
 mod serving;
 mod touched;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ struct Copying {
     session: u64,
     region: u64,
     begun: bool,
+    /// The source itself gets it, from one that was not compared yet.
+    lent: bool,
 }
 
 /// A change of the record that is under way.
@@ -109,6 +111,8 @@ pub struct Writer {
     uneven: Vec<Range<u64>>,
     /// Regions that the source could not give, since this time: they are not copied for a while.
     unreadable: Marks,
+    /// Regions that were found to be corrupt while replicas are made alike, and where.
+    rotten: BTreeSet<(u64, String)>,
     unreadable_since: Duration,
     loss: Loss,
     /// Replicas in sync were asked what those lack that are away, which is done once: later this writer knows better.
@@ -139,6 +143,7 @@ impl Writer {
             touched: Touched::default(),
             uneven: Vec::new(),
             unreadable: Marks::default(),
+            rotten: BTreeSet::new(),
             unreadable_since: Duration::ZERO,
             loss,
             recalled: false,

@@ -85,6 +85,7 @@ impl Writer {
     fn begin_recovery(&mut self) {
         let regions = regions_of(self.size);
         let mut differ = Marks::default();
+        self.rotten.clear();
         let in_sync = self.members.values().filter(|m| m.in_sync);
         let marked = in_sync.flat_map(|m| m.marked.iter().copied());
         let suspects = self.loss.suspects(self.touched.areas().collect(), marked);

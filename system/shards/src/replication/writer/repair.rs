@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::member::Pending;
+use super::member::{Member, Pending};
 use super::{Action, Copying, Phase, Writer};
 use crate::replication::regions::{AREA, Marks, REGION, units};
 
@@ -46,13 +46,39 @@ impl Writer {
 
     /// The source of a copy is corrupt there.
     pub(super) fn not_copied(&mut self, copy: &Copying) {
-        if !self.begin_repair(&copy.from, &Writer::bytes_of(copy.region)) {
+        if !self.borrow(copy) && !self.begin_repair(&copy.from, &Writer::bytes_of(copy.region)) {
             tracing::error!(volume = self.set.id, region = copy.region, "no replica has it whole");
             if self.unreadable.is_empty() {
                 self.unreadable_since = self.now;
             }
             self.unreadable.insert(copy.region);
         }
+    }
+
+    /// While replicas are made alike no request is under way, and each in sync has all that was acknowledged, whether it
+    /// was compared yet or not: where the source is corrupt, it gets the region from another. One that has it from the
+    /// source goes first, so that they stay alike.
+    fn borrow(&mut self, copy: &Copying) -> bool {
+        if self.phase != Phase::Recovering {
+            return false;
+        }
+        let region = copy.region;
+        self.rotten.insert((region, copy.from.clone()));
+        let borrower = if copy.lent { &copy.to } else { &copy.from };
+        if copy.lent
+            && let Some(lender) = self.members.get_mut(&copy.from)
+        {
+            lender.missed.insert(region);
+        }
+        let Some(to) = self.members.get(borrower).filter(|m| m.is_full()) else { return false };
+        let has_all = |m: &Member| m.in_sync && m.is_up() && (m.intact || !to.intact);
+        let lenders = self.members.iter().filter(|(node, m)| {
+            *node != borrower && has_all(m) && !self.rotten.contains(&(region, (*node).clone()))
+        });
+        let Some((from, _)) = lenders.min_by_key(|(_, m)| m.missed.contains(region)) else { return false };
+        let (from, to, session) = (from.clone(), borrower.clone(), to.session);
+        self.copy = Some(Copying { from, to, session, region, begun: false, lent: true });
+        true
     }
 
     /// Nobody waits for a replica that cannot be made whole.

@@ -185,7 +185,8 @@ impl Writer {
     }
 
     fn can_copy(&self, copy: &Copying) -> bool {
-        let from = self.members.get(&copy.from).is_some_and(super::member::Member::is_full);
+        let may = |m: &super::member::Member| m.is_full() || (copy.lent && m.in_sync && m.is_up());
+        let from = self.members.get(&copy.from).is_some_and(may);
         from && self.members.get(&copy.to).is_some_and(|m| m.is_up() && m.session == copy.session)
     }
 
@@ -198,7 +199,7 @@ impl Writer {
         }
         let region = next(member)?;
         let from = self.source(|node| node != to)?.to_owned();
-        Some(Copying { from, to: to.clone(), session: member.session, region, begun: false })
+        Some(Copying { from, to: to.clone(), session: member.session, region, begun: false, lent: false })
     }
 
     /// Lets go of a replica that holds all others up.
