@@ -26,6 +26,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("cairn-witness", &["cairn-state", "cairn-wire", "cairn-cluster"]),
     ("bench", &["image-builder", SHARDS, STATE, WIRE]),
     ("harness", &["image-builder"]),
+    ("truth", &["image-builder", SHARDS, STATE, WIRE]),
     ("image-builder", &[]),
 ];
 const STATE: &str = "cairn-state";

@@ -20,6 +20,7 @@ mod filesystem;
 )]
 mod front_end;
 mod fuse;
+mod life;
 mod link;
 mod model;
 mod node;
