@@ -7,7 +7,7 @@ use crate::tree::{File, Tree};
 
 /// Which packages of the workspace each may depend on. Arrows point one way, from services to the system; what is
 /// not listed depends on nothing of ours. The binary `cairn` puts all together.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cairn-state", &[]),
     ("cairn-wire", &["cairn-state"]),
     ("cairn-cluster", &["cairn-state", "cairn-wire"]),
