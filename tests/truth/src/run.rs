@@ -128,8 +128,11 @@ impl Run {
     fn flip(&self, node: usize, dice: &mut Dice) -> Result<usize> {
         let model = self.vm.known()?;
         let node = &self.cloud.nodes[node];
+        // Read before: the disk answers nothing while it looks.
+        let marked: Vec<bool> = (0..SIZE).step_by(AREA as usize).map(|byte| node.is_marked(byte)).collect();
+        let is_marked = |sector: u64| marked.get((sector * SECTOR as u64 / AREA) as usize) != Some(&false);
         let may = |sector: u64, write: u32| {
-            model.compare(sector, Found::Write(write)).is_ok() && !node.is_marked(sector * SECTOR as u64)
+            model.compare(sector, Found::Write(write)).is_ok() && !is_marked(sector)
         };
         node.rot(dice, may)
     }
