@@ -6,12 +6,15 @@
 use std::fs;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use nix::sys::socket::shutdown;
 
 use super::protocol::{self, Command, Request};
 use crate::media::{self, Media};
@@ -29,6 +32,7 @@ pub struct NbdExport {
 struct Shared {
     id: String,
     volume: Arc<dyn Media>,
+    listener: UnixListener,
     stopping: AtomicBool,
     current: Mutex<Option<UnixStream>>,
 }
@@ -42,11 +46,12 @@ impl NbdExport {
         socket: &Path,
     ) -> io::Result<NbdExport> {
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { id: id.into(), volume, stopping, current: Mutex::default() });
+        let shared =
+            Arc::new(Shared { id: id.into(), volume, listener, stopping, current: Mutex::default() });
         let thread_shared = shared.clone();
         let thread = std::thread::Builder::new()
             .name(format!("nbd-{}", id.get(..8).unwrap_or(id)))
-            .spawn(move || serve(&listener, &thread_shared))?;
+            .spawn(move || serve(&thread_shared))?;
         Ok(NbdExport { socket: socket.into(), shared, thread: Some(thread) })
     }
 
@@ -70,8 +75,8 @@ impl NbdExport {
         if self.shared.stopping.swap(true, SeqCst) {
             return;
         }
-        // The thread waits for a connection: this is the last one.
-        drop(UnixStream::connect(&self.socket));
+        // The thread waits for a connection. (The path may be another's by now, or gone.)
+        let _ = shutdown(self.shared.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         let _ = fs::remove_file(&self.socket);
         if let Some(stream) = &*guard(&self.shared.current) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -85,10 +90,12 @@ impl Drop for NbdExport {
     }
 }
 
-fn serve(listener: &UnixListener, shared: &Shared) {
+fn serve(shared: &Shared) {
     while !shared.stopping.load(SeqCst) {
-        let Ok((stream, _)) = listener.accept() else {
-            std::thread::sleep(REST);
+        let Ok((stream, _)) = shared.listener.accept() else {
+            if !shared.stopping.load(SeqCst) {
+                std::thread::sleep(REST);
+            }
             continue;
         };
         if let Ok(copy) = stream.try_clone() {
