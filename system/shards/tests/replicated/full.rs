@@ -113,5 +113,9 @@ async fn a_full_cloud_holds_its_guests_loses_nothing_and_goes_on_once_there_is_r
     cloud.until_in_sync("v2", &ALL).await;
     cloud.change(|tx| volumes::unexport(tx, "v2")).await;
     cloud.until_status("v2", |s| s.socket.is_none()).await;
+    // So that the disks can be unmounted.
+    for name in ALL {
+        cloud.stop(name).await;
+    }
     assert_alike(&cloud, "v2", &ALL);
 }
