@@ -4,18 +4,20 @@
 
 mod common;
 
-use std::time::Duration;
-
 use cairn_state::{Limits, LocalStore, Media, Revision, Store, StoreError};
 use cairn_wire::RemoteStore;
 use common::{put, serve, stop, within};
 use futures_util::StreamExt;
+use tokio::sync::watch;
 
 const CHANGES: u64 = 1200;
 
-/// Sees this many changes, watching anew whenever the connection is lost; gives their revisions, and how
-/// often it had to.
-async fn follow(remote: RemoteStore) -> (Vec<u64>, u32) {
+/// How often the server goes away; each time every watcher has an open watch.
+const ROUNDS: u64 = 12;
+
+/// Sees this many changes, watching anew whenever the connection is lost, and tells how many it has seen; gives
+/// their revisions, and how often it had to.
+async fn follow(remote: RemoteStore, progress: watch::Sender<u64>) -> (Vec<u64>, u64) {
     let (mut seen, mut lost) = (Vec::new(), 0);
     while (seen.len() as u64) < CHANGES {
         let after = Revision(seen.last().copied().unwrap_or(0));
@@ -30,6 +32,7 @@ async fn follow(remote: RemoteStore) -> (Vec<u64>, u32) {
                 Err(StoreError::Unavailable(_)) => break,
                 Err(e) => panic!("{e}"),
             }
+            progress.send_replace(seen.len() as u64);
             if seen.len() as u64 == CHANGES {
                 return (seen, lost);
             }
@@ -46,24 +49,32 @@ async fn no_gap_and_no_duplicate_across_reconnects() {
     // So short a feed that the watches fall behind it too.
     let limits = Limits { feed_commits: 2, ..Limits::default() };
     let store = LocalStore::with_media(Media::in_memory(), limits).unwrap();
-    let followers: Vec<_> = (0..3).map(|_| tokio::spawn(follow(RemoteStore::new(&socket)))).collect();
-    let writer = store.clone();
-    let writer = tokio::spawn(async move {
-        for n in 0..CHANGES {
-            writer.commit(put(&format!("k/{}", n % 100), "x")).await.unwrap();
-        }
-    });
-    while !writer.is_finished() {
+    let (followers, mut progress): (Vec<_>, Vec<_>) = (0..3)
+        .map(|_| {
+            let (told, progress) = watch::channel(0);
+            (tokio::spawn(follow(RemoteStore::new(&socket), told)), progress)
+        })
+        .unzip();
+    for round in 0..ROUNDS {
         let server = serve(&socket, store.clone(), &[""]);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let writer = tokio::spawn(commit(store.clone(), round * CHANGES / ROUNDS..(round + 1) * CHANGES / ROUNDS));
+        for progress in &mut progress {
+            within(progress.wait_for(|seen| *seen > round * CHANGES / ROUNDS)).await.unwrap();
+        }
         stop(server).await;
+        within(writer).await.unwrap();
     }
     let _server = serve(&socket, store.clone(), &[""]);
-    let mut lost_sum = 0;
     for follower in followers {
         let (seen, lost) = within(follower).await.unwrap();
         assert!(seen.iter().copied().eq(1..=CHANGES), "a gap or a duplicate");
-        lost_sum += lost;
+        assert!(lost >= ROUNDS - 1, "only {lost} connections were lost");
     }
-    assert!(lost_sum > 0, "no connection was lost, so nothing was tested");
+}
+
+/// Commits the changes with these numbers.
+async fn commit(store: LocalStore, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        store.commit(put(&format!("k/{}", n % 100), "x")).await.unwrap();
+    }
 }
