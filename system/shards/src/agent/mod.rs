@@ -122,11 +122,16 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     }
     let mirrors = mirrors(&args).await;
     let (news, news_seen) = watch::channel(0);
-    let Mirrors { specs, statuses, sets, replica_statuses, .. } = &mirrors;
+    let Mirrors { specs, statuses, sets, replica_statuses, keys } = &mirrors;
     let backup_sets = sets.clone();
-    let mut wake =
-        vec![specs.changes(), statuses.changes(), sets.changes(), replica_statuses.changes(), news_seen];
-    wake.push(mirrors.keys.changes());
+    let wake = vec![
+        specs.changes(),
+        statuses.changes(),
+        sets.changes(),
+        replica_statuses.changes(),
+        keys.changes(),
+        news_seen,
+    ];
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
         .with_replicas(&args.node, sets.clone());
     let socket = args.run_dir.join("storage.sock");

@@ -295,9 +295,6 @@ impl Volumes {
             return Ok(());
         }
         let export = self.exports.get(&spec.id).filter(|e| e.is_serving());
-        if let Some(export) = export {
-            export.heed_size();
-        }
         let open = export.and_then(|_| self.pool.open(&spec.id).ok());
         let full = open.as_ref().is_some_and(|v| v.is_full()).then(|| "disk full".to_owned());
         let stored = self.stored.get(&spec.id);
@@ -399,6 +396,9 @@ impl Reconciler for Volumes {
             }
             if let Some(switch) = self.switches.get(&spec.id) {
                 switch.limit(&spec.limits);
+            }
+            if let Some(export) = self.exports.get(&spec.id) {
+                export.heed_size();
             }
             if faults.len() > before || !self.rests(&spec.id) {
                 self.attention.again(&spec.id);

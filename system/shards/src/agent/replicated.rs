@@ -312,9 +312,6 @@ impl Volumes {
         };
         let phase = volume_phase(spec, set, phase_of);
         let export = self.exports.get(&spec.id).filter(|e| e.is_serving() && e.epoch() > 0);
-        if let Some(export) = export {
-            export.heed_size();
-        }
         let group = self.groups.get(&spec.id);
         let told = self.statuses.get(&spec.id).map(|s| VolumeStatus::clone(&s));
         // The node that led it before may have had the last word.

@@ -11,9 +11,7 @@ use super::xts::Cipher;
 use crate::format::SECTOR;
 use crate::media::{End, Media};
 use crate::sys::{Pieces, Sink, Source};
-
-/// How much is encrypted or decrypted at a time, in bytes.
-const CHUNK: u64 = 256 << 10;
+use crate::volume::{CHUNK, chunks};
 
 /// What is served of an encrypted volume.
 pub struct Encrypted {
@@ -56,11 +54,6 @@ fn check(offset: u64, len: u64) -> io::Result<()> {
         io::ErrorKind::InvalidInput,
         "an encrypted volume is read and written by whole sectors",
     ))
-}
-
-fn chunks(offset: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
-    let end = offset + len;
-    (offset..end).step_by(CHUNK as usize).map(move |at| (at, CHUNK.min(end - at)))
 }
 
 impl Media for Encrypted {

@@ -27,10 +27,11 @@ pub use self::cold::Cold;
 
 use self::areas::{Areas, Stamps};
 use self::blocks::Zeroing;
+pub(crate) use self::blocks::chunks;
 use self::segment::{Opening, Segment};
 use self::stripes::Stripes;
 pub use self::summing::make_sums;
-pub(crate) use self::sums::crc;
+pub(crate) use self::sums::{CHUNK, crc};
 use crate::format::{self, Manifest};
 use crate::fsio;
 use crate::sys::{Pieces, Sink, Source};

@@ -1,10 +1,12 @@
 //! A data disk for a bench: XFS that shares blocks, on a loop device of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use cairn_shards::format::MARKER;
+use image_builder::exec;
+
+use crate::volume::node::mark;
 
 /// Bytes of the disk; what is not used takes no room.
 const SIZE: u64 = 2 << 40;
@@ -22,19 +24,16 @@ impl LoopDisk {
         let mounted = disks.join("disk");
         std::fs::create_dir_all(&mounted)?;
         std::fs::File::create(&image)?.set_len(SIZE)?;
-        run("mkfs.xfs", &["-q", "-m", "reflink=1", &image.display().to_string()])?;
-        let [image, to] = [&image, &mounted].map(|path| path.display().to_string());
-        run("mount", &["-t", "xfs", "-o", "loop,noatime", &image, &to])?;
-        let marker = r#"{"format":1,"disk":"disk","cloud":"bench"}"#;
-        std::fs::write(mounted.join(MARKER), marker)?;
+        exec::run(exec::command("mkfs.xfs", ["-q", "-m", "reflink=1"]).arg(&image))?;
+        exec::run(exec::command("mount", ["-t", "xfs", "-o", "loop,noatime"]).arg(&image).arg(&mounted))?;
+        mark(&mounted, "disk")?;
         Ok(LoopDisk { disks })
     }
 }
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
-        let mounted = self.disks.join("disk").display().to_string();
-        if let Err(e) = run("umount", &[&mounted]) {
+        if let Err(e) = exec::run(&mut exec::command("umount", [self.disks.join("disk")])) {
             image_builder::stage::say(&format!("  {e:#}"));
         }
     }
@@ -44,14 +43,7 @@ impl Drop for LoopDisk {
 pub fn clear(files: &Path) -> Result<()> {
     let mounted = files.join("disks/disk");
     if mounted.join(MARKER).exists() {
-        run("umount", &[&mounted.display().to_string()])?;
+        exec::run(&mut exec::command("umount", [&mounted]))?;
     }
     if files.exists() { std::fs::remove_dir_all(files).context("cannot clean up") } else { Ok(()) }
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(program).args(arguments).status();
-    let status = status.with_context(|| format!("{program} cannot be run"))?;
-    ensure!(status.success(), "{program} {} failed (root is needed)", arguments.join(" "));
-    Ok(())
 }

@@ -72,7 +72,7 @@ pub fn run(options: &NodeOptions) -> Result<()> {
 }
 
 /// Makes a directory a data disk, if it is none.
-fn mark(disk: &Path, id: &str) -> Result<()> {
+pub fn mark(disk: &Path, id: &str) -> Result<()> {
     std::fs::create_dir_all(disk)?;
     let marker = format!(r#"{{"format":1,"disk":"{id}","cloud":"bench"}}"#);
     match std::fs::File::create_new(disk.join(MARKER)) {
