@@ -20,6 +20,9 @@ use crate::fsio;
 use crate::media::{self, ColdRead, End, Media};
 use crate::sys::{Byte, Pieces, Sink, Source};
 
+/// From so many bytes on a read is large: copying and verifying them takes some tens of microseconds.
+const LARGE: u64 = 256 << 10;
+
 /// Room for the pieces of a request, used again for the next.
 #[derive(Default)]
 pub struct Room {
@@ -64,6 +67,12 @@ impl<'m> Request<'m> {
                 None
             }
         }
+    }
+
+    /// Whether it is a read of so much that doing it takes longer than having another thread do it. (Writes of one file
+    /// wait for each other.)
+    pub fn is_large_read(&self) -> bool {
+        self.kind == VIRTIO_BLK_T_IN && self.sink.len() >= LARGE
     }
 
     /// Whether it may take so long that completions before it should be told first.

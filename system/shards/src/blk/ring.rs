@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use virtio_queue::{Error, Queue, QueueT};
@@ -26,6 +26,10 @@ const RING_HEADER: u64 = 4;
 /// Bytes of an entry of the available ring, and of the used ring.
 const AVAILABLE_ENTRY: u64 = 2;
 const USED_ENTRY: u64 = 8;
+
+/// How many others at most have requests of a ring that its own thread could do: it is to use several processors, not all.
+static HELPERS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 3)));
 
 /// A virtqueue.
 pub struct Ring {
@@ -178,6 +182,11 @@ impl Ring {
             None => self.order.push_back((chain.head_index(), None)),
         }
         Some(chain)
+    }
+
+    /// Whether others may take some of what there is: more waits, and few are at it.
+    pub fn wants_help(&self, map: &GuestMap) -> bool {
+        self.busy < *HELPERS && self.has_more(map)
     }
 
     /// Whether nothing else was taken and no more is there: a request that is done at once holds up no other.

@@ -184,6 +184,10 @@ impl Serving {
             return finish(device, &mut queue.ring(), map, chain, Outcome::Done(0));
         };
         let writeback = device.is_writeback();
+        if request.is_large_read() && queue.ring().wants_help(map) {
+            self.room = request.into_room();
+            return self.pass_on(chain, map);
+        }
         let mut outcome = request.try_run(&*device.volume, &device.id, writeback);
         if outcome.is_none()
             && let Some(reads) = &mut self.reads

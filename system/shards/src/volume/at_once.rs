@@ -9,10 +9,13 @@ use std::sync::{Arc, TryLockError};
 use super::areas::Stamps;
 use super::blocks::{chunks, with_private};
 use super::segment::Segment;
-use super::sums::{CHUNK, NOTHING, Sums, sum};
+use super::sums::{NOTHING, Sums, sum};
 use super::{Part, Slot, Stamp, Volume, shared};
 use crate::format::BLOCK;
 use crate::sys::{self, Pieces, Sink, Source};
+
+/// The most bytes that are written at once: the thread that does it has others to serve.
+const AT_ONCE_MAX: u64 = 1 << 20;
 
 impl Volume {
     /// Reads like [`Volume::read`] if the page cache has all of it and it matches; else answers false, with the pieces as
@@ -39,10 +42,10 @@ impl Volume {
         Ok(true)
     }
 
-    /// Writes like [`Volume::write`] if nothing stands in the way; else answers false, with nothing written and the pieces
-    /// as they were: [`Volume::write`] then does it. It waits for no disk, no lock and no mark. Only whole blocks are
-    /// written so, 256 KiB of a segment at most, in areas that were written lately. A file system may want to wait for the
-    /// first write of each tick of its clock, since that changes the time of the file; ext4 always does.
+    /// Writes like [`Volume::write`] if nothing stands in the way; else answers false, with the pieces as they were and
+    /// perhaps some of it written: [`Volume::write`] then does all of it. It waits for no disk, no lock and no mark. Only
+    /// whole blocks are written so, 1 MiB at most, in areas that were written lately. A file system may want to wait for
+    /// the first write of each tick of its clock, since that changes the time of the file; ext4 always does.
     ///
     /// Of a volume that may get other replicas the caller holds [`Volume::use_alone`], as for the calls that wait.
     pub fn try_write(&self, offset: u64, len: u64, from: &mut Pieces<'_, Source>) -> io::Result<bool> {
@@ -63,7 +66,8 @@ impl Volume {
         len: u64,
         from: &mut Pieces<'_, Source>,
     ) -> io::Result<bool> {
-        let whole = offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && (1..=CHUNK).contains(&len);
+        let whole =
+            offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && (1..=AT_ONCE_MAX).contains(&len);
         let stamps = match self.changes.try_read() {
             Ok(stamps) => stamps,
             Err(TryLockError::Poisoned(e)) => e.into_inner(),
@@ -72,22 +76,43 @@ impl Volume {
         if !whole || self.read_only || self.is_full() {
             return Ok(false);
         }
-        let Some(part) = self.parts(offset, len)?.next().filter(|part| part.is_one_chunk(len)) else {
-            return Ok(false);
-        };
-        let Slot::Open(segment) = self.known(part.segment) else { return Ok(false) };
-        let before = from.position();
-        let done = with_private(len as usize, |bytes| match from.take(bytes) {
-            true => self.try_write_part((&stamps, stamp), &segment, &part, offset, bytes),
-            false => Err(io::ErrorKind::InvalidInput.into()),
-        })?;
-        if !done {
-            from.rewind(before);
+        let (before, mut at) = (from.position(), offset);
+        for part in self.parts(offset, len)? {
+            let done = match self.known(part.segment) {
+                Slot::Open(segment) => self.try_write_chunks((&stamps, stamp), &segment, &part, at, from)?,
+                Slot::Absent | Slot::Unknown => false,
+            };
+            if !done {
+                from.rewind(before);
+                return Ok(false);
+            }
+            at += part.len;
         }
-        Ok(done)
+        Ok(true)
     }
 
-    fn try_write_part(
+    fn try_write_chunks(
+        &self,
+        stamps: (&Stamps, Stamp),
+        segment: &Segment,
+        part: &Part,
+        start: u64,
+        from: &mut Pieces<'_, Source>,
+    ) -> io::Result<bool> {
+        for (offset, len) in chunks(part.offset, part.len) {
+            let (chunk, at) = (Part { segment: part.segment, offset, len }, start + (offset - part.offset));
+            let done = with_private(len as usize, |bytes| match from.take(bytes) {
+                true => self.try_write_chunk(stamps, segment, &chunk, at, bytes),
+                false => Err(io::ErrorKind::InvalidInput.into()),
+            })?;
+            if !done {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn try_write_chunk(
         &self,
         (stamps, stamp): (&Stamps, Stamp),
         segment: &Segment,
@@ -141,12 +166,6 @@ impl Volume {
     /// What is known of a segment without looking at the disk.
     pub(super) fn known(&self, index: usize) -> Slot {
         shared(&self.segments).get(index).cloned().unwrap_or(Slot::Unknown)
-    }
-}
-
-impl Part {
-    pub(super) fn is_one_chunk(&self, len: u64) -> bool {
-        self.len == len && self.offset / CHUNK == (self.offset + len - 1) / CHUNK
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::segment::Segment;
 use super::sums::{CHUNK, Sums, sum};
-use super::{Slot, Volume};
+use super::{Part, Slot, Volume};
 use crate::format::BLOCK;
 
 /// A range of whole blocks that lies in one file.
@@ -23,7 +23,7 @@ impl Volume {
     /// is as if it had been read before.
     pub fn cold(&self, offset: u64, len: u64) -> Option<Cold> {
         let whole = offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && (1..=CHUNK).contains(&len);
-        let part = self.parts(offset, len).ok()?.next().filter(|part| whole && part.is_one_chunk(len))?;
+        let part = self.parts(offset, len).ok()?.next().filter(|part| whole && is_one_chunk(part, len))?;
         match self.known(part.segment) {
             Slot::Open(segment) => Some(Cold { segment, offset: part.offset, len }),
             Slot::Absent | Slot::Unknown => None,
@@ -57,4 +57,8 @@ impl Cold {
             && sums.read_cached(file).unwrap_or(false)
             && (first..).zip(bytes.chunks_exact(BLOCK as usize)).all(|(n, block)| sum(block) == sums.get(n))
     }
+}
+
+fn is_one_chunk(part: &Part, len: u64) -> bool {
+    part.len == len && part.offset / CHUNK == (part.offset + len - 1) / CHUNK
 }
