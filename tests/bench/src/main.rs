@@ -9,6 +9,7 @@
 //! or of `cargo dev`.
 
 mod boot;
+mod disk;
 mod figures;
 mod process;
 mod scale;

@@ -165,5 +165,5 @@ pub fn spec(id: &str, gib: u64) -> VolumeSpec {
 
 /// Where the volumes of the place lie.
 pub fn disks(place: &Place) -> &Path {
-    &place.disk.disks
+    &place.disks
 }

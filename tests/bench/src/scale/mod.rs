@@ -5,7 +5,6 @@
 //! and the last of thousands beside the first. Root needed, for the disk.
 
 mod agent;
-mod disk;
 mod many;
 mod one;
 
@@ -18,7 +17,8 @@ use image_builder::paths::ensure_dir;
 use image_builder::stage::say;
 
 pub use self::agent::{NodeOptions, node};
-use self::disk::LoopDisk;
+use crate::disk::{self, LoopDisk};
+use crate::volume::node::mark;
 
 /// How to measure.
 #[derive(Args)]
@@ -68,7 +68,8 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 /// Where a part is measured.
 struct Place {
     files: PathBuf,
-    disk: LoopDisk,
+    /// What holds the disk's directory.
+    disks: PathBuf,
 }
 
 /// Does a part on a disk of its own, which is gone afterwards.
@@ -80,10 +81,14 @@ async fn part(
     say(&format!("{name}:"));
     let files = directory.join(name);
     // Whatever a run that was killed has left.
-    disk::clear(&files)?;
-    let place = Place { disk: LoopDisk::make(&files)?, files: files.clone() };
-    let measured = measure(&place).await;
-    drop(place);
-    disk::clear(&files)?;
+    let disks = files.join("disks");
+    let at = disks.join("disk");
+    disk::clear(&files, &at)?;
+    std::fs::create_dir_all(&files)?;
+    let disk = LoopDisk::make(&files.join("disk.img"), &at)?;
+    mark(&at, "disk")?;
+    let measured = measure(&Place { files: files.clone(), disks }).await;
+    drop(disk);
+    disk::clear(&files, &at)?;
     measured
 }

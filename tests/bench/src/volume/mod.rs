@@ -1,7 +1,7 @@
 //! `bench volume`: what a guest gets of a volume.
 //!
 //! One replica is measured beside qemu-storage-daemon and the raw file ([`one`]), three replicas beside Ceph
-//! ([`three`]). All lie on the same file system, take the same load from the same front-end of vhost-user-blk, and take
+//! ([`three`]). All lie on the same file system, XFS as on Cairn's data disks, on a loop device (root needed); all take the same load from the same front-end of vhost-user-blk, and take
 //! turns. Flushes are honoured on all sides: none is told to leave them out.
 //!
 //! A read is cold if nothing that it asks for is in a cache, and warm if all of it has been read before. The CPU is that
@@ -31,6 +31,7 @@ use image_builder::stage::{Step, say};
 use self::load::{Load, Op, Outcome};
 use self::memory::{Memory, SLOT_BYTES};
 use self::side::Server;
+use crate::disk::{self, LoopDisk};
 use crate::process::{cpu_us, shared_memory_mib};
 
 /// How much longer than asked a load may take.
@@ -105,7 +106,8 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     let lock = std::fs::File::create(directory.join("lock"))?;
     lock.try_lock().context("another `bench volume` is running in this checkout")?;
     let bench = Bench {
-        files: directory.join("files"),
+        root: directory.join("disk"),
+        files: directory.join("disk/files"),
         logs: directory.join("logs"),
         size: options.mib << 20,
         limit: Duration::from_secs(options.seconds),
@@ -118,11 +120,11 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     bench.clean()?;
     let measured = (|| {
         if is_wanted("1") {
-            bench.one_replica()?;
-            bench.clean()?;
+            bench.on_disk(|| bench.one_replica())?;
         }
         if is_wanted("3") {
-            bench.three_replicas(&ceph::root(paths)?)?;
+            let root = ceph::root(paths)?;
+            bench.on_disk(|| bench.three_replicas(&root))?;
         }
         Ok(())
     })();
@@ -131,6 +133,9 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
 }
 
 struct Bench<'a> {
+    /// What is removed afterwards.
+    root: PathBuf,
+    /// A file system in it, on which all sides have their files.
     files: PathBuf,
     logs: PathBuf,
     size: u64,
@@ -142,10 +147,17 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn clean(&self) -> Result<()> {
-        if self.files.exists() {
-            std::fs::remove_dir_all(&self.files)?;
-        }
-        Ok(())
+        disk::clear(&self.root, &self.files)
+    }
+
+    /// Measures on a disk of its own, which is gone afterwards.
+    fn on_disk(&self, measure: impl FnOnce() -> Result<()>) -> Result<()> {
+        ensure_dir(self.root.clone())?;
+        let disk = LoopDisk::make(&self.root.join("disk.img"), &self.files)?;
+        let measured = measure();
+        drop(disk);
+        self.clean()?;
+        measured
     }
 
     /// A piece of work, shown while it is done.
