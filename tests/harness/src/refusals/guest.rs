@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::space::Filler;
-use super::{Bench, input, space};
+use super::{Bench, input, space, volumes};
 use crate::client::Client;
 use crate::dev::Node;
 use crate::tour::{Scene, names, step};
@@ -37,6 +37,8 @@ pub fn writes(client: &Client, bench: &Bench, node: &Node, scene: &mut Scene) ->
     step("its writes wait while the data disks are full", || {
         wait_held(client, node, &mut writer)?;
         meanwhile(client, bench)?;
+        volumes::refused(client)?;
+        volumes::backup_fails(client)?;
         std::thread::sleep(WATCH);
         ensure!(writer.try_wait()?.is_none(), "the guest's write ended on a full disk");
         login.no_io_errors()
@@ -47,7 +49,7 @@ pub fn writes(client: &Client, bench: &Bench, node: &Node, scene: &mut Scene) ->
         login.no_io_errors()?;
         let read = login.run(READ)?;
         ensure!(!read.is_empty() && read == made, "wrote {made:?}, read {read:?}");
-        Ok(())
+        volumes::taken(client)
     })
 }
 

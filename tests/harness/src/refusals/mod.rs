@@ -9,6 +9,7 @@ mod input;
 mod race;
 mod space;
 mod tokens;
+mod volumes;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,0 +1,71 @@
+//! What Cinder says while the data disks are full: it takes no volume, a backup fails, and each says why.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use super::says;
+use crate::client::Client;
+use crate::tour::names;
+
+/// How long anything may take here: the cloud learns within seconds that its disks are full, or not any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The names of what is refused or fails.
+const VOLUME: &str = "full-volume";
+const BACKUP: &str = "full-backup";
+
+/// A volume is refused as soon as the cloud knows.
+pub fn refused(client: &Client) -> Result<()> {
+    let mut said = None;
+    until("a volume is not refused", || {
+        said = refusal(client)?;
+        Ok(said.is_some())
+    })?;
+    says(&said.unwrap_or_default(), &["its disks are nearly full"])
+}
+
+/// Volumes are taken again.
+pub fn taken(client: &Client) -> Result<()> {
+    until("Cinder does not take volumes again", || Ok(refusal(client)?.is_none()))
+}
+
+/// Asks for a volume: what was said if it was refused. One that was made is deleted.
+fn refusal(client: &Client) -> Result<Option<String>> {
+    let made = client.command(&["volume", "create", "--size", "1", VOLUME]).output()?;
+    if !made.status.success() {
+        return Ok(Some(String::from_utf8_lossy(&made.stderr).into_owned()));
+    }
+    let show = ["volume", "show", VOLUME];
+    until("a volume is neither made nor failed", || {
+        let status = client.field(&show, "status")?;
+        Ok(status == "available" || status == "error")
+    })?;
+    client.run(&["volume", "delete", VOLUME])?;
+    until("a volume is not deleted", || Ok(client.run(&show).is_err()))?;
+    Ok(None)
+}
+
+/// A backup fails, says why, and leaves nothing.
+pub fn backup_fails(client: &Client) -> Result<()> {
+    client.run(&["volume", "backup", "create", "--force", "--name", BACKUP, names::VOLUME])?;
+    let show = ["volume", "backup", "show", BACKUP];
+    until("a backup to full disks does not end", || match client.field(&show, "status")?.as_str() {
+        "error" => Ok(true),
+        "available" => bail!("a backup found room on full disks"),
+        _ => Ok(false),
+    })?;
+    let why = client.field(&show, "fail_reason")?;
+    client.run(&["volume", "backup", "delete", BACKUP])?;
+    until("a failed backup is not deleted", || Ok(client.run(&show).is_err()))?;
+    ensure!(why.contains("full"), "the backup does not say that disks are full: {why}");
+    Ok(())
+}
+
+fn until(failure: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !done()? {
+        ensure!(begun.elapsed() < PATIENCE, "{failure}, after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
