@@ -1,8 +1,8 @@
-//! What Cinder says while the data disks are full: it takes no volume, a backup fails, and each says why.
+//! What Cinder says while the data disks are full: volumes and backups fail, and each says why.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::says;
 use crate::client::Client;
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const VOLUME: &str = "full-volume";
 const BACKUP: &str = "full-backup";
 
-/// A volume is refused as soon as the cloud knows.
+/// A volume is refused as soon as the cloud knows that they are.
 pub fn refused(client: &Client) -> Result<()> {
     let mut said = None;
     until("a volume is not refused", || {
@@ -29,20 +29,28 @@ pub fn taken(client: &Client) -> Result<()> {
     until("Cinder does not take volumes again", || Ok(refusal(client)?.is_none()))
 }
 
-/// Asks for a volume: what was said if it was refused. One that was made is deleted.
+/// Asks for a volume: why it failed, if it did. It is deleted in any case.
 fn refusal(client: &Client) -> Result<Option<String>> {
-    let made = client.command(&["volume", "create", "--size", "1", VOLUME]).output()?;
-    if !made.status.success() {
-        return Ok(Some(String::from_utf8_lossy(&made.stderr).into_owned()));
-    }
-    let show = ["volume", "show", VOLUME];
+    let volume = client.field(&["volume", "create", "--size", "1", VOLUME], "id")?;
+    let show = ["volume", "show", &volume];
+    let mut status = String::new();
     until("a volume is neither made nor failed", || {
-        let status = client.field(&show, "status")?;
+        status = client.field(&show, "status")?;
         Ok(status == "available" || status == "error")
     })?;
-    client.run(&["volume", "delete", VOLUME])?;
+    let said = if status == "error" { Some(message_about(client, &volume)?) } else { None };
+    client.run(&["volume", "delete", &volume])?;
     until("a volume is not deleted", || Ok(client.run(&show).is_err()))?;
-    Ok(None)
+    Ok(said)
+}
+
+/// What Cinder tells the user of a volume.
+fn message_about(client: &Client, volume: &str) -> Result<String> {
+    // Messages came with this microversion.
+    let messages = client.json(&["--os-volume-api-version", "3.3", "volume", "message", "list"])?;
+    let of_it = messages.as_array().into_iter().flatten().find(|m| m["Resource UUID"] == volume);
+    let message = of_it.and_then(|m| m["User Message"].as_str());
+    message.map(str::to_owned).with_context(|| format!("no message about it: {messages}"))
 }
 
 /// A backup fails, says why, and leaves nothing.
