@@ -76,6 +76,9 @@ impl Volume {
             return Ok(false);
         };
         let Slot::Open(segment) = self.known(part.segment) else { return Ok(false) };
+        if segment.is_shared() {
+            return Ok(false);
+        }
         let before = from.position();
         let done = with_private(len as usize, |bytes| match from.take(bytes) {
             true => self.try_write_part((&stamps, stamp), &segment, &part, offset, bytes),
