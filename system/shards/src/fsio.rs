@@ -250,6 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_linked_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::write(&from, b"content").unwrap();
+        link_or_clone(&from, &dir.path().join("link")).unwrap();
+        assert!(has_links(&from.metadata().unwrap()));
+        // Another file system, as far as this machine has one in memory.
+        let other = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        let to = other.path().join("to");
+        link_or_clone(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        let same = from.metadata().unwrap().dev() == to.metadata().unwrap().dev();
+        assert_eq!(has_links(&to.metadata().unwrap()), same);
+        assert!(link_or_clone(&from, &to).is_err(), "it is there already");
+        assert!(link_or_clone(&dir.path().join("none"), &other.path().join("x")).is_err());
+    }
+
+    #[test]
     fn a_failed_replacement_leaves_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         replace(dir.path(), "f", b"one").unwrap();

@@ -79,9 +79,12 @@ impl Volume {
         (manifest.segment_size, manifest.format) = (own.segment_size, own.format);
         let files = files_of(&self.dir)?;
         if links {
-            files.iter().try_for_each(|name| fsio::link_or_clone(&self.dir.join(name), &dir.join(name)))?;
+            let link = |name: &String| fsio::link_or_clone(&self.dir.join(name), &dir.join(name));
+            let linked = files.iter().try_for_each(link);
             // Whoever wants one again sees that it is shared. What was open can be written, but is by nobody from now on.
+            // That holds for those that were linked before one that failed, too.
             alone(&self.segments).iter_mut().for_each(|slot| *slot = Slot::Unknown);
+            linked?;
         } else {
             fsio::each_at_once(&files, |name| {
                 fsio::clone_file(&File::open(self.dir.join(name))?, &File::create_new(dir.join(name))?)
@@ -98,6 +101,9 @@ impl Volume {
         if !manifest.may_share() {
             let next = Manifest { format: VOLUME_FORMAT_SHARED, ..manifest.clone() };
             write_manifest(&self.dir, &next)?;
+            if let Some(reader) = &self.reader {
+                *guard(&reader.manifest) = next.clone();
+            }
             *manifest = next;
         }
         Ok(())
