@@ -34,6 +34,10 @@ pub const ABSENCE: &str = "absence";
 pub const AREAS: &str = "areas";
 /// How far the search for damage has come in a volume, in its directory.
 pub const SCRUB: &str = "scrub.json";
+/// What the name of a segment's file that is being replaced ends with: that of its successor, and one more of its own.
+pub const NEW: &str = ".new";
+/// See [`NEW`].
+pub const OLD: &str = ".old";
 /// The format of [`REPLICA`] that this release reads and writes.
 pub const REPLICA_FORMAT: u32 = 1;
 /// The file that the health probe writes, in the disk's directory.

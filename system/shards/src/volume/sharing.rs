@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::segment::Segment;
 use super::{Slot, Volume, alone, guard, shared, write_manifest};
-use crate::format::{self, Manifest, VOLUME_FORMAT_SHARED};
+use crate::format::{self, Manifest, NEW, OLD, VOLUME_FORMAT_SHARED};
 use crate::fsio;
 use crate::replication::regions::{AREA, Marks};
 
@@ -172,10 +172,6 @@ impl Volume {
         }
     }
 }
-
-/// What the name of a copy ends with until it takes the file's place, and that of the file for as long as it must stay.
-const NEW: &str = ".new";
-const OLD: &str = ".old";
 
 /// Removes what a crash left of a copy.
 pub fn clear_copies(dir: &Path) -> io::Result<()> {
