@@ -11,6 +11,9 @@ pub const MARKER: &str = "cairn-disk.json";
 pub const DISK_FORMAT: u32 = 1;
 /// The format of volumes that this release makes: every block has a checksum.
 pub const VOLUME_FORMAT: u32 = 2;
+/// The newest format of volumes: other volumes may have some of the files too. A volume is of it from the first copy on
+/// that is made of it, so that no release writes to such a file that does not know of them.
+pub const VOLUME_FORMAT_SHARED: u32 = 3;
 /// The oldest format of volumes that it reads: segments may lack their sums.
 pub const VOLUME_FORMAT_UNSUMMED: u32 = 1;
 /// Where volumes live, each in a directory named by its id.
@@ -31,6 +34,10 @@ pub const ABSENCE: &str = "absence";
 pub const AREAS: &str = "areas";
 /// How far the search for damage has come in a volume, in its directory.
 pub const SCRUB: &str = "scrub.json";
+/// What the name of a segment's file that is being replaced ends with: that of its successor, and one more of its own.
+pub const NEW: &str = ".new";
+/// See [`NEW`].
+pub const OLD: &str = ".old";
 /// The format of [`REPLICA`] that this release reads and writes.
 pub const REPLICA_FORMAT: u32 = 1;
 /// The file that the health probe writes, in the disk's directory.
@@ -77,7 +84,7 @@ impl Marker {
 /// The manifest of a volume: all that is known of it beside its segments. Replaced whole, never edited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`VOLUME_FORMAT`].
+    /// [`VOLUME_FORMAT`], or another one that this release reads.
     pub format: u32,
     /// The volume's id, equal to the name of its directory.
     pub id: String,
@@ -125,8 +132,8 @@ impl Manifest {
     /// Reads the manifest found in the directory called `id`.
     pub fn parse(bytes: &[u8], id: &str) -> Result<Manifest, String> {
         let m: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
-        if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT).contains(&m.format) {
-            return Err(format!("volume format {}, this release knows {VOLUME_FORMAT}", m.format));
+        if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT_SHARED).contains(&m.format) {
+            return Err(format!("volume format {}, this release knows {VOLUME_FORMAT_SHARED}", m.format));
         }
         if m.id != id {
             return Err(format!("the manifest of {} lies in the directory of {id}", m.id));
@@ -148,6 +155,11 @@ impl Manifest {
         self.format > VOLUME_FORMAT_UNSUMMED
     }
 
+    /// Whether other volumes may have some of its files too.
+    pub fn may_share(&self) -> bool {
+        self.format >= VOLUME_FORMAT_SHARED
+    }
+
     /// How many segments the volume has.
     pub fn segments(&self) -> usize {
         self.size.div_ceil(self.segment_size) as usize
@@ -167,6 +179,12 @@ pub fn segment_name(index: usize) -> String {
 /// The name of the file with a segment's sums.
 pub fn sums_name(index: usize) -> String {
     format!("sum-{index:08}")
+}
+
+/// The number of the segment that a file of this name holds, or the sums of.
+pub fn segment_of(name: &str) -> Option<usize> {
+    let index = name.strip_prefix("seg-").or_else(|| name.strip_prefix("sum-"))?.parse().ok()?;
+    (name == segment_name(index) || name == sums_name(index)).then_some(index)
 }
 
 /// Whether a text may name a volume or disk: it becomes a file name, so only what UUIDs are made of.
@@ -197,11 +215,37 @@ mod tests {
     }
 
     #[test]
+    fn every_format_since_stays_readable_and_a_newer_one_is_refused() {
+        let id = "6f9c0f2e-6c55-4f0e-9d0b-0e8f4c3b2a10";
+        for (text, format) in [
+            (&include_bytes!("../tests/fixtures/manifest-2.json")[..], VOLUME_FORMAT),
+            (&include_bytes!("../tests/fixtures/manifest-3.json")[..], VOLUME_FORMAT_SHARED),
+        ] {
+            let m = Manifest::parse(text, id).unwrap();
+            assert_eq!((m.format, m.size, m.may_share()), (format, 3 << 30, format == 3));
+            assert!(m.is_summed());
+            let newer = Manifest { format: VOLUME_FORMAT_SHARED + 1, ..m };
+            assert!(Manifest::parse(&serde_json::to_vec(&newer).unwrap(), id).is_err());
+        }
+    }
+
+    #[test]
     fn sizes_are_whole_sectors() {
         assert_eq!(Manifest::new("a", 1, false).size, 512);
         assert_eq!(Manifest::new("a", 1024, false).size, 1024);
         assert_eq!(Manifest::new("a", (1 << 30) + 1, false).segments(), 2);
         assert_eq!(Manifest::new("a", 0, false).segments(), 0);
+    }
+
+    #[test]
+    fn files_of_segments_are_known_by_their_names() {
+        assert_eq!(
+            (segment_of(&segment_name(7)), segment_of(&sums_name(123_456_789))),
+            (Some(7), Some(123_456_789))
+        );
+        for other in ["seg-7", "seg-+0000007", "seg-00000007.new", "areas", "sum-", "seg-0000000x"] {
+            assert_eq!(segment_of(other), None, "{other}");
+        }
     }
 
     #[test]

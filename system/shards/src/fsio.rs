@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -60,6 +60,31 @@ pub fn remove(dir: &Path, name: &str) -> io::Result<()> {
     match fs::remove_file(dir.join(name)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.and_then(|()| sync_dir(dir)),
+    }
+}
+
+/// Removes a file if it is there; not durably.
+pub fn remove_any(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Whether a file has more names than one.
+pub fn has_links(found: &fs::Metadata) -> bool {
+    found.nlink() > 1
+}
+
+/// Makes `to`, a new name, hold what the file `from` holds: as a link to it, which costs the same whatever is in it; if there
+/// cannot be one, as a file of its own, see [`clone_file`]. A link's content is on stable media if that of `from` is.
+pub fn link_or_clone(from: &Path, to: &Path) -> io::Result<()> {
+    use libc::{EMLINK, ENOSYS, EOPNOTSUPP, EPERM, EXDEV};
+    match fs::hard_link(from, to) {
+        Err(e) if matches!(e.raw_os_error(), Some(EMLINK | ENOSYS | EOPNOTSUPP | EPERM | EXDEV)) => {
+            clone_file(&File::open(from)?, &File::create_new(to)?)
+        }
+        linked => linked,
     }
 }
 
@@ -119,7 +144,6 @@ pub fn space(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Bytes that the files of a directory take on their disk.
 pub fn allocated(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
 }
@@ -223,6 +247,24 @@ mod tests {
             to.read_exact_at(&mut b, 0).unwrap();
             assert!(a == b, "{offset}+{len}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_linked_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::write(&from, b"content").unwrap();
+        link_or_clone(&from, &dir.path().join("link")).unwrap();
+        assert!(has_links(&from.metadata().unwrap()));
+        // Another file system, as far as this machine has one in memory.
+        let other = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        let to = other.path().join("to");
+        link_or_clone(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        let same = from.metadata().unwrap().dev() == to.metadata().unwrap().dev();
+        assert_eq!(has_links(&to.metadata().unwrap()), same);
+        assert!(link_or_clone(&from, &to).is_err(), "it is there already");
+        assert!(link_or_clone(&dir.path().join("none"), &other.path().join("x")).is_err());
     }
 
     #[test]

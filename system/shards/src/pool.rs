@@ -4,7 +4,6 @@
 //! store and no guest. Of each volume at most one [`Volume`] is open, so that flushes know of all writes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,8 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::crypt::recode::Recode;
 use crate::disk::{Disk, Refusal, Staging};
 use crate::format::{self, Manifest};
-use crate::fsio;
-use crate::replication::regions::Marks;
 use crate::volume::{self, Volume};
 
 /// The data disks of a node.
@@ -162,7 +159,7 @@ impl Pool {
     /// one, and nobody reads it elsewhere until it is whole.
     pub fn open_to_fill(&self, id: &str) -> io::Result<Arc<Volume>> {
         let volume = self.open(id)?;
-        if volume.read_only() { Volume::open_to_fill(volume.dir()).map(Arc::new) } else { Ok(volume) }
+        if volume.read_only() { volume.to_fill() } else { Ok(volume) }
     }
 
     /// Makes a volume; it is durable when this returns. A clone lies on its source's disk, where it costs nothing
@@ -206,18 +203,7 @@ impl Pool {
         let home = self.find(source).filter(|d| d.health().is_ok());
         let staging = home.map_or_else(|| self.roomiest(), Ok)?.stage(&manifest.id)?;
         manifest.source = Some(source.into());
-        let Manifest { segment_size, format, .. } = from.manifest();
-        (manifest.segment_size, manifest.format) = (segment_size, format);
-        let _frozen = from.freeze();
-        fsio::each_at_once(&from.files()?, |name| {
-            let to = File::create_new(staging.path().join(name))?;
-            fsio::clone_file(&File::open(from.dir().join(name))?, &to)
-        })?;
-        let mut suspect = Marks::default();
-        suspect.extend(from.suspect_areas());
-        if !suspect.is_empty() {
-            std::fs::write(staging.path().join(format::AREAS), suspect.to_bytes())?;
-        }
+        from.copy_to(staging.path(), manifest)?;
         Ok(staging)
     }
 

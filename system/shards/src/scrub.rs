@@ -198,10 +198,16 @@ impl Progress {
 }
 
 impl Place {
-    /// What is known of a volume; nothing if that cannot be read.
+    /// What is known of a volume; nothing if that cannot be read. One that was never searched counts as searched when it was
+    /// made: what it holds is new, or is what its source is searched for.
     pub fn of(dir: &Path) -> Place {
-        let read = fsio::read_small(&dir.join(format::SCRUB)).ok();
-        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        match fsio::read_small(&dir.join(format::SCRUB)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Place { ended_at: made_at(dir), ..Place::default() }
+            }
+            Err(_) => Place::default(),
+        }
     }
 
     fn keep(&self, dir: &Path) -> io::Result<()> {
@@ -235,7 +241,16 @@ fn due(
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    seconds(SystemTime::now())
+}
+
+/// When a volume's directory was made; 0 where the file system cannot tell.
+fn made_at(dir: &Path) -> u64 {
+    dir.metadata().and_then(|found| found.created()).map_or(0, seconds)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 #[cfg(test)]
@@ -249,5 +264,17 @@ mod tests {
         assert!(place(0, 0).is_due(now) && place(7, now).is_due(now));
         assert!(!place(0, now - 13 * 24 * 3600).is_due(now));
         assert!(place(0, now - 15 * 24 * 3600).is_due(now) && place(0, now * 2).is_due(now));
+    }
+
+    #[test]
+    fn a_new_volume_is_searched_a_fortnight_after_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, place) = (made_at(dir.path()), Place::of(dir.path()));
+        assert_eq!((place.next, place.ended_at), (0, made));
+        assert_eq!(place.is_due(now()), made == 0, "it is searched at once where nobody can tell");
+        assert!(place.is_due(made + EVERY.as_secs()));
+        // What cannot be understood is no reason to leave it out.
+        std::fs::write(dir.path().join(format::SCRUB), "?").unwrap();
+        assert!(Place::of(dir.path()).is_due(now()));
     }
 }

@@ -31,6 +31,77 @@ fn backend_process() {
     }
 }
 
+const COPIER: &str = "CAIRN_TEST_COPIER";
+/// What is written, again and again: at the beginning of segments, and beside it.
+const PLACES: [u64; 3] = [0, (1 << 30) + 8192, (2 << 30) + 65536];
+const PLACE: usize = 20480;
+
+/// Not a test of its own: a process that writes a volume, takes snapshots and destroys them, until it is killed.
+#[test]
+fn copier_process() {
+    let Some(dir) = std::env::var_os(COPIER) else { return };
+    let pool = Pool::new(Path::new(&dir), None);
+    pool.scan().unwrap();
+    let volume = pool.open("v1").unwrap();
+    for round in 1.. {
+        let value = (round % 250 + 1) as u8;
+        for at in PLACES {
+            volume.write_slice(at, &vec![value; PLACE]).unwrap();
+        }
+        let snapshot = format!("s{}-{value}-{round}", std::process::id());
+        let (id, source) = (snapshot.clone(), Some("v1".into()));
+        pool.create(&NewVolume { id, size: 3 << 30, read_only: true, source }).unwrap();
+        if round % 3 == 0 {
+            pool.destroy(&snapshot).unwrap();
+            pool.disks()[0].empty_trash().unwrap();
+        }
+    }
+}
+
+#[test]
+fn snapshots_outlive_who_is_killed_while_it_takes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = common::make_disk(dir.path(), "d1");
+    let pool = Pool::new(dir.path(), None);
+    pool.scan().unwrap();
+    pool.create(&NewVolume { id: "v1".into(), size: 3 << 30, read_only: false, source: None }).unwrap();
+    drop(pool);
+    let mut snapshots = 0;
+    for round in 0..12u64 {
+        let mut process = Killed(start("copier_process", COPIER, dir.path()));
+        // Where it is then, nobody knows.
+        std::thread::sleep(Duration::from_millis(150 + round * 37));
+        assert!(process.0.try_wait().unwrap().is_none(), "it has ended by itself");
+        drop(process);
+        let pool = Pool::new(dir.path(), None);
+        pool.scan().unwrap();
+        let of_volume = |id: &str| {
+            let volume = pool.open(id).unwrap();
+            let read = |at: &u64| {
+                let mut bytes = vec![0; PLACE];
+                volume.read_slice(*at, &mut bytes).unwrap();
+                bytes
+            };
+            let bytes: Vec<Vec<u8>> = PLACES.iter().map(read).collect();
+            assert_eq!(volume.findings().corrupt, 0, "{id}");
+            bytes
+        };
+        of_volume("v1");
+        for id in pool.disks()[0].volumes().unwrap().into_iter().filter(|id| id != "v1") {
+            let value = id.split('-').nth(1).unwrap().parse::<u8>().unwrap();
+            assert!(of_volume(&id).iter().flatten().all(|b| *b == value), "{id} in round {round}");
+            pool.destroy(&id).unwrap();
+            snapshots += 1;
+        }
+        // It goes on as if nothing had been.
+        pool.open("v1").unwrap().write_slice(PLACES[1], &[251; 4096]).unwrap();
+        assert_eq!(of_volume("v1")[1][..4096], [251; 4096]);
+        pool.disks()[0].empty_trash().unwrap();
+    }
+    assert!(snapshots > 12, "only {snapshots} were taken");
+    assert!(disk.join("volumes/v1").is_dir());
+}
+
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -40,13 +111,18 @@ impl Drop for Killed {
     }
 }
 
-fn backend(dir: &Path) -> Killed {
+/// Starts a test of this binary as a process of its own.
+fn start(test: &str, variable: &str, dir: &Path) -> Child {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["backend_process", "--exact", "--nocapture"])
-        .env(BACKEND, dir)
+        .args([test, "--exact", "--nocapture"])
+        .env(variable, dir)
         .stdout(Stdio::null())
         .spawn();
-    Killed(child.unwrap())
+    child.unwrap()
+}
+
+fn backend(dir: &Path) -> Killed {
+    Killed(start("backend_process", BACKEND, dir))
 }
 
 fn reconnect(guest: &mut Guest, socket: &Path) {

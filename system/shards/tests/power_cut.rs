@@ -1,5 +1,5 @@
 //! A machine that loses its power: of what was not flushed each page is on the disk or not, be it of data, of sums or of
-//! marks. What was flushed is there, and nothing is taken for corrupt. `SEED=n` runs one history, `SEEDS=n` so many.
+//! marks. What was flushed is there, nothing is taken for corrupt, and copies of the volume are as they were made. `SEED=n` runs one history, `SEEDS=n` so many.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeMap;
@@ -56,6 +56,8 @@ struct World {
     flushed: Vec<u8>,
     maybe: BTreeMap<u64, Vec<u8>>,
     next: u8,
+    /// Copies of the volume, with what each has held since it was made.
+    copies: Vec<(std::path::PathBuf, Vec<u8>)>,
 }
 
 const DATA: &str = "seg-00000000";
@@ -103,7 +105,8 @@ impl World {
                     self.flushed[sector_of(at)] = *values.last().unwrap();
                 }
             }
-            80..90 => {
+            80..82 => self.copy(),
+            82..90 => {
                 let before = pages(&self.dir, MARKS);
                 self.volume().clean().unwrap();
                 // It syncs the sums before it clears marks.
@@ -130,12 +133,46 @@ impl World {
         self.stable.insert(MARKS, if forgets { marks } else { marked });
     }
 
+    /// Copies the volume: what it holds is on stable media then, and the copy never changes.
+    fn copy(&mut self) {
+        if self.copies.len() > 2 {
+            let (dir, _) = self.copies.swap_remove(self.random.below(3) as usize);
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+        let number = self.random.below(1 << 40);
+        let (id, dir) = (format!("s{number}"), self.dir.parent().unwrap().join(format!("s{number}")));
+        std::fs::create_dir(&dir).unwrap();
+        let mut manifest = Manifest::new(&id, SIZE, true);
+        self.volume().copy_to(&dir, &mut manifest).unwrap();
+        write_manifest(&dir, &manifest).unwrap();
+        [DATA, SUMS].into_iter().for_each(|name| self.keep(name));
+        for (at, values) in std::mem::take(&mut self.maybe) {
+            self.flushed[sector_of(at)] = *values.last().unwrap();
+        }
+        self.copies.push((dir, self.flushed.clone()));
+    }
+
+    /// What was lost of one volume is nothing of the others.
+    fn check_copies(&self) {
+        for (dir, held) in &self.copies {
+            let copy = Volume::open(dir).unwrap();
+            for spot in 0..SPOTS {
+                let mut bytes = vec![0; SPOT_LEN as usize];
+                copy.read_slice(spot * SPOT, &mut bytes).unwrap();
+                let held = &held[(spot * SPOT_LEN) as usize / 512..];
+                let same = bytes.chunks(512).zip(held).all(|(sector, held)| sector.iter().all(|b| b == held));
+                assert!(same, "spot {spot} of {}", dir.display());
+            }
+            assert_eq!(copy.findings().corrupt, 0);
+        }
+    }
+
     fn keep(&mut self, name: &'static str) {
         self.stable.insert(name, pages(&self.dir, name));
     }
 
     fn cut(&mut self) {
-        use std::os::unix::fs::FileExt;
+        use std::os::unix::fs::{FileExt, MetadataExt};
         self.volume = None;
         for name in [DATA, SUMS, MARKS] {
             let now = pages(&self.dir, name);
@@ -146,6 +183,7 @@ impl World {
                 let old = stable.get(&at).cloned().unwrap_or_else(|| vec![0; PAGE as usize]);
                 let end = file.metadata().unwrap().len().saturating_sub(at).min(PAGE) as usize;
                 if lost && old != page {
+                    assert_eq!(file.metadata().unwrap().nlink(), 1, "{name} of others too was changed");
                     file.write_all_at(&old[..end], at).unwrap();
                 }
             }
@@ -154,6 +192,7 @@ impl World {
         [DATA, SUMS].into_iter().for_each(|name| self.keep(name));
         self.volume = Some(Volume::open(&self.dir).unwrap());
         self.check();
+        self.check_copies();
     }
 
     fn check(&mut self) {
@@ -184,8 +223,16 @@ fn history(seed: u64) -> u64 {
     let volume = Some(Volume::open(&dir).unwrap());
     let stable = [DATA, SUMS, MARKS].into_iter().map(|name| (name, BTreeMap::new())).collect();
     let flushed = vec![0; (SPOTS * SPOT_LEN / 512) as usize];
-    let mut world =
-        World { random: Random(seed), dir, volume, stable, flushed, maybe: BTreeMap::new(), next: 0 };
+    let mut world = World {
+        random: Random(seed),
+        dir,
+        volume,
+        stable,
+        flushed,
+        maybe: BTreeMap::new(),
+        next: 0,
+        copies: vec![],
+    };
     let mut mended = 0;
     for _ in 0..120 {
         world.step();

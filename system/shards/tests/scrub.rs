@@ -49,6 +49,11 @@ fn damage_that_nobody_reads_is_found() {
     let manifest = Manifest { format: VOLUME_FORMAT_UNSUMMED, ..Manifest::new("old", 32 << 20, false) };
     write_manifest(&of("old"), &manifest).unwrap();
     std::fs::write(of("old").join("seg-00000000"), vec![1; 5 << 20]).unwrap();
+    // These were last searched long ago; one that is new need not be.
+    for id in ["rotten", "old"] {
+        let long_ago = Place { next: 0, ended_at: 1, corrupt: 0 };
+        std::fs::write(of(id).join("scrub.json"), serde_json::to_vec(&long_ago).unwrap()).unwrap();
+    }
 
     let pool = pool(dir.path());
     let replicas = Arc::new(Replicas::new(pool.clone(), "boot"));

@@ -79,8 +79,10 @@ impl Volume {
         let (before, mut at) = (from.position(), offset);
         for part in self.parts(offset, len)? {
             let done = match self.known(part.segment) {
-                Slot::Open(segment) => self.try_write_chunks((&stamps, stamp), &segment, &part, at, from)?,
-                Slot::Absent | Slot::Unknown => false,
+                Slot::Open(segment) if !segment.is_shared() => {
+                    self.try_write_chunks((&stamps, stamp), &segment, &part, at, from)?
+                }
+                Slot::Open(_) | Slot::Absent | Slot::Unknown => false,
             };
             if !done {
                 from.rewind(before);

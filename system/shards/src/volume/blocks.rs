@@ -13,8 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::segment::Segment;
+use super::sharing::{is_not_own, not_own};
 use super::sums::{CHUNK, NOTHING, Sums, read_at, sum};
-use super::{Corrupt, Part, Volume};
+use super::{Corrupt, Part, Volume, shared};
 use crate::format::{BLOCK, SUM};
 use crate::fsio;
 use crate::replication::regions::REGION;
@@ -136,11 +137,23 @@ impl Volume {
 
     /// Reads a block and verifies it.
     pub(super) fn load_locked(&self, segment: &Segment, block: u64, copy: &mut [u8]) -> io::Result<()> {
-        let _lock = self.stripes.lock(segment.index, block * BLOCK);
-        self.load(segment, block, copy)
+        let load = |segment: &Segment, copy: &mut [u8]| {
+            let _lock = self.stripes.lock(segment.index, block * BLOCK);
+            self.load(segment, block, copy)
+        };
+        match load(segment, copy) {
+            Err(e) if is_not_own(&e) => {}
+            loaded => return loaded,
+        }
+        let _changes = shared(&self.changes);
+        match self.segment_to_change(segment.index, false)? {
+            Some(own) => load(&own, copy),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
-    /// Reads a block and verifies it; its lock is held.
+    /// Reads a block and verifies it; its lock is held. An error that [`is_not_own`] knows says that its sum is to be made
+    /// right, and in another file.
     pub(super) fn load(&self, segment: &Segment, block: u64, copy: &mut [u8]) -> io::Result<()> {
         read_at(&segment.data, copy, block * BLOCK)?;
         let Some(file) = segment.complete_sums() else { return Ok(()) };
@@ -152,6 +165,9 @@ impl Volume {
         let at = self.start_of(segment) + block * BLOCK;
         if !self.areas.is_suspect(at..at + BLOCK) {
             return Err(self.found_corrupt(at));
+        }
+        if !self.read_only && (segment.is_shared() || !self.is_current(segment)) {
+            return Err(not_own());
         }
         self.mended.fetch_add(1, SeqCst);
         if !self.read_only {
@@ -293,14 +309,13 @@ impl Volume {
         for part in self.parts(start, len)? {
             let Some(segment) = self.segment(part.segment, false)? else { continue };
             for (offset, len) in chunks(part.offset, part.len) {
-                let _lock = self.stripes.lock(segment.index, offset);
                 let chunk = Part { segment: part.segment, offset, len };
                 if self.is_empty_part(&segment, &chunk)? {
                     continue;
                 }
                 let blocks = blocks_of(offset, len);
                 for block in blocks.start / BLOCK..blocks.end / BLOCK {
-                    self.load(&segment, block, &mut copy)?;
+                    self.load_locked(&segment, block, &mut copy)?;
                 }
             }
         }

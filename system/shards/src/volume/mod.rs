@@ -5,7 +5,7 @@
 //! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
 //! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
-//! are set and cleared; `summing` makes the sums of segments that have none, `verify` looks for damage.
+//! are set and cleared; `sharing` copies the volume and keeps what it shares with others as it is; `summing` makes the sums of segments that have none, `verify` looks for damage.
 
 mod areas;
 mod at_once;
@@ -13,6 +13,7 @@ mod blocks;
 mod cold;
 mod marking;
 mod segment;
+mod sharing;
 mod stripes;
 mod summing;
 mod sums;
@@ -21,7 +22,7 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 pub use self::cold::Cold;
 
@@ -91,11 +92,11 @@ pub struct Volume {
     full: AtomicBool,
     /// Whether a writer of several replicas has it: nobody else may use it then. Held shared by who does.
     taken: RwLock<bool>,
-}
-
-/// Keeps all changes out while it lives.
-pub struct Frozen<'a> {
-    _changes: RwLockWriteGuard<'a, Stamps>,
+    /// A sync that no flush asked for has failed: the next flush says so.
+    unheard: AtomicBool,
+    /// Who writes the content of this volume, which may only be read; and, of that one, this.
+    filler: Mutex<Weak<Volume>>,
+    reader: Option<Arc<Volume>>,
 }
 
 #[derive(Clone)]
@@ -137,13 +138,10 @@ impl Volume {
         Volume::with(dir, manifest, read_only)
     }
 
-    /// Opens a volume to give it its content, even if it may only be read afterwards.
-    pub fn open_to_fill(dir: &Path) -> io::Result<Volume> {
-        let id = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        Volume::with(dir, read_manifest(dir, id)?, false)
-    }
-
     fn with(dir: &Path, manifest: Manifest, read_only: bool) -> io::Result<Volume> {
+        if manifest.may_share() && !read_only {
+            sharing::clear_copies(dir)?;
+        }
         let (areas, stamps) = Areas::open(dir, manifest.size)?;
         Ok(Volume {
             dir: dir.into(),
@@ -166,6 +164,9 @@ impl Volume {
             mended: AtomicU64::new(0),
             full: AtomicBool::new(false),
             taken: RwLock::new(false),
+            unheard: AtomicBool::new(false),
+            filler: Mutex::default(),
+            reader: None,
         })
     }
 
@@ -261,7 +262,7 @@ impl Volume {
         from: &mut Pieces<'_, Source>,
     ) -> io::Result<()> {
         self.change(stamp, offset, len, |this, part| {
-            let segment = this.segment(part.segment, true)?;
+            let segment = this.segment_to_change(part.segment, true)?;
             segment.map_or(Ok(()), |segment| this.write_part(&segment, part, from))
         })
     }
@@ -279,7 +280,7 @@ impl Volume {
 
     fn zero_stamped(&self, stamp: Stamp, offset: u64, len: u64, how: Zeroing) -> io::Result<()> {
         self.change(stamp, offset, len, |this, part| {
-            let segment = this.segment(part.segment, false)?;
+            let segment = this.segment_to_change(part.segment, false)?;
             segment.map_or(Ok(()), |segment| this.zero_part(&segment, part, how))
         })
     }
@@ -292,7 +293,7 @@ impl Volume {
         }
         let (asked, failures) = (self.flushes.load(SeqCst), self.failures.load(SeqCst));
         let mut flushed_before = guard(&self.flushing);
-        if self.failures.load(SeqCst) != failures {
+        if self.failures.load(SeqCst) != failures || self.unheard.swap(false, SeqCst) {
             // The kernel says once that it lost something, and that was of what this call is about too.
             return Err(io::Error::other("a flush that was under way has failed"));
         }
@@ -301,7 +302,7 @@ impl Volume {
         }
         let number = self.flushes.fetch_add(1, SeqCst) + 1;
         if !*flushed_before {
-            self.files()?;
+            self.open_all()?;
         }
         if self.dir_dirty.swap(false, SeqCst)
             && let Err(e) = fsio::sync_dir(&self.dir)
@@ -339,21 +340,9 @@ impl Volume {
         Ok(())
     }
 
-    /// Keeps all changes out while the guard lives, so that the segments can be copied as of one moment.
-    pub fn freeze(&self) -> Frozen<'_> {
-        Frozen { _changes: alone(&self.changes) }
-    }
-
-    /// The names of the files that hold its data and their sums.
-    pub fn files(&self) -> io::Result<Vec<String>> {
-        let mut found = Vec::new();
+    fn open_all(&self) -> io::Result<()> {
         let count = shared(&self.segments).len();
-        for index in 0..count {
-            let Some(segment) = self.segment(index, false)? else { continue };
-            found.push(format::segment_name(index));
-            found.extend(segment.complete_sums().map(|_| format::sums_name(index)));
-        }
-        Ok(found)
+        (0..count).try_for_each(|index| self.segment(index, false).map(drop))
     }
 
     fn open_segments(&self) -> Vec<Arc<Segment>> {

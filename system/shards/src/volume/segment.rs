@@ -1,10 +1,13 @@
 //! The two files of a segment: its data, and the sums of its blocks.
+//!
+//! Files that other volumes have too, by hard links, are opened for reading alone, so that the kernel refuses what would
+//! change them for all; see [`sharing`](super::sharing).
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock};
 
 use crate::format;
 use crate::fsio;
@@ -21,6 +24,10 @@ pub struct Segment {
     /// There is a sum of every block. They are written before that, and not believed.
     complete: AtomicBool,
     sums_dirty: AtomicBool,
+    /// Other volumes had one of its files too when it was opened: it is never written.
+    shared: bool,
+    /// Held by who makes a copy of it.
+    pub leaving: Mutex<()>,
 }
 
 /// How a segment is opened.
@@ -38,21 +45,39 @@ impl Segment {
     /// Opens a segment; `None` if it is not there. Also tells whether files were made.
     pub fn open(dir: &Path, index: usize, how: Opening) -> io::Result<(Option<Segment>, bool)> {
         let path = dir.join(format::segment_name(index));
+        let sums_path = dir.join(format::sums_name(index));
         let mut options = File::options();
-        let (data, made) = match options.read(true).write(!how.read_only).open(&path) {
+        options.read(true).write(!how.read_only);
+        let (data, made) = match File::open(&path) {
             Ok(data) => (data, false),
             Err(e) if e.kind() == io::ErrorKind::NotFound && how.create => {
+                // A crash may have left the sums of data that is lost, and they may be others' too.
+                fsio::remove_any(&sums_path)?;
                 (options.create_new(true).open(&path)?, true)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((None, false)),
             Err(e) => return Err(e),
         };
-        let sums = open_sums(&dir.join(format::sums_name(index)), made, how)?;
+        let data_shared = fsio::has_links(&data.metadata()?);
+        let sums_shared = fs::metadata(&sums_path).is_ok_and(|found| fsio::has_links(&found));
+        let shared = data_shared || sums_shared;
+        let data = match made || shared || how.read_only {
+            true => data,
+            false => File::options().read(true).write(true).open(&path)?,
+        };
+        let sums = open_sums(&sums_path, made, shared && sums_path.exists(), how)?;
         let complete = sums.is_some().into();
         let sums = sums.map_or_else(OnceLock::new, OnceLock::from);
-        // What an earlier process wrote may not be synced.
-        let (dirty, sums_dirty) = (true.into(), true.into());
-        Ok((Some(Segment { index, data, dirty, sums, complete, sums_dirty }), made))
+        // What an earlier process wrote may not be synced; what is shared was before it was.
+        let (dirty, sums_dirty) = ((!data_shared).into(), (!sums_shared).into());
+        let leaving = Mutex::default();
+        let segment = Segment { index, data, dirty, sums, complete, sums_dirty, shared, leaving };
+        Ok((Some(segment), made))
+    }
+
+    /// Whether it may only be read until it was made this volume's own.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Where sums are written, if there are any.
@@ -112,12 +137,11 @@ fn sync(file: &File, dirty: &AtomicBool) -> io::Result<()> {
 }
 
 /// Opens the sums of a segment that was just made or was there; `None` if it has none yet.
-fn open_sums(path: &Path, made: bool, how: Opening) -> io::Result<Option<File>> {
+fn open_sums(path: &Path, made: bool, only_read: bool, how: Opening) -> io::Result<Option<File>> {
     let mut options = File::options();
-    options.read(true).write(!how.read_only);
+    options.read(true).write(!how.read_only && !only_read);
     if made {
-        // A crash may have left the sums of data that is lost.
-        return options.create(true).truncate(true).open(path).map(Some);
+        return options.create_new(true).open(path).map(Some);
     }
     match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !how.summed => Ok(None),

@@ -39,13 +39,18 @@ impl Stripes {
     /// Locks all stripes of a range, in one order for all.
     pub fn lock_range(&self, segment: usize, offset: u64, len: u64) -> Vec<MutexGuard<'_, ()>> {
         let touched = offset / STRIPE..(offset + len).div_ceil(STRIPE);
-        let mut wanted: Vec<usize> = match touched.end - touched.start < STRIPES as u64 {
-            true => touched.map(|at| index(segment, at)).collect(),
-            false => (0..STRIPES).collect(),
-        };
+        if touched.end - touched.start >= STRIPES as u64 {
+            return self.lock_all();
+        }
+        let mut wanted: Vec<usize> = touched.map(|at| index(segment, at)).collect();
         wanted.sort_unstable();
         wanted.dedup();
         wanted.into_iter().map(|at| self.0[at].0.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    /// Locks all of them.
+    pub fn lock_all(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.0.iter().map(|stripe| stripe.0.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 }
 

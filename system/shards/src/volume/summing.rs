@@ -40,7 +40,7 @@ impl Volume {
         if manifest.segments() != count || !manifest.segment_size.is_multiple_of(BLOCK) {
             return Ok(false);
         }
-        let summed = Manifest { format: VOLUME_FORMAT, ..manifest.clone() };
+        let summed = Manifest { format: manifest.format.max(VOLUME_FORMAT), ..manifest.clone() };
         write_manifest(&self.dir, &summed)?;
         *manifest = summed;
         self.summed.store(true, SeqCst);

@@ -21,6 +21,11 @@ impl Mounted {
         std::fs::File::create(image).unwrap().set_len(size).unwrap();
         std::fs::create_dir_all(at).unwrap();
         run("mkfs.xfs", &["-q", "-m", "reflink=1", image.to_str().unwrap()])?;
+        Mounted::again(image, at)
+    }
+
+    /// Mounts the one that is in the image file.
+    pub fn again(image: &Path, at: &Path) -> Result<Mounted, String> {
         run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
         Ok(Mounted { at: at.into() })
     }

@@ -1,4 +1,5 @@
-//! One volume, large or small: how long a snapshot of it, a clone and a volume of an image take.
+//! One volume, large or small: how long a snapshot of it, a clone and a volume of an image take, and the write that comes
+//! first after a snapshot, which gives the volume a segment of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub async fn run(place: &Place, options: &Options) -> Result<()> {
         options.piece_kib,
         begun.elapsed().as_secs_f64()
     ));
+    first_writes(place, options.rounds)?;
     let mut agent = Agent::new(place)?;
     for gib in sizes {
         agent.store.transact(|tx| cairn_shards::volumes::create(tx, spec(&format!("v{gib}"), gib))).await?;
@@ -65,6 +67,46 @@ pub async fn run(place: &Place, options: &Options) -> Result<()> {
             options.gib,
             ms(large),
             ratio(large, small)
+        ));
+    }
+    Ok(())
+}
+
+/// Measures and prints how long the first write to a segment takes after a snapshot, and the next: one that was written from
+/// its beginning to its end, and one where every second block was, so that its file is in as many pieces as can be.
+fn first_writes(place: &Place, rounds: usize) -> Result<()> {
+    const GIB: u64 = 1 << 30;
+    let pool = Pool::new(disks(place), None);
+    pool.scan()?;
+    for (id, piece, step) in [("whole", 1 << 20, 1 << 20), ("fragmented", 4096, 8192)] {
+        let new = |id: &str, source: Option<&str>| NewVolume {
+            id: id.into(),
+            size: GIB,
+            read_only: source.is_some(),
+            source: source.map(Into::into),
+        };
+        pool.create(&new(id, None))?;
+        let volume = pool.open(id)?;
+        for at in (0..GIB / step).map(|n| n * step) {
+            volume.write_slice(at, &vec![0x5a; piece])?;
+        }
+        volume.flush()?;
+        let (mut first, mut next) = (Vec::new(), Vec::new());
+        for round in 0..rounds as u64 {
+            pool.create(&new(&format!("{id}-{round}"), Some(id)))?;
+            for times in [&mut first, &mut next] {
+                let begun = Instant::now();
+                volume.write_slice(round << 20, &[1; 4096])?;
+                times.push(begun.elapsed());
+            }
+            volume.flush()?;
+        }
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        say(&format!(
+            "  the first write after a snapshot of a {id} segment {:.2} ms (at most {:.2}), the next {:.3} ms",
+            ms(median(first.iter().copied())),
+            ms(first.iter().copied().max().unwrap_or_default()),
+            ms(median(next.into_iter()))
         ));
     }
     Ok(())
