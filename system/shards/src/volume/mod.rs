@@ -5,7 +5,8 @@
 //! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
 //! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
-//! are set and cleared; `summing` makes the sums of segments that have none, `verify` looks for damage.
+//! are set and cleared; `summing` makes the sums of segments that have none, `verify` looks for damage;
+//! `torn` tells a writer of several replicas what a crash may have left half-written.
 
 mod areas;
 mod at_once;
@@ -16,6 +17,7 @@ mod segment;
 mod stripes;
 mod summing;
 mod sums;
+mod torn;
 mod verify;
 
 use std::io;

@@ -111,6 +111,18 @@ impl Writer {
         self.phase = Phase::Recovering;
     }
 
+    /// Whose blocks may stand for those that a crash left half-written on the source. While replicas are made alike each
+    /// in sync has all that was acknowledged, if it lost nothing with its node's power. If the source did, so did all,
+    /// and a block that matches may be an old one.
+    pub(super) fn witnesses(&self, source: &str) -> Vec<String> {
+        let recovering = self.phase == Phase::Recovering;
+        if !recovering || !self.members.get(source).is_some_and(|m| m.intact) {
+            return Vec::new();
+        }
+        let witness = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up() && m.intact);
+        witness.map(|(node, _)| node.clone()).filter(|node| node != source).collect()
+    }
+
     /// Waits until all in sync are alike and have flushed.
     fn recover(&mut self) {
         if self.source(|_| true).is_none() {
