@@ -83,12 +83,17 @@ impl Run {
         self.load(dice, false)?;
         sleep(millis(dice, 100..400));
         let victim = dice.of(0..NODES as u64) as usize;
-        let killed: Vec<usize> = if dice.percent(50) { vec![victim] } else { (0..NODES).collect() };
+        let mut killed: Vec<usize> = if dice.percent(50) { vec![victim] } else { (0..NODES).collect() };
+        // The writer first: it would call the others out of sync.
+        killed.sort_by_key(|node| self.home != Some(*node));
         for node in &killed {
             self.cloud.kill(*node)?;
         }
-        let mut all = self.flip(victim, true, dice)?;
-        if dice.percent(40) {
+        // One that is in sync alone has the last word on what it holds.
+        let set = self.cloud.set()?;
+        let alone = set.is_in_sync(NAMES[victim]) && set.in_sync().count() < NODES;
+        let mut all = if alone { 0 } else { self.flip(victim, true, dice)? };
+        if !alone && dice.percent(40) {
             let marked = self.marked(victim);
             all += self.cloud.nodes[victim].rot_sums(dice, |area| marked.get(area) == Some(&true))?;
         }
@@ -98,12 +103,13 @@ impl Run {
             kept.iter_mut().zip(of).for_each(|(kept, of)| *kept &= of);
             kept
         });
-        if killed.len() == NODES && dice.percent(40) {
+        if !alone && killed.len() == NODES && dice.percent(40) {
             all += self.cloud.nodes[victim].rot_marks(dice, |area| kept.get(area) == Some(&true))?;
         }
         *self.counts.entry("bits flipped after kills").or_default() += all as u64;
         *self.counts.entry("kills").or_default() += 1;
-        for node in &killed {
+        // And last: it waits for the others for a while only.
+        for node in killed.iter().rev() {
             self.cloud.nodes[*node].start()?;
             sleep(millis(dice, 0..60));
         }
