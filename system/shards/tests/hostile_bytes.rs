@@ -72,6 +72,11 @@ impl Random {
     }
 }
 
+/// In memory if that can be: nothing here is about the disk, which would be synced for each input.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn dice() -> (u64, u64) {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse().ok());
     (number("CAIRN_FUZZ_SEED").unwrap_or(1), number("CAIRN_FUZZ_RUNS").unwrap_or(4_000))
@@ -79,7 +84,7 @@ fn dice() -> (u64, u64) {
 
 #[test]
 fn no_frame_of_a_peer_ends_a_replica() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = directory();
     common::make_disk(dir.path(), "d1");
     let pool = Pool::new(dir.path(), None);
     pool.scan().unwrap();
@@ -145,7 +150,7 @@ fn no_bytes_of_a_disk_end_who_reads_them() {
 
 #[test]
 fn no_garbled_volume_ends_who_opens_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = directory();
     common::make_disk(dir.path(), "d1");
     let pool = Pool::new(dir.path(), None);
     pool.scan().unwrap();

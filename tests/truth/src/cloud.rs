@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use cairn_shards::format::MARKER;
+use cairn_shards::format::{BLOCK, MARKER, SUM};
 use cairn_shards::model::{DiskStatus, Phase, VolumeSpec, VolumeStatus};
 use cairn_shards::replication::regions::AREA;
 use cairn_shards::replication::set::ReplicaSet;
@@ -314,6 +315,47 @@ impl Node {
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         Ok(flipped.len())
     }
+
+    /// Whether its replica was told, during this boot, that it is like the others.
+    pub fn is_told_alike(&self) -> bool {
+        let file = self.segment().with_file_name("replica.json");
+        let told = std::fs::read_to_string(file).unwrap_or_default();
+        told.contains(&format!("\"{}\"", self.settings.boot))
+    }
+
+    /// Bits flip in sums of blocks of areas that `may` says; answers how many.
+    pub fn rot_sums(&self, dice: &mut Dice, may: impl Fn(usize) -> bool) -> Result<usize> {
+        let file = self.segment().with_file_name("sum-00000000");
+        let sums = std::fs::read(&file).unwrap_or_default();
+        let per_area = (AREA / BLOCK * SUM) as usize;
+        let of_data = |at: &usize| sums[*at] != 0 && may(at / per_area);
+        let places: Vec<usize> = (0..sums.len()).filter(of_data).collect();
+        if places.is_empty() {
+            return Ok(0);
+        }
+        flip_in(&file, *dice.pick(&places), dice.of(0..8))?;
+        Ok(1)
+    }
+
+    /// A bit flips in its marks: one that `may` be lost, or one of an area that is not there.
+    pub fn rot_marks(&self, dice: &mut Dice, may: impl Fn(usize) -> bool) -> Result<usize> {
+        let file = self.segment().with_file_name("areas");
+        let bits: Vec<usize> =
+            (0..8).filter(|bit| may(*bit) || *bit as u64 * AREA >= crate::run::SIZE).collect();
+        if std::fs::read(&file).unwrap_or_default().is_empty() {
+            return Ok(0);
+        }
+        flip_in(&file, 0, *dice.pick(&bits) as u64)?;
+        Ok(1)
+    }
+}
+
+/// Flips a bit of a file.
+fn flip_in(file: &Path, at: usize, bit: u64) -> Result<()> {
+    let file = File::options().read(true).write(true).open(file)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64)?;
+    Ok(file.write_all_at(&[byte[0] ^ 1 << bit], at as u64)?)
 }
 
 impl Drop for Node {

@@ -168,6 +168,12 @@ impl Disk {
         Ok(cut)
     }
 
+    /// Where some sector of the guest's is, if there is any.
+    pub fn place(&self, dice: &mut Dice) -> Result<Option<u64>> {
+        let found = self.lock().stamped(&|_, _| true)?;
+        Ok((!found.is_empty()).then(|| dice.pick(&found).0))
+    }
+
     /// Flips a bit in each of so many sectors that the guest wrote; answers which those were.
     pub fn flip(&self, dice: &mut Dice, count: usize, may: impl Fn(u64, u32) -> bool) -> Result<Vec<u64>> {
         let mut state = self.lock();

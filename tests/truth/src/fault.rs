@@ -22,8 +22,8 @@ pub enum Fault {
     Isolate { node: usize, mode: Mode },
     /// A node does not reach the store.
     Storeless { node: usize, mode: Mode },
-    /// A disk fails, all of it or some kinds of request.
-    Fail { node: usize, what: Failing },
+    /// A disk fails, at all or some kinds of request; `some`: only some of its sectors do.
+    Fail { node: usize, what: Failing, some: bool },
     /// A disk answers nothing for so long.
     Hang { node: usize, time: Duration },
     /// A disk takes so long for each request.
@@ -55,6 +55,7 @@ impl Fault {
             Fault::Link { .. } => "links silent",
             Fault::Isolate { .. } => "nodes isolated",
             Fault::Storeless { .. } => "stores out of reach",
+            Fault::Fail { some: true, .. } => "disks failing in places",
             Fault::Fail { .. } => "disks failing",
             Fault::Hang { .. } => "disks hanging",
             Fault::Slow { .. } => "disks slow",
@@ -76,7 +77,9 @@ impl fmt::Display for Fault {
             Fault::Link { from, to, mode } => write!(f, "link {}{} {mode:?}", NAMES[*from], NAMES[*to]),
             Fault::Isolate { node, mode } => write!(f, "isolate {} {mode:?}", NAMES[*node]),
             Fault::Storeless { node, mode } => write!(f, "no store for {} {mode:?}", NAMES[*node]),
-            Fault::Fail { node, what } => write!(f, "fail {} {what:?}", NAMES[*node]),
+            Fault::Fail { node, what, some } => {
+                write!(f, "fail {} {what:?}{}", NAMES[*node], if *some { " of some sectors" } else { "" })
+            }
             Fault::Hang { node, time } => write!(f, "hang {} {} ms", NAMES[*node], time.as_millis()),
             Fault::Slow { node, time } => write!(f, "slow {} {} ms", NAMES[*node], time.as_millis()),
             Fault::Fill { node, left } => write!(f, "fill {} to {left}", NAMES[*node]),
@@ -100,7 +103,12 @@ pub fn choose(dice: &mut Dice) -> Vec<Fault> {
         // Two disks that fail at once are more than three replicas promise to outlive.
         let fails = |fault: &Fault| matches!(fault, Fault::Fail { .. });
         if !(fails(&fault) && chosen.iter().any(fails)) {
+            let fills = if let Fault::Fill { node, .. } = fault { Some(node) } else { None };
             chosen.push(fault);
+            if let Some(node) = fills.filter(|_| dice.percent(40)) {
+                let back = Duration::from_millis(*dice.pick(&[0, 50, 400]));
+                chosen.push(Fault::Kill { nodes: vec![node], back });
+            }
         }
     }
     chosen
@@ -125,7 +133,7 @@ fn any(dice: &mut Dice) -> Fault {
         66..70 => Fault::Storeless { node, mode: *dice.pick(&modes[..2]) },
         70..78 => {
             let kinds = [Failing::Reads, Failing::Writes, Failing::Flushes, Failing::Everything];
-            Fault::Fail { node, what: *dice.pick(&kinds) }
+            Fault::Fail { node, what: *dice.pick(&kinds), some: dice.percent(50) }
         }
         78..83 => {
             let time = if dice.percent(8) { 30_000 } else { dice.of(300..4000) };
@@ -153,6 +161,6 @@ mod tests {
         let mut dice = Dice::new(1);
         let kinds: BTreeSet<_> =
             (0..2000).flat_map(|_| choose(&mut dice)).map(|fault| fault.kind()).collect();
-        assert_eq!(kinds.len(), 13, "{kinds:?}");
+        assert_eq!(kinds.len(), 14, "{kinds:?}");
     }
 }

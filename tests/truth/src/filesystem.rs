@@ -20,9 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Bytes of a disk: about the least that XFS takes.
 const SIZE: u64 = 320 << 20;
 
-/// Mounts are this process's and its children's own from now on. To be done while it has one thread.
+/// Mounts and ports are this process's and its children's own from now on: no other takes a port while its node is
+/// down. To be done while it has one thread.
 pub fn enclose() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace; this needs root")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("no namespaces; this needs root")?;
+    exec::run(&mut exec::command("ip", ["link", "set", "lo", "up"]))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("mounts are not made private")
 }

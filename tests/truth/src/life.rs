@@ -14,6 +14,7 @@ use crate::front_end::{DISCARD, Data, FLUSH, Guest, IN, OUT, WRITE_ZEROES};
 use crate::model::Model;
 use crate::stamp::{SECTOR, look, stamp};
 use crate::vm::{Load, Order, Tally, guard};
+use crate::zombie::Zombie;
 
 /// Requests under way at most.
 const SLOTS: usize = 32;
@@ -60,7 +61,7 @@ pub struct Life {
     tally: Arc<Mutex<Tally>>,
     model: Arc<Mutex<Model>>,
     guest: Option<(Guest, PathBuf)>,
-    undead: Vec<Guest>,
+    undead: Vec<Zombie>,
     under_way: Vec<Option<Request>>,
     task: Task,
     load: Option<Load>,
@@ -112,6 +113,7 @@ impl Life {
             Order::Attach(socket) => {
                 self.guest = Some((Guest::new().keeping(), socket));
                 self.settling = Some(VecDeque::new());
+                guard(&self.tally).settled = false;
                 self.looked = Instant::now() - Duration::from_secs(1);
             }
             Order::Die { undead } => self.die(undead),
@@ -125,12 +127,16 @@ impl Life {
             }
             Order::Load(load) => (self.load, self.task) = (Some(load), Task::Load),
             Order::Check { whole, done } => self.task = Task::Check { whole, todo: None, done },
+            Order::Haunt(mut dice) => self.undead.iter_mut().for_each(|one| one.rise(dice.child())),
             Order::Bury => self.undead.clear(),
         }
     }
 
     fn die(&mut self, undead: bool) {
         let Some((guest, _)) = self.guest.take() else { return };
+        if undead {
+            self.undead.push(Zombie::new(guest, self.under_way.iter().map(Option::is_some)));
+        }
         let mut model = guard(&self.model);
         for request in self.under_way.iter_mut().filter_map(Option::take) {
             if let Kind::Write(write) = request.kind {
@@ -140,8 +146,17 @@ impl Life {
         if self.lossy.take().is_some() {
             model.lose();
         }
-        if undead {
-            self.undead.push(guest);
+    }
+
+    /// What is undead goes on.
+    fn haunt(&mut self) {
+        for zombie in &mut self.undead {
+            let went = zombie.step(&mut guard(&self.model));
+            let mut tally = guard(&self.tally);
+            match went {
+                Ok(asked) => tally.haunting += asked,
+                Err(why) => drop(tally.found.get_or_insert(why)),
+            }
         }
     }
 
@@ -151,6 +166,7 @@ impl Life {
 
     /// Goes on; false if there was nothing to do.
     fn step(&mut self) -> bool {
+        self.haunt();
         if self.guest.is_none() || guard(&self.tally).found.is_some() || !self.is_connected() {
             return false;
         }
@@ -258,6 +274,7 @@ impl Life {
             // That of the end, with all else read.
             Some(_) if model.doubts(1).is_empty() && self.under_way.iter().all(Option::is_none) => {
                 model.settled();
+                guard(&self.tally).settled = true;
                 self.settling = None;
             }
             Some(_) => {}

@@ -20,13 +20,16 @@ mod filesystem;
 )]
 mod front_end;
 mod fuse;
+mod haunt;
 mod life;
 mod link;
 mod model;
 mod node;
+mod rot;
 mod run;
 mod stamp;
 mod vm;
+mod zombie;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +40,7 @@ use clap::{Parser, Subcommand};
 use image_builder::stage::{ended, say};
 
 use crate::dice::Dice;
-use crate::run::Run;
+use crate::run::{Chances, Run};
 
 /// Holds a replicated volume against what its guest was told, while things go wrong.
 #[derive(Parser)]
@@ -52,8 +55,11 @@ struct Cli {
     #[arg(long)]
     seed: Option<u64>,
     /// Of a hundred cycles, those in which bits flip on disks
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 10)]
     flips: u64,
+    /// Of a hundred cycles in which none do, those in which an old writer lives on
+    #[arg(long, default_value_t = 10)]
+    haunts: u64,
     /// Keeps the logs here; otherwise they are kept only of a run that fails
     #[arg(long)]
     logs: Option<PathBuf>,
@@ -91,7 +97,7 @@ fn check(cli: &Cli) -> Result<()> {
     let end = cli.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     while outcome.is_ok() && cycles < cli.cycles && end.is_none_or(|end| began.elapsed() < end) {
         cycles += 1;
-        outcome = run.cycle(cycles, dice.next(), cli.flips);
+        outcome = run.cycle(cycles, dice.next(), Chances { flips: cli.flips, haunts: cli.haunts });
     }
     summary(&run, cycles, began.elapsed());
     drop(run);
@@ -121,6 +127,7 @@ fn summary(run: &Run, cycles: u64, took: Duration) {
         tally.sectors_read >> 11,
         tally.reconnects
     ));
+    say(&format!("  {} writes of front-ends whose volume another had", tally.haunting));
     say(&format!(
         "  {} requests failed while a disk failed, {} flushes told of a loss, {} reads were withheld until then",
         tally.errors, tally.losses_told, tally.withheld

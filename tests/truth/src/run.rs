@@ -7,35 +7,38 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cairn_shards::replication::regions::AREA;
 use image_builder::stage::say;
 
 use crate::cloud::{Cloud, NAMES, NODES};
 use crate::dice::Dice;
 use crate::fault::{Failing, Fault, choose};
+use crate::haunt::Haunting;
 use crate::link::Mode;
-use crate::stamp::{Found, SECTOR, look};
+use crate::stamp::{SECTOR, look};
 use crate::vm::{Load, Tally, Vm};
 
 /// Bytes of the volume: three areas.
 pub const SIZE: u64 = 48 << 20;
 /// How long all may take once nothing is wrong any more.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a guest that died may take to begin again while things are wrong.
 const HASTE: Duration = Duration::from_millis(1500);
 
-/// How long it may take until no area is marked any more, after the last write.
-const CLEAN: Duration = Duration::from_secs(12);
-
-/// How often all is read until every flipped bit was met.
-const ROUNDS: usize = 8;
+/// Of a hundred cycles, those of a kind of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Chances {
+    /// Bits flip.
+    pub flips: u64,
+    /// An old writer lives on; of those where no bits flip.
+    pub haunts: u64,
+}
 
 /// What is run.
 pub struct Run {
-    cloud: Cloud,
-    vm: Vm,
+    pub cloud: Cloud,
+    pub vm: Vm,
     /// Where the guest is, while it lives.
-    home: Option<usize>,
+    pub home: Option<usize>,
     /// Nodes that lost what they had not flushed, each with the number of the last flush asked for then.
     cuts: Vec<(usize, u64)>,
     pub counts: BTreeMap<&'static str, u64>,
@@ -54,11 +57,17 @@ impl Run {
         self.vm.tally()
     }
 
-    /// One cycle, by its own seed; `flips` of a hundred flip bits. Says what went wrong, and how it went on.
-    pub fn cycle(&mut self, number: u64, seed: u64, flips: u64) -> Result<()> {
+    /// One cycle, by its own seed. Says what went wrong, and how it went on.
+    pub fn cycle(&mut self, number: u64, seed: u64, chances: Chances) -> Result<()> {
         let (mut dice, began) = (Dice::new(seed), Instant::now());
-        let (what, done) = if dice.percent(flips) {
-            ("bits flipped".to_owned(), self.rotten(&mut dice))
+        let (what, done) = if dice.percent(chances.flips) {
+            match dice.percent(50) {
+                true => ("bits flipped".to_owned(), self.rotten(&mut dice)),
+                false => ("bits flipped after a kill".to_owned(), self.rotten_after_kill(&mut dice)),
+            }
+        } else if dice.percent(chances.haunts) {
+            let how = Haunting::choose(&mut dice);
+            (how.to_string(), self.haunted(how, &mut dice))
         } else {
             let faults = choose(&mut dice);
             let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -72,72 +81,8 @@ impl Run {
         Ok(())
     }
 
-    /// Bits flip where nothing is under way; the guest reads all of it at each node whose disk that is.
-    fn rotten(&mut self, dice: &mut Dice) -> Result<String> {
-        self.load(dice, false)?;
-        sleep(millis(dice, 100..400));
-        self.vm.check(false, PATIENCE)?;
-        self.cloud.until_in_sync(PATIENCE)?;
-        let first = dice.of(0..NODES as u64) as usize;
-        let mut nodes = vec![first];
-        if dice.percent(40) {
-            nodes.push((first + 1) % NODES);
-        }
-        // After a crash a marked block is taken as it is: there a sum proves nothing.
-        let deadline = Instant::now() + CLEAN;
-        let marked =
-            |node: &usize| (0..SIZE).step_by(AREA as usize).any(|b| self.cloud.nodes[*node].is_marked(b));
-        while nodes.iter().any(marked) && Instant::now() < deadline {
-            sleep(Duration::from_millis(50));
-        }
-        let (mut all, mut flipped) = (0, Vec::new());
-        for node in nodes {
-            let count = self.flip(node, dice)?;
-            if count > 0 {
-                flipped.push(node);
-            }
-            all += count as u64;
-        }
-        *self.counts.entry("bits flipped").or_default() += all;
-        for node in &flipped {
-            self.die(false)?;
-            self.attach(*node, PATIENCE)?;
-            // While a replica is made right, another is read: what is left is met in the next round.
-            for _ in 0..ROUNDS {
-                self.vm.check(true, PATIENCE)?;
-                self.vm.check(false, PATIENCE)?;
-                if !self.is_corrupt(*node)? {
-                    break;
-                }
-            }
-            let met = self.cloud.until_corrupt(PATIENCE)?;
-            *self.counts.entry("corrupt blocks met").or_default() += met;
-        }
-        // A flush waits for what is made right.
-        self.vm.check(false, PATIENCE)?;
-        self.cloud.until_in_sync(PATIENCE)?;
-        let compared = self.compare()?;
-        Ok(format!("{all} on {}, {compared} alike", flipped.iter().map(|n| NAMES[*n]).collect::<String>()))
-    }
-
-    fn is_corrupt(&self, node: usize) -> Result<bool> {
-        let bytes = content(&self.cloud.nodes[node].segment())?;
-        Ok(bytes.chunks_exact(SECTOR).zip(0..).any(|(bytes, sector)| look(bytes, sector) == Found::Corrupt))
-    }
-
-    fn flip(&self, node: usize, dice: &mut Dice) -> Result<usize> {
-        let model = self.vm.known()?;
-        let node = &self.cloud.nodes[node];
-        // Read before: the disk answers nothing while it looks.
-        let marked: Vec<bool> = (0..SIZE).step_by(AREA as usize).map(|byte| node.is_marked(byte)).collect();
-        let is_marked = |sector: u64| marked.get((sector * SECTOR as u64 / AREA) as usize) != Some(&false);
-        let may = |sector: u64, write: u32| {
-            model.compare(sector, Found::Write(write)).is_ok() && !is_marked(sector)
-        };
-        node.rot(dice, may)
-    }
-
-    fn load(&self, dice: &mut Dice, may_fail: bool) -> Result<()> {
+    /// The guest begins to ask for this and that.
+    pub fn load(&self, dice: &mut Dice, may_fail: bool) -> Result<()> {
         let from = dice.of(0..SIZE / SECTOR as u64 - 8192);
         self.vm.load(Load {
             dice: dice.child(),
@@ -168,6 +113,11 @@ impl Run {
         if self.home.is_none() {
             self.attach(dice.of(0..NODES as u64) as usize, PATIENCE)?;
         }
+        self.end(dice)
+    }
+
+    /// All is whole again: everything the guest touched is read, and replicas are compared.
+    pub fn end(&mut self, dice: &mut Dice) -> Result<String> {
         sleep(millis(dice, 20..200));
         self.vm.check(dice.percent(10), PATIENCE)?;
         self.vm.bury()?;
@@ -185,7 +135,7 @@ impl Run {
     }
 
     /// The guest begins on a node.
-    fn attach(&mut self, node: usize, patience: Duration) -> Result<()> {
+    pub fn attach(&mut self, node: usize, patience: Duration) -> Result<()> {
         let epoch = self.cloud.export(node)?;
         let socket = self.cloud.socket(epoch, patience)?;
         self.vm.attach(socket)?;
@@ -193,7 +143,8 @@ impl Run {
         Ok(())
     }
 
-    fn die(&mut self, undead: bool) -> Result<()> {
+    /// It ends; `undead`: its front-end is still there.
+    pub fn die(&mut self, undead: bool) -> Result<()> {
         self.home = None;
         self.vm.die(undead)
     }
@@ -244,7 +195,7 @@ impl Run {
             Fault::Link { from, to, mode } => self.cloud.link(*from, Some(*to), *mode),
             Fault::Isolate { node, mode } => self.isolate(*node, *mode),
             Fault::Storeless { node, mode } => self.cloud.link(*node, None, *mode),
-            Fault::Fail { node, what } => self.fail(*node, *what)?,
+            Fault::Fail { node, what, some } => self.fail(*node, *what, *some, dice)?,
             Fault::Hang { node, time } => {
                 let end = Instant::now() + *time;
                 self.cloud.nodes[*node].files.disk.set(|faults| faults.hangs_until = Some(end));
@@ -275,8 +226,15 @@ impl Run {
         }
     }
 
-    fn fail(&mut self, node: usize, what: Failing) -> Result<()> {
-        let all = Some(0..u64::MAX);
+    /// A disk fails, all of it or where some of the guest's data is.
+    fn fail(&mut self, node: usize, what: Failing, some: bool, dice: &mut Dice) -> Result<()> {
+        let mut all = Some(0..u64::MAX);
+        if some && let Some(at) = self.cloud.nodes[node].files.disk.place(dice)? {
+            let len = 1 << dice.of(12..24);
+            all = Some(at / len * len..at / len * len + len);
+            // What is read next is read from the disk.
+            self.cloud.nodes[node].write_back();
+        }
         self.cloud.nodes[node].files.disk.set(|faults| {
             if matches!(what, Failing::Reads | Failing::Everything) {
                 faults.bad_reads = all.clone();
@@ -291,7 +249,7 @@ impl Run {
     }
 
     /// All is whole again.
-    fn mend(&mut self, faults: &[Fault], dice: &mut Dice) -> Result<()> {
+    pub fn mend(&mut self, faults: &[Fault], dice: &mut Dice) -> Result<()> {
         for fault in faults {
             if let Fault::Hang { node, .. } = fault {
                 self.outwait(*node);
@@ -337,7 +295,7 @@ impl Run {
     }
 
     /// Holds what each replica in sync has against what the guest knows; answers which those are.
-    fn compare(&mut self) -> Result<String> {
+    pub fn compare(&mut self) -> Result<String> {
         let set = self.cloud.set()?;
         let mut alike = String::new();
         for (place, name) in NAMES.iter().enumerate().filter(|(_, name)| set.is_in_sync(name)) {
@@ -361,7 +319,7 @@ impl Run {
 }
 
 /// What a volume's one segment holds; nothing yet if it is not there.
-fn content(segment: &Path) -> Result<Vec<u8>> {
+pub fn content(segment: &Path) -> Result<Vec<u8>> {
     let mut bytes = match std::fs::read(segment) {
         Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
         read => read?,
@@ -370,6 +328,7 @@ fn content(segment: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn millis(dice: &mut Dice, range: std::ops::Range<u64>) -> Duration {
+/// Some milliseconds.
+pub fn millis(dice: &mut Dice, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(dice.of(range))
 }

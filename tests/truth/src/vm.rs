@@ -30,10 +30,17 @@ pub struct Load {
 /// What it is told to do.
 pub enum Order {
     Attach(PathBuf),
-    Die { undead: bool },
+    Die {
+        undead: bool,
+    },
     MayLose,
     Load(Load),
-    Check { whole: bool, done: Sender<()> },
+    Check {
+        whole: bool,
+        done: Sender<()>,
+    },
+    /// The volume is another guest's: those that are undead write from now on.
+    Haunt(Dice),
     Bury,
 }
 
@@ -52,6 +59,10 @@ pub struct Tally {
     /// Requests that failed while a disk was made to fail.
     pub errors: u64,
     pub reconnects: u64,
+    /// It has read all that was in doubt since it was attached, and flushed: its node has the volume.
+    pub settled: bool,
+    /// What front-ends asked for whose volume another had.
+    pub haunting: u64,
     pub longest: Duration,
     /// Numbers of the flush that was asked for last, and of the latest of those that are done.
     pub asked: u64,
@@ -92,12 +103,18 @@ impl Vm {
 
     /// It starts, with this disk.
     pub fn attach(&self, socket: PathBuf) -> Result<()> {
+        guard(&self.tally).settled = false;
         self.order(Order::Attach(socket))
     }
 
     /// It is no more; `undead`: what it had asked for is still done by whoever has it.
     pub fn die(&self, undead: bool) -> Result<()> {
         self.order(Order::Die { undead })
+    }
+
+    /// Those that are undead write from now on: another guest is served.
+    pub fn haunt(&self, dice: Dice) -> Result<()> {
+        self.order(Order::Haunt(dice))
     }
 
     /// Those that were undead are no more.
@@ -112,6 +129,16 @@ impl Vm {
 
     pub fn load(&self, load: Load) -> Result<()> {
         self.order(Order::Load(load))
+    }
+
+    /// Waits until it knows what the volume holds; false if that takes too long.
+    pub fn until_settled(&self, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        while !self.tally().settled && Instant::now() < deadline {
+            self.verdict()?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(self.tally().settled)
     }
 
     /// It ends what is under way, reads what was touched since the last check or the whole volume, flushes and rests.

@@ -1,5 +1,6 @@
 //! A writer's connection to a replica, be it on a disk of this node or on another node.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +33,13 @@ pub trait Link: Send + Sync {
 
     /// What a region holds.
     fn digest(&self, region: u64) -> Result<Digest, Failure>;
+
+    /// The blocks of a region that a crash may have left half-written, in bytes of the volume; none from a release that
+    /// does not tell.
+    fn torn(&self, region: u64) -> Result<Vec<Range<u64>>, Failure>;
+
+    /// Reads what matches its sums.
+    fn read_matching(&self, offset: u64, len: u64) -> Result<Bytes, Failure>;
 
     /// The replica, if it is of this node.
     fn local(&self) -> Option<&LocalLink> {
@@ -110,6 +118,14 @@ impl Link for LocalLink {
 
     fn digest(&self, region: u64) -> Result<Digest, Failure> {
         self.replica.digest(self.session, region)
+    }
+
+    fn torn(&self, region: u64) -> Result<Vec<Range<u64>>, Failure> {
+        self.replica.torn(self.session, region)
+    }
+
+    fn read_matching(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
+        self.replica.read_matching(self.session, offset, len)
     }
 
     fn local(&self) -> Option<&LocalLink> {

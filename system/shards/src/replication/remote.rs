@@ -1,5 +1,6 @@
 //! Replicas on other nodes, as a writer reaches them: one stream per volume and replica.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -104,10 +105,13 @@ impl RemoteLink {
     }
 
     fn look<T: DeserializeOwned>(&self, method: &str, at: u64, len: u64) -> Result<T, Failure> {
+        self.ask(method, at, len).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: &str, at: u64, len: u64) -> Result<Result<T, Failure>, Error> {
         let look = Look { volume: self.volume.clone(), session: self.session, at, len };
         let method = format!("{SERVICE}/{method}");
-        let answer = self.runtime.block_on(self.connection.call(&method, &look, WITHIN));
-        answer.unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
+        self.runtime.block_on(self.connection.call(&method, &look, WITHIN))
     }
 }
 
@@ -162,6 +166,18 @@ impl Link for RemoteLink {
 
     fn digest(&self, region: u64) -> Result<Digest, Failure> {
         self.look("digest", region, 0)
+    }
+
+    fn torn(&self, region: u64) -> Result<Vec<Range<u64>>, Failure> {
+        match self.ask("torn", region, 0) {
+            // A release that takes such blocks as they are.
+            Err(Error::Refused(refusal)) if refusal.code == Code::NotFound => Ok(Vec::new()),
+            asked => asked.unwrap_or_else(|e| Err(Failure::Broken(e.to_string()))),
+        }
+    }
+
+    fn read_matching(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
+        self.look("matching", offset, len)
     }
 
     fn close(&self) {

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -48,6 +50,8 @@ pub struct Replica {
     entries: Mutex<Entries>,
     /// Areas with corrupt blocks that no writer was told of yet.
     damaged: Mutex<BTreeSet<u64>>,
+    /// A sync has failed since it was last told that it is like the others: the kernel may have let go of what it had.
+    faltered: AtomicBool,
     boot: String,
 }
 
@@ -73,7 +77,8 @@ impl Replica {
             read => Entries::from_bytes(&read?),
         };
         let entries = Mutex::new(entries);
-        Ok(Replica { volume, session, promise, entries, damaged: Mutex::default(), boot: boot.into() })
+        let (damaged, faltered) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Replica { volume, session, promise, entries, damaged, faltered, boot: boot.into() })
     }
 
     /// Its data.
@@ -95,7 +100,8 @@ impl Replica {
             self.volume.clear_step(Seq::MAX, &self.volume.marked()).map_err(broken)?;
         }
         let areas = self.volume.marked();
-        let intact = areas.is_empty() || promise.boot == self.boot;
+        let kept = promise.boot == self.boot && !self.faltered.load(SeqCst);
+        let intact = areas.is_empty() || kept;
         if epoch > promise.epoch {
             // On stable media before the first step of this epoch.
             let next = Promise { epoch, ..promise.clone() };
@@ -132,7 +138,7 @@ impl Replica {
             Op::Flush if !guard(&self.damaged).is_empty() => {
                 Err(Failure::Broken("corrupt blocks were found: it must be opened anew".into()))
             }
-            Op::Flush => self.volume.flush().map_err(broken),
+            Op::Flush => self.flush().map_err(broken),
             Op::Grow(size) => self.volume.grow(*size).map_err(failure),
             Op::Clean(areas) => self.clean(seq, areas, None).map_err(broken),
             Op::CleanFor { areas, round } => self.clean(seq, areas, Some(*round)).map_err(broken),
@@ -192,6 +198,29 @@ impl Replica {
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
 
+    /// The blocks of a region that a crash may have left half-written, in bytes of the volume.
+    pub fn torn(&self, session: u64, region: u64) -> Result<Vec<Range<u64>>, Failure> {
+        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != session {
+            return Err(Failure::Fenced);
+        }
+        self.volume.torn(region).map_err(broken)
+    }
+
+    /// Reads what matches its sums, and takes nothing as it is.
+    pub fn read_matching(&self, session: u64, offset: u64, len: u64) -> Result<Bytes, Failure> {
+        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != session {
+            return Err(Failure::Fenced);
+        }
+        let read = self.volume.read_matching(offset, len).map_err(broken)?;
+        read.map(Bytes::from).ok_or_else(|| Failure::Corrupt("it does not match here either".into()))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.volume.flush().inspect_err(|_| self.faltered.store(true, SeqCst))
+    }
+
     /// Clears marks. What those lack who are away is kept before that, or nothing is from then on.
     fn clean(&self, seq: Seq, areas: &[u64], round: Option<u64>) -> io::Result<()> {
         let there = self.volume.size().div_ceil(AREA);
@@ -216,7 +245,7 @@ impl Replica {
     }
 
     fn settle(&self, keep: &[u64], seq: Seq, away: Option<(u64, &Vec<u64>)>) -> io::Result<()> {
-        self.volume.flush()?;
+        self.flush()?;
         let keep: BTreeSet<u64> = keep.iter().copied().collect();
         let kept: Vec<u64> = keep.iter().copied().collect();
         self.volume.mark_step(seq, &kept)?;
@@ -233,6 +262,7 @@ impl Replica {
             self.keep(&next)?;
             *promise = next;
         }
+        self.faltered.store(false, SeqCst);
         Ok(())
     }
 

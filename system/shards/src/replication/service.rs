@@ -2,9 +2,11 @@
 //!
 //! `write` is a stream: the first message opens, each later one is a step; the first answer says what was opened, each
 //! later one how a step ended, in order. `keep` is the same with a writer and a replica that know of absences: releases
-//! differ by which of the two they have. `read` and `digest` are single calls of that session. Only the cloud's own
+//! differ by which of the two they have. `read`, `digest`, `torn` and `matching` are
+//! single calls of that session; releases differ by whether they have the last two. Only the cloud's own
 //! may call; which of two writers counts is decided by their epochs alone.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -61,7 +63,7 @@ pub enum Told {
     Keeping(u64, Opened, Kept),
 }
 
-/// A read, or the digest of a region.
+/// A read, or a question about a region.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Look {
     /// The volume.
@@ -70,7 +72,7 @@ pub struct Look {
     pub session: u64,
     /// The first byte, or the region's number.
     pub at: u64,
-    /// How many bytes; 0 for a digest.
+    /// How many bytes; 0 where a region is meant.
     pub len: u64,
 }
 
@@ -173,6 +175,18 @@ impl Service for ReplicaService {
                 let digest: Result<Digest, Failure> =
                     blocking(move || replica.digest(look.session, look.at)).await;
                 Outgoing::message(&digest)
+            }
+            "torn" => {
+                let (replica, look) = self.look(call).await?;
+                let torn: Result<Vec<Range<u64>>, Failure> =
+                    blocking(move || replica.torn(look.session, look.at)).await;
+                Outgoing::message(&torn)
+            }
+            "matching" => {
+                let (replica, look) = self.look(call).await?;
+                let read: Result<Bytes, Failure> =
+                    blocking(move || replica.read_matching(look.session, look.at, look.len)).await;
+                Outgoing::message(&read)
             }
             _ => Err(call.unknown_method()),
         }

@@ -54,7 +54,7 @@ pub enum Zeroing {
 
 impl Volume {
     /// Where a segment begins in the volume.
-    fn start_of(&self, segment: &Segment) -> u64 {
+    pub(super) fn start_of(&self, segment: &Segment) -> u64 {
         segment.index as u64 * self.segment_size
     }
 

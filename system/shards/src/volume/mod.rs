@@ -5,7 +5,9 @@
 //! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
 //! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
-//! are set and cleared; `sharing` copies the volume and keeps what it shares with others as it is; `summing` makes the sums of segments that have none, `verify` looks for damage.
+//! are set and cleared; `sharing` copies the volume and keeps what it shares with others as it is; `summing` makes the
+//! sums of segments that have none, `verify` looks for damage; `torn` tells a writer of several replicas what a crash may
+//! have left half-written.
 
 mod areas;
 mod at_once;
@@ -17,6 +19,7 @@ mod sharing;
 mod stripes;
 mod summing;
 mod sums;
+mod torn;
 mod verify;
 
 use std::io;

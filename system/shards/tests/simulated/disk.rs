@@ -29,6 +29,8 @@ pub struct Disk {
     pub full: bool,
     /// Blocks that are not what was written.
     pub corrupt: BTreeSet<u64>,
+    /// Areas that had marks when its process started: what is corrupt there may be half-written.
+    suspects: BTreeSet<u64>,
     /// Whether its release knows of absences.
     pub keeps: bool,
     size: u64,
@@ -73,7 +75,7 @@ impl Disk {
                     return Err(Failure::Full);
                 }
                 // Some change a part of the block, and some all of it.
-                if self.corrupt.contains(offset) && Random(seq).chance(50) {
+                if self.corrupt.contains(offset) && !self.is_suspect(*offset) && Random(seq).chance(50) {
                     return Err(Failure::Corrupt("a flipped bit".into()));
                 }
                 self.corrupt.remove(offset);
@@ -128,6 +130,30 @@ impl Disk {
         whole.then(|| view.range(here).map(|(at, v)| (*at, *v)).collect())
     }
 
+    /// Its process ends; the next one suspects what has marks.
+    pub fn kill(&mut self) {
+        self.alive = false;
+        self.session += 1;
+        self.suspects = self.marks.keys().copied().collect();
+    }
+
+    /// Whether a block need not match its sum.
+    pub fn is_suspect(&self, at: u64) -> bool {
+        self.suspects.contains(&(at / AREA))
+    }
+
+    /// What is corrupt in a region and may be half-written.
+    pub fn torn(&self, region: u64) -> Vec<u64> {
+        let here = self.corrupt.range(region * REGION..(region + 1) * REGION);
+        here.copied().filter(|at| self.is_suspect(*at)).collect()
+    }
+
+    /// A block gets another's version, or is taken as it is.
+    pub fn mend(&mut self, at: u64, version: Option<u64>) {
+        self.corrupt.remove(&at);
+        self.cache.extend(version.map(|version| (at, version)));
+    }
+
     /// The power fails: each write that was not flushed is on stable media or not.
     pub fn power_cut(&mut self, random: &mut Random) {
         for (at, version) in std::mem::take(&mut self.cache) {
@@ -141,8 +167,7 @@ impl Disk {
             }
         }
         self.boot += 1;
-        self.alive = false;
-        self.session += 1;
+        self.kill();
     }
 
     fn clean(&mut self, areas: &[u64], seq: u64, round: Option<u64>) {
@@ -184,6 +209,9 @@ impl Disk {
             if self.marks.get(&area).is_some_and(|last| *last < seq) {
                 self.marks.remove(&area);
                 self.cleared.insert(area);
+                if self.suspects.remove(&area) {
+                    self.corrupt.retain(|at| at / AREA != area);
+                }
             }
         }
     }

@@ -53,6 +53,9 @@ pub struct Told {
     /// Reads that met a corrupt block, and those of them for which no replica had it whole.
     pub corrupt: u64,
     pub hopeless: u64,
+    /// Suspect blocks that were got from a witness, and those that were taken as they are.
+    pub mended: u64,
+    pub taken: u64,
 }
 
 impl Told {
@@ -64,6 +67,8 @@ impl Told {
         self.alarms += other.alarms;
         self.corrupt += other.corrupt;
         self.hopeless += other.hopeless;
+        self.mended += other.mended;
+        self.taken += other.taken;
     }
 }
 

@@ -193,8 +193,7 @@ impl History {
     fn kill_replica(&mut self) {
         let node = any_node(&mut self.world);
         let disk = self.world.disks.get_mut(&node).unwrap();
-        disk.alive = false;
-        disk.session += 1;
+        disk.kill();
         self.world.drop_links(&node, None);
         let ms = 100 + self.world.random.below(5000);
         self.world.after(ms, Event::Back(node.clone()));
@@ -379,6 +378,7 @@ fn no_flushed_write_is_lost() {
     println!("seeds {first} to {last}: {told:?}");
     failed.truncate(20);
     assert!(failed.is_empty(), "{failed:#?}");
-    let enough = told.flushes > count && told.losses > 0 && told.held > 0 && told.corrupt > 0;
+    let enough =
+        told.flushes > count && told.losses > 0 && told.held > 0 && told.corrupt > 0 && told.mended > 0;
     assert!(count < 1000 || enough, "the histories do nothing");
 }

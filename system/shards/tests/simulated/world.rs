@@ -38,6 +38,7 @@ pub struct Copy {
     to: (String, u64),
     region: u64,
     seq: u64,
+    witnesses: Vec<String>,
 }
 
 /// A writer and its connections, each with the session it began.
@@ -140,7 +141,7 @@ impl World {
         let (session, disk) = (*running.links.get(&node)?, &self.disks[&node]);
         let reachable = !self.cut.contains(&(running.node.clone(), node.clone()));
         let serves = running.alive && disk.alive && disk.session == session && reachable;
-        if serves && disk.corrupt.contains(&at) {
+        if serves && disk.corrupt.contains(&at) && !disk.is_suspect(at) {
             let mut hopeless = false;
             self.tell(writer, |w| {
                 let begun = w.repair(&node, &(at..at + 1));
@@ -191,11 +192,11 @@ impl World {
                         self.in_order(writer, node.clone(), Event::Step { writer, node, session, seq, op });
                     }
                 }
-                Action::Copy { from, to, region, seq } => {
+                Action::Copy { from, to, region, seq, witnesses } => {
                     let links = &self.writers[writer].links;
                     let session = |n: &String| links.get(n).copied().unwrap_or(u64::MAX);
                     let (from, to) = ((from.clone(), session(&from)), (to.clone(), session(&to)));
-                    self.soon(Event::Read { writer, copy: Copy { from, to, region, seq } });
+                    self.soon(Event::Read { writer, copy: Copy { from, to, region, seq, witnesses } });
                 }
                 Action::Swap { expect, new } => self.soon(Event::Swap { writer, expect, new }),
                 Action::Complete { request, result } => {
@@ -294,7 +295,9 @@ impl World {
                 if !self.reaches(writer, node) || self.disks[node].session != *session {
                     return self.soon(Event::Copied { writer, result: Err(CopyFailure::Source) });
                 }
-                match self.disks[node].region(copy.region) {
+                let (node, region) = (node.clone(), copy.region);
+                self.mend(writer, &node, region, &copy.witnesses);
+                match self.disks[&node].region(region) {
                     Some(content) => self.soon(Event::Store { writer, copy, content }),
                     None => self.soon(Event::Copied { writer, result: Err(CopyFailure::Corrupt) }),
                 }
@@ -314,6 +317,19 @@ impl World {
             }
             Event::Copied { writer, result } => self.tell(writer, |w| w.copied(result)),
             _ => {}
+        }
+    }
+
+    /// A block that is suspect is got from a witness that has it whole, or taken as it is: that must only be where no
+    /// replica is known to have what was acknowledged.
+    fn mend(&mut self, writer: usize, source: &str, region: u64, witnesses: &[String]) {
+        for at in self.disks[source].torn(region) {
+            let whole = |n: &String| self.reaches(writer, n) && !self.disks[n].corrupt.contains(&at);
+            let witness = witnesses.iter().find(|n| whole(n));
+            self.guest.told.taken += u64::from(witness.is_none());
+            self.guest.told.mended += u64::from(witness.is_some());
+            let version = witness.map(|n| self.disks[n].view().get(&at).copied().unwrap_or(0));
+            self.disks.get_mut(source).unwrap().mend(at, version);
         }
     }
 

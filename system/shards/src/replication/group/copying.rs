@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::{Group, Inner, guard};
+use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
 use crate::replication::replica::ZEROES;
@@ -58,8 +59,16 @@ impl Inner {
     }
 
     /// Copies a region, and tells the writer.
-    pub(super) fn make_alike(self: &Arc<Inner>, from: &str, to: &str, region: u64, seq: Seq) {
-        let result = self.copy(from, to, region, seq);
+    pub(super) fn make_alike(
+        self: &Arc<Inner>,
+        from: &str,
+        to: &str,
+        region: u64,
+        seq: Seq,
+        witnesses: &[String],
+    ) {
+        let whole = self.make_whole(from, region, seq, witnesses);
+        let result = whole.and_then(|()| self.copy(from, to, region, seq));
         let nothing = result == Ok(Copied::Nothing);
         if let Ok(copied) = result {
             let moved = if let Copied::Moved(bytes) = copied { bytes } else { 0 };
@@ -70,6 +79,24 @@ impl Inner {
         if nothing {
             self.handle(true, |writer| writer.allow(1));
         }
+    }
+
+    /// What a crash left half-written at the source it gets from one of the witnesses, where that has it whole.
+    fn make_whole(&self, from: &str, region: u64, seq: Seq, witnesses: &[String]) -> Result<(), CopyFailure> {
+        if witnesses.is_empty() {
+            return Ok(());
+        }
+        let source = self.link(from).ok_or(CopyFailure::Source)?;
+        for range in source.torn(region).map_err(|e| unread(&e))? {
+            let (offset, len) = (range.start, range.end.saturating_sub(range.start));
+            let links = witnesses.iter().filter_map(|node| self.link(node));
+            let whole = links.map(|link| link.read_matching(offset, len)).find_map(Result::ok);
+            // Nobody has it whole: the source's is taken as it is.
+            let Some(data) = whole.filter(|data| data.len() as u64 == len) else { continue };
+            let op = Op::Write { offset, data };
+            self.store(from, &*source, seq, op).map_err(|_| CopyFailure::Source)?;
+        }
+        Ok(())
     }
 
     /// Makes a region of one replica like that of another.
@@ -92,14 +119,19 @@ impl Inner {
             _ => Op::Write { offset, data: source.read(offset, len).map_err(|e| unread(&e))? },
         };
         let moved = if let Op::Write { data, .. } = &op { data.len() as u64 } else { 0 };
-        let stored = match target.local() {
+        let stored = self.store(to, &*target, seq, op);
+        stored.map(|()| Copied::Moved(moved)).map_err(|_| CopyFailure::Target)
+    }
+
+    /// Does a step of a copy, and waits for its end.
+    fn store(&self, node: &str, link: &dyn Link, seq: Seq, op: Op) -> Result<(), Failure> {
+        match link.local() {
             Some(local) => local.apply(seq, &op),
-            None => self.await_copy(to, seq).map_or_else(Err, |answer| {
-                target.send(seq, op);
+            None => self.await_copy(node, seq).map_or_else(Err, |answer| {
+                link.send(seq, op);
                 answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
             }),
-        };
-        stored.map(|()| Copied::Moved(moved)).map_err(|_| CopyFailure::Target)
+        }
     }
 
     /// A replica is in sync: says what that took.

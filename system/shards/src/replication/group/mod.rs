@@ -265,8 +265,8 @@ impl Inner {
         match action {
             Action::Open(node) => self.in_background(move |this| this.open(node)),
             Action::Close(node) => self.close(&node),
-            Action::Copy { from, to, region, seq } => {
-                self.in_background(move |this| this.make_alike(&from, &to, region, seq));
+            Action::Copy { from, to, region, seq, witnesses } => {
+                self.in_background(move |this| this.make_alike(&from, &to, region, seq, &witnesses));
             }
             Action::Swap { expect, new } => self.swap(expect, new),
             Action::Send { .. } | Action::Complete { .. } => {}

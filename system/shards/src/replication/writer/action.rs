@@ -32,6 +32,9 @@ pub enum Action {
         region: u64,
         /// The number of the step that stores it.
         seq: Seq,
+        /// Nodes whose replicas have all that was acknowledged: where a crash left a block of the source half-written,
+        /// it first gets it from one of them, if that has it whole.
+        witnesses: Vec<String>,
     },
     /// Change the record in the store: [`super::Writer::swapped`].
     Swap {

@@ -14,7 +14,11 @@ impl Writer {
         loop {
             let (before, phase) = (self.actions.len(), self.phase);
             self.rules();
-            if self.phase == Phase::Fenced || (self.actions.len() == before && self.phase == phase) {
+            if self.phase == Phase::Fenced {
+                // What came after that ends too: whoever waits for it would wait for good.
+                return self.fence();
+            }
+            if self.actions.len() == before && self.phase == phase {
                 return std::mem::take(&mut self.actions);
             }
         }
@@ -111,6 +115,18 @@ impl Writer {
         self.phase = Phase::Recovering;
     }
 
+    /// Whose blocks may stand for those that a crash left half-written on the source. While replicas are made alike each
+    /// in sync has all that was acknowledged, if it lost nothing with its node's power. If the source did, so did all,
+    /// and a block that matches may be an old one.
+    pub(super) fn witnesses(&self, source: &str) -> Vec<String> {
+        let recovering = self.phase == Phase::Recovering;
+        if !recovering || !self.members.get(source).is_some_and(|m| m.intact) {
+            return Vec::new();
+        }
+        let witness = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up() && m.intact);
+        witness.map(|(node, _)| node.clone()).filter(|node| node != source).collect()
+    }
+
     /// Waits until all in sync are alike and have flushed.
     fn recover(&mut self) {
         if self.source(|_| true).is_none() {
@@ -193,5 +209,31 @@ impl Writer {
         {
             self.propose(new);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::replication::op::{Failure, Op};
+    use crate::replication::set::ReplicaSet;
+    use crate::replication::writer::{Action, Phase, Term, Writer};
+
+    #[test]
+    fn what_is_asked_of_a_writer_that_is_fenced_ends_at_once() {
+        let newer = ReplicaSet { epoch: 7, ..ReplicaSet::new("v", ["a".into()]) };
+        let fenced = |writer: &mut Writer| {
+            let (id, actions) = writer.request(Op::Flush);
+            let end = Action::Complete { request: id, result: Err(Failure::Fenced) };
+            assert_eq!((writer.phase(), actions), (Phase::Fenced, vec![end]));
+        };
+        let term = Term { node: "a".into(), boot: "x".into(), epoch: 3, user_since: 3 };
+        let mut late = Writer::new(term, 1 << 20, newer);
+        fenced(&mut late);
+        fenced(&mut late);
+        let mut writer = Writer::new(Term { epoch: 8, ..Term::default() }, 1 << 20, late.set().clone());
+        let (asked, _) = writer.request(Op::Flush);
+        let ended = writer.fence();
+        assert!(ended.contains(&Action::Complete { request: asked, result: Err(Failure::Fenced) }));
+        fenced(&mut writer);
     }
 }

@@ -180,7 +180,8 @@ impl Writer {
             let (from, to, region) = (copy.from.clone(), copy.to.clone(), copy.region);
             let seq = self.next_seq;
             self.next_seq += 1;
-            self.actions.push(Action::Copy { from, to, region, seq });
+            let witnesses = self.witnesses(&from);
+            self.actions.push(Action::Copy { from, to, region, seq, witnesses });
         }
     }
 
