@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use super::absence::{Entries, Kept};
 use super::op::{Failure, Op, Opened};
 use super::regions::{AREA, REGION};
 use super::writer::Seq;
+use crate::disk::Disk;
 use crate::format;
 use crate::fsio;
 use crate::pool::Pool;
@@ -27,6 +29,9 @@ pub type Digest = [u8; 32];
 
 /// The digest of what is all zeroes.
 pub const ZEROES: Digest = [0; 32];
+
+/// The boot of a replica whose disk was away for a while: none of the kernel's.
+const AWAY: &str = "away";
 
 /// What a replica has promised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +54,8 @@ pub struct Replica {
     /// Areas with corrupt blocks that no writer was told of yet.
     damaged: Mutex<BTreeSet<u64>>,
     boot: String,
+    /// Its disk has gone, and may be in use again by another of these.
+    ended: AtomicBool,
 }
 
 impl Replica {
@@ -73,7 +80,36 @@ impl Replica {
             read => Entries::from_bytes(&read?),
         };
         let entries = Mutex::new(entries);
-        Ok(Replica { volume, session, promise, entries, damaged: Mutex::default(), boot: boot.into() })
+        let ended = AtomicBool::new(false);
+        Ok(Replica { volume, session, promise, entries, damaged: Mutex::default(), boot: boot.into(), ended })
+    }
+
+    /// Its disk has gone and come back since the boot: what it had not flushed may be lost, as if the power had failed.
+    fn doubt(&self) -> io::Result<()> {
+        let mut promise = guard(&self.promise);
+        if promise.boot != self.boot {
+            return Ok(());
+        }
+        let next = Promise { boot: AWAY.into(), ..promise.clone() };
+        self.keep(&next)?;
+        *promise = next;
+        Ok(())
+    }
+
+    /// Does nothing from now on, for any session.
+    fn end(&self) {
+        let _last = self.session.write().unwrap_or_else(PoisonError::into_inner);
+        self.ended.store(true, SeqCst);
+    }
+
+    /// Fails unless this session's writer is the one that counts; holds off others meanwhile.
+    fn enter_session(&self, session: u64) -> Result<RwLockReadGuard<'_, u64>, Failure> {
+        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
+        match *current == session {
+            _ if self.ended.load(SeqCst) => Err(Failure::Broken("its disk has gone".into())),
+            true => Ok(current),
+            false => Err(Failure::Fenced),
+        }
     }
 
     /// Its data.
@@ -86,6 +122,9 @@ impl Replica {
         self.volume.take();
         let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
         let mut promise = guard(&self.promise);
+        if self.ended.load(SeqCst) {
+            return Err(Failure::Broken("its disk has gone".into()));
+        }
         if epoch < promise.epoch {
             return Err(Failure::Fenced);
         }
@@ -115,15 +154,12 @@ impl Replica {
 
     /// Whether this session's writer is the one that counts.
     pub fn is_session(&self, session: u64) -> bool {
-        *self.session.read().unwrap_or_else(PoisonError::into_inner) == session
+        self.enter_session(session).is_ok()
     }
 
     /// Does a step of a session.
     pub fn apply(&self, session: u64, seq: Seq, op: &Op) -> Result<(), Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         match op {
             Op::Write { offset, data } => self.volume.write_step(seq, *offset, data).map_err(failure),
             Op::Zero { offset, len, unmap } => {
@@ -160,17 +196,14 @@ impl Replica {
         len: u64,
         to: &mut Pieces<'_, Sink>,
     ) -> Result<(), Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         self.volume.read(offset, len, to).map_err(broken)
     }
 
     /// The same if that waits for nothing; false says that nothing was read.
     pub fn try_read_into(&self, session: u64, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         let Ok(current) = self.session.try_read() else { return false };
-        *current == session && self.volume.try_read(offset, len, to).unwrap_or(false)
+        *current == session && !self.ended.load(SeqCst) && self.volume.try_read(offset, len, to).unwrap_or(false)
     }
 
     /// Does a step of a session if that waits for nothing: a write to an area that is marked.
@@ -250,7 +283,13 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
 pub struct Replicas {
     pool: Arc<Pool>,
     boot: String,
-    open: Mutex<HashMap<String, Arc<Replica>>>,
+    open: Mutex<HashMap<String, Open>>,
+}
+
+/// A replica that is open, and the disk it is on.
+struct Open {
+    replica: Arc<Replica>,
+    disk: Weak<Disk>,
 }
 
 impl Replicas {
@@ -259,32 +298,49 @@ impl Replicas {
         Replicas { pool, boot: boot.into(), open: Mutex::default() }
     }
 
-    /// The replica of a volume.
-    pub fn get(&self, volume: &str) -> io::Result<Arc<Replica>> {
+    /// The replica of a volume, by what it goes by here: see [`super::place::name`].
+    pub fn get(&self, name: &str) -> io::Result<Arc<Replica>> {
         let mut open = guard(&self.open);
-        if let Some(replica) = open.get(volume) {
-            return Ok(replica.clone());
+        let found = self.pool.find(name);
+        if let Some(known) = open.get(name) {
+            let disk = known.disk.upgrade();
+            let same = match (&disk, &found) {
+                (Some(disk), Some(found)) => Arc::ptr_eq(disk, found),
+                // What can be said of it its files say.
+                (disk, None) => disk.is_some(),
+                (None, Some(_)) => false,
+            };
+            if same {
+                return Ok(known.replica.clone());
+            }
+            known.replica.end();
+            open.remove(name);
+            self.pool.close(name);
         }
-        let replica = Arc::new(Replica::open(self.pool.open_to_fill(volume)?, &self.boot)?);
-        open.insert(volume.into(), replica.clone());
+        let replica = Arc::new(Replica::open(self.pool.open_to_fill(name)?, &self.boot)?);
+        let disk = found.as_ref().map(Arc::downgrade).unwrap_or_default();
+        if found.is_some_and(|disk| disk.has_returned()) {
+            replica.doubt()?;
+        }
+        open.insert(name.into(), Open { replica: replica.clone(), disk });
         Ok(replica)
     }
 
     /// The data of a replica that is open.
-    pub fn volume(&self, volume: &str) -> Option<Arc<Volume>> {
-        guard(&self.open).get(volume).map(|replica| replica.volume.clone())
+    pub fn volume(&self, name: &str) -> Option<Arc<Volume>> {
+        guard(&self.open).get(name).map(|open| open.replica.volume.clone())
     }
 
     /// A block of a volume at this byte is corrupt. If it is a replica, its writer hears of it with the next flush.
-    pub fn found_corrupt(&self, volume: &str, offset: u64) {
-        if let Some(replica) = guard(&self.open).get(volume) {
-            guard(&replica.damaged).insert(offset / AREA);
+    pub fn found_corrupt(&self, name: &str, offset: u64) {
+        if let Some(open) = guard(&self.open).get(name) {
+            guard(&open.replica.damaged).insert(offset / AREA);
         }
     }
 
     /// Lets go of a volume that is destroyed.
-    pub fn forget(&self, volume: &str) {
-        guard(&self.open).remove(volume);
+    pub fn forget(&self, name: &str) {
+        guard(&self.open).remove(name);
     }
 }
 

@@ -316,7 +316,7 @@ impl Inner {
     fn open(self: &Arc<Inner>, node: String) {
         let made = self.links_made.fetch_add(1, SeqCst);
         let size = guard(&self.state).writer.wanted_size();
-        let target = Target { node: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
+        let target = Target { place: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
         match self.means.opener.open(&target, self.ear(&node, made)) {
             Ok((link, opened)) => {
                 tracing::debug!(volume = self.volume, node, "a replica is connected");

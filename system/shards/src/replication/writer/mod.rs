@@ -28,6 +28,7 @@ use self::loss::Loss;
 use self::member::{Link, Member, Pending, Settling};
 use self::touched::Touched;
 use super::op::{Failure, Op, Opened};
+use super::place::node_of;
 use super::regions::{Marks, REGION, regions_of, units};
 use super::set::ReplicaSet;
 
@@ -395,7 +396,7 @@ impl Writer {
         let regions = regions_of(self.size);
         for replica in set.replicas.iter().filter(|r| !r.leaving) {
             let missed = || if replica.in_sync { Marks::default() } else { Marks::all(regions) };
-            let member = self.members.entry(replica.node.clone());
+            let member = self.members.entry(replica.place.clone());
             member.or_insert_with(|| Member::new(replica.in_sync, missed())).in_sync = replica.in_sync;
         }
         let gone: Vec<String> =
@@ -461,7 +462,7 @@ impl Writer {
     /// A replica that lacks nothing, this node's own if it may be.
     fn source(&self, may: impl Fn(&str) -> bool) -> Option<&str> {
         let full = self.members.iter().filter(|(node, m)| m.is_full() && may(node));
-        full.max_by_key(|(node, _)| **node == self.term.node).map(|(node, _)| node.as_str())
+        full.max_by_key(|(node, _)| node_of(node) == self.term.node).map(|(node, _)| node.as_str())
     }
 
     fn bytes_of(region: u64) -> Range<u64> {

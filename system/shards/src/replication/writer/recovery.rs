@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::member::{Link, Settling};
 use super::{Action, PATIENCE, PATIENCE_AFTER_LOSS, Phase, Writer};
 use crate::replication::op::Op;
+use crate::replication::place::node_of;
 use crate::replication::regions::{Marks, regions_of};
 
 impl Writer {
@@ -95,7 +96,7 @@ impl Writer {
         self.touched.areas().for_each(|area| differ.insert_area(area, regions));
         let in_sync = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up());
         let source = in_sync
-            .max_by_key(|(node, m)| (m.intact, **node == self.term.node))
+            .max_by_key(|(node, m)| (m.intact, node_of(node) == self.term.node))
             .map(|(node, _)| node.clone());
         let Some(source) = source else { return };
         self.recall(&differ);
