@@ -116,13 +116,16 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
     for spec in specs {
         store.transact(|tx| one(tx, &spec.id, &candidates, &lost, absent)).await?;
     }
+    if wishes.iter().any(|wish| wish.retire) {
+        store.transact(disks::sweep).await?;
+    }
     Ok(())
 }
 
 fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
     let kept = tx.get::<ReplicaSet>(id)?;
-    if spec.deleted && was_lost(&spec, kept.as_ref(), lost) {
+    if spec.deleted && kept.is_none() && is_on_lost(tx, &spec, lost)? {
         // Nobody is left to say so.
         return tx.put(&removal::lost(&spec));
     }
@@ -132,14 +135,15 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
         None if is_made(tx, id)? && !spec.deleted => ReplicaSet::new(id, [spec.node.clone()]),
         None => return Ok(()),
     };
+    let located = locate(tx, &set, kept.is_some())?;
+    let at = |place: &str| located.get(place).cloned();
+    if spec.deleted && !set.replicas.is_empty() && lost.has_all(&set, &at) {
+        return tx.put(&removal::lost(&spec));
+    }
     let next = match gone(tx, &set)? {
         Some(next) => Some(next),
-        None if spec.deleted => without_removed(&set, lost),
-        None => {
-            let located = locate(tx, &set, kept.is_some())?;
-            let at = |place: &str| located.get(place).cloned();
-            placement::repair(&set, spec.lead(), candidates, lost, &at, spec.copies())
-        }
+        None if spec.deleted => lost.without_removed(&set, &at),
+        None => placement::repair(&set, spec.lead(), candidates, lost, &at, spec.copies()),
     };
     if let Some(next) = &next {
         tx.put(next)?;
@@ -163,12 +167,11 @@ fn locate(tx: &mut Tx, set: &ReplicaSet, kept: bool) -> Result<BTreeMap<String, 
     Ok(found)
 }
 
-/// Whether all that there was of a volume went with nodes that were removed.
-fn was_lost(spec: &VolumeSpec, set: Option<&ReplicaSet>, lost: &Lost) -> bool {
-    match set {
-        Some(set) => !set.replicas.is_empty() && set.replicas.iter().all(|r| lost.removed.contains(r.node())),
-        None => lost.removed.contains(&spec.node),
-    }
+/// Whether the one copy of a volume without a record of replicas went with a node that was removed, or with a disk that
+/// was given up.
+fn is_on_lost(tx: &mut Tx, spec: &VolumeSpec, lost: &Lost) -> Result<bool, Abort> {
+    let disk = tx.get::<VolumeStatus>(&spec.id)?.and_then(|s| s.disk);
+    Ok(lost.removed.contains(&spec.node) || disk.is_some_and(|disk| lost.retired.contains(&disk)))
 }
 
 fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
@@ -185,13 +188,6 @@ fn gone(tx: &mut Tx, set: &ReplicaSet) -> Result<Option<ReplicaSet>, Abort> {
         }
     }
     Ok(None)
-}
-
-/// The set of a volume that ends, without what nobody will say that it is gone.
-fn without_removed(set: &ReplicaSet, lost: &Lost) -> Option<ReplicaSet> {
-    let mut next = set.clone();
-    next.replicas.retain(|r| !lost.removed.contains(r.node()) && !place::disk_of(&r.place).is_some_and(|d| lost.retired.contains(d)));
-    (next != *set).then_some(next)
 }
 
 /// A volume that nobody uses is kept by a node that lives and has all of it.

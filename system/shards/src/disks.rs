@@ -123,7 +123,13 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
             let volumes = on.get(&d.disk).map_or(0, BTreeSet::len);
             let empty = volumes == 0 && !d.has_backups;
             let state = match wishes.get(&d.disk) {
-                Some(wish) if empty => if wish.retire { DiskState::Retired } else { DiskState::Drained },
+                Some(wish) if empty => {
+                    if wish.retire {
+                        DiskState::Retired
+                    } else {
+                        DiskState::Drained
+                    }
+                }
                 _ if !d.healthy => DiskState::Lost,
                 Some(_) => DiskState::Draining,
                 None => DiskState::Used,
@@ -196,20 +202,16 @@ fn refuse_loss(
     Ok(())
 }
 
-/// Forgets wishes about disks of which nothing is left. Answers how many.
-pub fn sweep(tx: &mut Tx) -> Result<usize, Abort> {
+/// Forgets wishes about disks of which nothing is left.
+pub fn sweep(tx: &mut Tx) -> Result<(), Abort> {
     let wishes: Vec<DiskWish> = tx.list_unfenced::<DiskWish>()?.into_iter().filter(|w| w.retire).collect();
-    if wishes.is_empty() {
-        return Ok(0);
-    }
     let known: BTreeSet<String> = tx.list_unfenced::<DiskStatus>()?.into_iter().map(|d| d.disk).collect();
     let on = volumes_by_disk(tx)?;
     let ended = wishes.iter().filter(|w| !known.contains(&w.disk) && !on.contains_key(&w.disk));
-    let ended: Vec<&DiskWish> = ended.collect();
-    for wish in &ended {
+    for wish in ended {
         tx.delete::<DiskWish>(&wish.id())?;
     }
-    Ok(ended.len())
+    Ok(())
 }
 
 /// The volumes of which a disk has the only whole copy, each with its node and the bytes it takes.
@@ -218,7 +220,9 @@ fn only_on(tx: &mut Tx, disk: &str) -> Result<BTreeMap<String, (String, u64)>, A
     for spec in tx.list_unfenced::<VolumeSpec>()?.into_iter().filter(|s| !s.deleted) {
         let whole: Vec<(String, Option<String>)> = copies(tx, &spec, true)?;
         let status = tx.get::<VolumeStatus>(&spec.id)?;
-        if let Some((node, _)) = whole.first().filter(|_| whole.iter().all(|(_, on)| on.as_deref() == Some(disk))) {
+        if let Some((node, _)) =
+            whole.first().filter(|_| whole.iter().all(|(_, on)| on.as_deref() == Some(disk)))
+        {
             only.insert(spec.id.clone(), (node.clone(), status.map_or(0, |s| s.allocated)));
         }
     }

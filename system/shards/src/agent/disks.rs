@@ -129,8 +129,13 @@ impl Disks {
             reported.remove(&id);
         }
         for (id, old) in reported.iter().filter(|(id, _)| !now.contains_key(*id)).collect::<Vec<_>>() {
-            let gone =
-                DiskStatus { healthy: false, error: Some("it is not there".into()), free: 0, knows_places: true, ..old.clone() };
+            let gone = DiskStatus {
+                healthy: false,
+                error: Some("it is not there".into()),
+                free: 0,
+                knows_places: true,
+                ..old.clone()
+            };
             now.insert(id.clone(), gone);
         }
         for (id, status) in now {

@@ -224,7 +224,10 @@ impl Volumes {
             id: spec.id.clone(),
             size: spec.size,
             read_only: spec.read_only,
-            source: spec.source.as_ref().map(|s| self.source(s, None).map_or_else(|| s.clone(), |(name, _)| name)),
+            source: spec
+                .source
+                .as_ref()
+                .map(|s| self.source(s, None).map_or_else(|| s.clone(), |(name, _)| name)),
         };
         let (pool, news) = (self.pool.clone(), self.news.clone());
         let task = spawn_blocking(move || {
@@ -385,11 +388,8 @@ impl Reconciler for Volumes {
             self.forget(&mut faults).await;
         }
         self.note_orphans(&look);
-        let sources: BTreeSet<String> = all
-            .iter()
-            .filter(|s| !s.deleted && self.is_unmade(s))
-            .filter_map(|s| s.source.clone())
-            .collect();
+        let sources: BTreeSet<String> =
+            all.iter().filter(|s| !s.deleted && self.is_unmade(s)).filter_map(|s| s.source.clone()).collect();
         for spec in &all {
             let (clone_waits, before) = (sources.contains(&spec.id), faults.len());
             match self.sets.get(&spec.id) {

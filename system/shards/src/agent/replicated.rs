@@ -228,7 +228,8 @@ impl Volumes {
         exact: bool,
     ) -> io::Result<()> {
         let Some(recode) = self.known(self.recode(spec))? else { return Ok(()) };
-        let source = source.and_then(|source| self.source(source, place::split(name).1)).map(|(name, _)| name);
+        let source =
+            source.and_then(|source| self.source(source, place::split(name).1)).map(|(name, _)| name);
         let new = NewVolume { id: name.into(), size: spec.size, read_only: spec.read_only, source };
         let (pool, news, means) = (self.pool.clone(), self.news.clone(), self.means.clone());
         let runtime = tokio::runtime::Handle::current();
@@ -243,7 +244,9 @@ impl Volumes {
                 let Some(source) = &source else { return Ok(()) };
                 let after = read(source).map_err(io::Error::other)?;
                 let here = |r: &Replica| {
-                    r.in_sync && r.node() == means.node && place::name(place::split(source).0, &r.place) == *source
+                    r.in_sync
+                        && r.node() == means.node
+                        && place::name(place::split(source).0, &r.place) == *source
                 };
                 let in_sync = after.as_ref().is_none_or(|(set, _)| set.replicas.iter().any(here));
                 // One that changes may have missed a write while it was copied, and have caught up since.

@@ -72,7 +72,9 @@ pub struct LocalLink {
 impl LocalLink {
     /// Connects to a replica of this node.
     pub fn open(replicas: &Replicas, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure> {
-        let replica = replicas.get(&place::name(&target.volume, &target.place)).map_err(|e| Failure::Broken(e.to_string()))?;
+        let replica = replicas
+            .get(&place::name(&target.volume, &target.place))
+            .map_err(|e| Failure::Broken(e.to_string()))?;
         let (session, opened) = replica.begin(target.epoch, target.size)?;
         Ok((Arc::new(LocalLink { replica, session, ear }), opened))
     }

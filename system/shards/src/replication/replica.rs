@@ -203,7 +203,9 @@ impl Replica {
     /// The same if that waits for nothing; false says that nothing was read.
     pub fn try_read_into(&self, session: u64, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         let Ok(current) = self.session.try_read() else { return false };
-        *current == session && !self.ended.load(SeqCst) && self.volume.try_read(offset, len, to).unwrap_or(false)
+        *current == session
+            && !self.ended.load(SeqCst)
+            && self.volume.try_read(offset, len, to).unwrap_or(false)
     }
 
     /// Does a step of a session if that waits for nothing: a write to an area that is marked.

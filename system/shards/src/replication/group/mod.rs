@@ -245,7 +245,9 @@ impl Inner {
                 other => {
                     // In order with what is done to connections.
                     while let Some((node, seq, op, link)) = own.pop_front() {
-                        self.send_own(inline, node, seq, op, &link)
+                        // The disks of this node flush at the same time.
+                        let here = inline && (own.is_empty() || op != Op::Flush);
+                        self.send_own(here, node, seq, op, &link)
                             .into_iter()
                             .rev()
                             .for_each(|a| queue.push_front(a));
