@@ -32,6 +32,11 @@ impl Mounted {
         run("xfs_io", &["-x", "-c", "shutdown", self.at.to_str().unwrap()])
     }
 
+    /// Writes back all that is in its cache.
+    pub fn sync(&self) -> Result<(), String> {
+        run("sync", &["--file-system", self.at.to_str().unwrap()])
+    }
+
     /// It comes back.
     pub async fn remount(&mut self) -> Result<(), String> {
         let (image, at) = (self.image.to_str().unwrap(), self.at.to_str().unwrap());

@@ -80,6 +80,8 @@ async fn a_guest_outlives_a_disk_of_the_only_node_and_the_disk_gets_what_it_miss
     let (_, mut g) = filled(&cloud, &both, &dirs).await;
     cloud.has_alike("v1", &["disk-a", "disk-x"]);
 
+    // What was cleared comes back if it was not written yet, and is compared.
+    second.sync().unwrap();
     second.fail().unwrap();
     g = guest(move || {
         write(&mut g, 2, [3, 100].into_iter());
