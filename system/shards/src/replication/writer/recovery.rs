@@ -107,6 +107,8 @@ impl Writer {
                 member.missed = Marks::default();
             } else {
                 member.missed.extend(differ.iter());
+                // One that was connected while it was being called out of sync has said so to nobody yet.
+                member.marked.iter().for_each(|area| member.missed.insert_area(*area, regions));
             }
         }
         self.phase = Phase::Recovering;
