@@ -64,7 +64,7 @@ pub struct Absent {
     pub briefly: BTreeSet<String>,
     /// For long.
     pub long: BTreeSet<String>,
-    /// Disks that their nodes, which are alive, have called missing or broken for long.
+    /// Disks that their nodes, which are alive, have called missing or broken for long, as places.
     pub disks: BTreeSet<String>,
 }
 
@@ -72,9 +72,8 @@ impl Absences {
     fn note(&mut self, store: &LocalStore, nodes: &Nodes) -> Absent {
         let disks: Vec<DiskStatus> =
             store.read(|tx| tx.list_unfenced()).unwrap_or_else(|_: Abort| Vec::new());
-        let well: BTreeSet<&String> = disks.iter().filter(|d| d.healthy).map(|d| &d.disk).collect();
-        let ill = disks.iter().filter(|d| nodes.alive.contains(&d.node) && !well.contains(&d.disk));
-        let ill: BTreeSet<String> = ill.map(|d| d.disk.clone()).collect();
+        let ill = disks.iter().filter(|d| nodes.alive.contains(&d.node) && !d.healthy);
+        let ill: BTreeSet<String> = ill.map(|d| place::on_disk(&d.node, &d.disk)).collect();
         self.disks.retain(|disk, _| ill.contains(disk));
         let mut absent = Absent::default();
         for disk in ill {
@@ -135,7 +134,9 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
         None if is_made(tx, id)? && !spec.deleted => ReplicaSet::new(id, [spec.node.clone()]),
         None => return Ok(()),
     };
-    let located = locate(tx, &set, kept.is_some())?;
+    // Where all is as it should be, nobody asks on which disk.
+    let asked = candidates.iter().any(|c| !c.disks.is_empty()) || lost.names_disks();
+    let located = if asked { locate(tx, &set, kept.is_some())? } else { BTreeMap::new() };
     let at = |place: &str| located.get(place).cloned();
     if spec.deleted && !set.replicas.is_empty() && lost.has_all(&set, &at) {
         return tx.put(&removal::lost(&spec));

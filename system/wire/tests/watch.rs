@@ -57,7 +57,8 @@ async fn no_gap_and_no_duplicate_across_reconnects() {
         .unzip();
     for round in 0..ROUNDS {
         let server = serve(&socket, store.clone(), &[""]);
-        let writer = tokio::spawn(commit(store.clone(), round * CHANGES / ROUNDS..(round + 1) * CHANGES / ROUNDS));
+        let writer =
+            tokio::spawn(commit(store.clone(), round * CHANGES / ROUNDS..(round + 1) * CHANGES / ROUNDS));
         for progress in &mut progress {
             within(progress.wait_for(|seen| *seen > round * CHANGES / ROUNDS)).await.unwrap();
         }

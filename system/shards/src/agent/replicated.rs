@@ -123,10 +123,18 @@ impl Volumes {
         let told = self.replica_status(&spec.id, &replica.place);
         let had_disk = told.filter(|s| s.phase != Phase::Gone).and_then(|s| s.disk);
         let bound = place::disk_of(&replica.place).map(str::to_owned);
+        let stored = self.stored.get(name).cloned();
+        let is_out = |disk: &String| self.pool.disk(disk).is_none();
+        // One that cannot be read is on its way out, and what was not found may be on it.
+        let unseen = stored.is_none() && self.unread.is_some();
+        let disk_away = match &bound {
+            Some(_) => bound.clone().filter(is_out),
+            None => had_disk.clone().filter(|disk| unseen || is_out(disk)),
+        };
         let source = spec.source.as_ref().and_then(|source| self.source(source, bound.as_deref()));
         Seen {
-            stored: self.stored.get(name).cloned(),
-            disk_away: bound.or(had_disk.clone()).filter(|disk| self.pool.disk(disk).is_none()),
+            disk_away,
+            stored,
             had_disk,
             in_the_making: self.making.contains_key(name) || self.pool.is_claimed(&spec.id),
             source: match source {

@@ -174,9 +174,9 @@ pub struct Lost {
     pub silent: BTreeSet<String>,
     /// Nodes that were removed from the cloud.
     pub removed: BTreeSet<String>,
-    /// Disks, by their ids, that are missing or broken for long; they may come back.
+    /// Disks that are missing or broken for long, each as a place on the node that says so; they may come back.
     pub disks: BTreeSet<String>,
-    /// Disks that nothing may be on any more.
+    /// Disks, by their ids, that nothing may be on any more.
     pub draining: BTreeSet<String>,
     /// Disks that were given up: nobody will say any more that nothing is on them.
     pub retired: BTreeSet<String>,
@@ -186,6 +186,11 @@ pub struct Lost {
 pub type Located<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Lost {
+    /// Whether there is any disk that does not count.
+    pub fn names_disks(&self) -> bool {
+        [&self.disks, &self.draining, &self.retired].into_iter().any(|disks| !disks.is_empty())
+    }
+
     /// Whether nobody will hear of any of a volume's replicas again.
     pub fn has_all(&self, set: &ReplicaSet, located: Located<'_>) -> bool {
         let view = View { lost: self, located };
@@ -222,7 +227,9 @@ impl View<'_> {
     }
 
     fn is_lost(&self, r: &Replica) -> bool {
-        self.is_removed(r) || self.lost.silent.contains(r.node()) || self.is_on(r, &self.lost.disks)
+        let there = |disk: String| self.lost.disks.contains(&place::on_disk(r.node(), &disk));
+        let on_lost = !self.lost.disks.is_empty() && self.disk(r).is_some_and(there);
+        self.is_removed(r) || self.lost.silent.contains(r.node()) || on_lost
     }
 
     fn is_unwanted(&self, r: &Replica) -> bool {

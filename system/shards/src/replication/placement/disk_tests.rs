@@ -98,7 +98,7 @@ fn while_a_node_knows_no_places_nothing_is_bound() {
 
 #[test]
 fn a_lost_disk_is_replaced_and_given_up_only_for_another() {
-    let lost = Lost { disks: set_of(["x"]), ..Lost::default() };
+    let lost = Lost { disks: set_of(["a/x"]), ..Lost::default() };
     let mut disks = vec![disk("a", "x", 0), disk("a", "y", 4)];
     disks[0].healthy = false;
     let mut set = of(&["a/x", "a/y"]).without(|at| at == "a/x").unwrap();
@@ -190,15 +190,15 @@ fn any_history_ends_with_all_copies_apart() {
             let mut disks = Vec::new();
             for (node, id) in all {
                 match next(6) {
-                    0 => drop(lost.disks.insert(id.to_owned())),
+                    0 => drop(lost.disks.insert(place::on_disk(node, id))),
                     1 => drop(lost.draining.insert(id.to_owned())),
                     _ => {}
                 }
-                let healthy = !lost.disks.contains(id);
+                let healthy = !lost.disks.contains(&place::on_disk(node, id));
                 disks.push(DiskStatus { healthy, ..disk(node, id, 1 + next(50)) });
             }
             // A writer calls out of sync what is lost, but the last.
-            let gone = |at: &str| place::disk_of(at).is_some_and(|d| lost.disks.contains(d));
+            let gone = |at: &str| lost.disks.contains(at);
             let before = set.without(gone).unwrap_or_else(|| set.clone());
             if before.in_sync().all(gone) {
                 continue; // Nobody can read it now.
