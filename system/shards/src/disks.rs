@@ -151,7 +151,7 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
 
 /// Carries out an order.
 pub fn order(tx: &mut Tx, order: &DiskOrder) -> Result<(), Error> {
-    let disks = tx.list_unfenced::<DiskStatus>().map_err(Abort::from)?;
+    let disks = tx.list_unfenced::<DiskStatus>()?;
     let there: Vec<&DiskStatus> = disks.iter().filter(|d| d.disk == order.disk).collect();
     if there.is_empty() && tx.get::<DiskWish>(&order.disk)?.is_none() {
         return Err(Error::Absent(order.disk.clone()));
@@ -162,7 +162,8 @@ pub fn order(tx: &mut Tx, order: &DiskOrder) -> Result<(), Error> {
     }
     let only = only_on(tx, &order.disk)?;
     let healthy = there.iter().any(|d| d.healthy);
-    if !only.is_empty() && !(order.lose_volumes && !healthy) {
+    let may_lose = order.lose_volumes && !healthy;
+    if !(only.is_empty() || may_lose) {
         refuse_loss(tx, &order.disk, healthy, &disks, &only)?;
     }
     Ok(tx.put(&DiskWish { disk: order.disk.clone(), retire: order.action == DiskAction::Retire })?)
@@ -187,7 +188,7 @@ fn refuse_loss(
     if !healthy {
         return refused("bring it back, or retire it with --lose-volumes, and they are lost for ever");
     }
-    let mut spared = spared(&tx.list_unfenced().map_err(Abort::from)?);
+    let mut spared = spared(&tx.list_unfenced()?);
     spared.insert(disk.into());
     let candidates = placement::candidates(disks, &spared);
     // A replica beside another of its node is bound to its disk.

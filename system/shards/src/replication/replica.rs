@@ -302,30 +302,36 @@ impl Replicas {
 
     /// The replica of a volume, by what it goes by here: see [`super::place::name`].
     pub fn get(&self, name: &str) -> io::Result<Arc<Replica>> {
+        let stale = match guard(&self.open).get(name) {
+            Some(known) if self.is_current(known) => return Ok(known.replica.clone()),
+            known => known.map(|known| known.replica.clone()),
+        };
+        if let Some(stale) = &stale {
+            // Not under the lock: it may wait for what that disk was asked for, and other replicas need not.
+            stale.end();
+        }
         let mut open = guard(&self.open);
-        let found = self.pool.find(name);
         if let Some(known) = open.get(name) {
-            let disk = known.disk.upgrade();
-            let same = match (&disk, &found) {
-                (Some(disk), Some(found)) => Arc::ptr_eq(disk, found),
-                // What can be said of it its files say.
-                (disk, None) => disk.is_some(),
-                (None, Some(_)) => false,
-            };
-            if same {
-                return Ok(known.replica.clone());
+            if stale.is_none_or(|stale| !Arc::ptr_eq(&stale, &known.replica)) {
+                return Ok(known.replica.clone()); // Another was faster.
             }
-            known.replica.end();
             open.remove(name);
             self.pool.close(name);
         }
+        let disk = self.pool.find(name);
         let replica = Arc::new(Replica::open(self.pool.open_to_fill(name)?, &self.boot)?);
-        let disk = found.as_ref().map(Arc::downgrade).unwrap_or_default();
-        if found.is_some_and(|disk| disk.has_returned()) {
+        if disk.as_ref().is_some_and(|disk| disk.has_returned()) {
             replica.doubt()?;
         }
+        let disk = disk.as_ref().map(Arc::downgrade).unwrap_or_default();
         open.insert(name.into(), Open { replica: replica.clone(), disk });
         Ok(replica)
+    }
+
+    /// Whether its disk has been in use since it was opened.
+    fn is_current(&self, known: &Open) -> bool {
+        let disk = known.disk.upgrade();
+        disk.is_some_and(|disk| self.pool.disk(disk.id()).is_some_and(|now| Arc::ptr_eq(&disk, &now)))
     }
 
     /// The data of a replica that is open.
