@@ -28,6 +28,10 @@ pub struct ReplicaSet {
     /// new or leaving; it lasts while there are such.
     #[serde(default)]
     pub rounds: u64,
+    /// How often a writer has begun under an epoch that was its own already, while somebody was out of sync: what an
+    /// earlier process of it had still on its way to this record comes too late.
+    #[serde(default)]
+    pub claims: u64,
     /// The replicas, at most one per disk.
     pub replicas: Vec<Replica>,
 }
@@ -70,7 +74,15 @@ impl ReplicaSet {
     pub fn new(id: &str, places: impl IntoIterator<Item = String>) -> ReplicaSet {
         let fresh = |place| Replica { place, in_sync: true, since: 0, leaving: false, round: 0 };
         let replicas = places.into_iter().map(fresh).collect();
-        ReplicaSet { id: id.into(), epoch: 0, boot: String::new(), lost: false, rounds: 0, replicas }
+        ReplicaSet {
+            id: id.into(),
+            epoch: 0,
+            boot: String::new(),
+            lost: false,
+            rounds: 0,
+            claims: 0,
+            replicas,
+        }
     }
 
     /// The replica at a place.
@@ -103,6 +115,13 @@ impl ReplicaSet {
     pub fn claimed(&self, epoch: u64, running: Option<&str>) -> Option<ReplicaSet> {
         let (boot, lost) = (running.unwrap_or_default().to_owned(), self.lost && running.is_some());
         (epoch >= self.epoch).then(|| ReplicaSet { epoch, boot, lost, ..self.clone() })
+    }
+
+    /// The set once a writer has begun anew under the epoch it had; `None` if what another process of it may have on its
+    /// way does no harm: it could call nobody in sync.
+    pub fn claimed_anew(&self) -> Option<ReplicaSet> {
+        let harmless = !self.lost && self.replicas.iter().all(|r| r.in_sync);
+        (!harmless).then(|| ReplicaSet { claims: self.claims + 1, ..self.clone() })
     }
 
     /// The set once a user is served, of whom nothing was lost.
@@ -218,6 +237,16 @@ mod tests {
         let claimed = set().claimed(4, None).unwrap();
         assert_eq!(claimed.claimed(3, None), None);
         assert_eq!(claimed.claimed(4, None).as_ref(), Some(&claimed));
+    }
+
+    #[test]
+    fn a_writer_that_begins_anew_leaves_nothing_for_an_earlier_one_to_change() {
+        let whole = set().claimed(4, None).unwrap();
+        assert_eq!(whole.claimed_anew(), None);
+        let out = whole.without(|n| n == "b").unwrap();
+        let again = out.claimed_anew().unwrap();
+        assert!(again != out && again == ReplicaSet { claims: 1, ..out });
+        assert!(whole.with_loss(true).claimed_anew().is_some());
     }
 
     #[test]

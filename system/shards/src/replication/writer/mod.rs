@@ -104,6 +104,8 @@ pub struct Writer {
     next_seq: Seq,
     next_request: RequestId,
     swap: Option<Swap>,
+    /// It has changed the record: no earlier writer can, any more.
+    claimed: bool,
     copy: Option<Copying>,
     /// How many regions may be copied to replicas that nobody waits for.
     credit: u64,
@@ -139,6 +141,7 @@ impl Writer {
             next_seq: 1,
             next_request: 1,
             swap: None,
+            claimed: false,
             copy: None,
             credit: 0,
             touched: Touched::default(),
@@ -335,6 +338,7 @@ impl Writer {
         let Some(swap) = self.swap.take() else { return Vec::new() };
         match result {
             Swapped::Done => {
+                self.claimed = true;
                 self.version += 1;
                 self.adopt(swap.new);
             }

@@ -35,9 +35,15 @@ impl Writer {
     }
 
     fn claim(&mut self) {
+        if self.swap.is_some() {
+            return;
+        }
         if self.set.epoch == self.term.epoch {
-            self.phase = Phase::Opening(self.now);
-        } else if self.swap.is_none() {
+            match self.set.claimed_anew().filter(|_| !self.claimed) {
+                Some(claimed) => self.propose(claimed),
+                None => self.phase = Phase::Opening(self.now),
+            }
+        } else {
             let running = self.term.is_continued(&self.set).then_some(self.term.boot.as_str());
             match self.set.claimed(self.term.epoch, running) {
                 Some(claimed) => self.propose(claimed),
