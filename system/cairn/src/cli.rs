@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use cairn_node::Paths;
+use cairn_shards::disks::{DiskAction, DiskOrder};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -74,6 +75,9 @@ enum Command {
         /// The address, or `none` to take it back.
         address: String,
     },
+    /// Shows the data disks of all nodes, has one emptied, gives one up.
+    #[command(subcommand)]
+    Disk(Disk),
     /// Takes in or lets go a witness: a third machine that votes and is no node, so that a cloud of two nodes bears the
     /// loss of either. `cairn-witness` is to run there.
     #[command(subcommand)]
@@ -90,6 +94,34 @@ enum Command {
         /// As JSON, with every fact the roles report.
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Disk {
+    /// Shows the data disks of all nodes, and how they are doing.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has what is on a disk moved to others, under the guests that use it, and nothing new put there.
+    Drain {
+        /// Its id, as `cairn disk list` shows it.
+        disk: String,
+    },
+    /// Drains a disk, and forgets it once it is taken out. It may be gone already.
+    Retire {
+        /// Its id, as `cairn disk list` shows it.
+        disk: String,
+        /// Even if it is gone and has the only whole copy of volumes: they are lost.
+        #[arg(long)]
+        lose_volumes: bool,
+    },
+    /// Uses a disk again that was to be drained or retired.
+    Keep {
+        /// Its id, as `cairn disk list` shows it.
+        disk: String,
     },
 }
 
@@ -126,6 +158,18 @@ pub fn run() -> Result<()> {
         }
         Command::Open { minutes } => order(&paths, "/open", &Open { minutes }),
         Command::Address { address } => order(&paths, "/address", &operator::address(&address)?),
+        Command::Disk(Disk::List { json }) => {
+            lifecycle::runtime(1)?.block_on(operator::disk_list(&paths, json))
+        }
+        Command::Disk(Disk::Drain { disk }) => {
+            order(&paths, "/disks", &DiskOrder { disk, action: DiskAction::Drain, lose_volumes: false })
+        }
+        Command::Disk(Disk::Retire { disk, lose_volumes }) => {
+            order(&paths, "/disks", &DiskOrder { disk, action: DiskAction::Retire, lose_volumes })
+        }
+        Command::Disk(Disk::Keep { disk }) => {
+            order(&paths, "/disks", &DiskOrder { disk, action: DiskAction::Keep, lose_volumes: false })
+        }
         Command::Witness(Witness::Add { address, code }) => order(&paths, "/witness", &Add { address, code }),
         Command::Witness(Witness::Remove) => order(&paths, "/witness/remove", &()),
         Command::Recover { cloud } => lifecycle::runtime(1)?.block_on(operator::recover(&paths, cloud)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cairn_node::disks::{self, DiskError};
 use cairn_node::{Paths, told};
+use cairn_shards::disks::{DiskState, DiskView};
 use cairn_state::RoleStatus;
 use cairn_wire::local_http;
 use comfy_table::{Table, presets};
@@ -79,6 +80,36 @@ fn silence(paths: &Paths, e: local_http::Error) -> Result<()> {
         None => return Err(e).context(SILENT),
     }
     Ok(())
+}
+
+/// `cairn disk list`.
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+pub async fn disk_list(paths: &Paths, json: bool) -> Result<()> {
+    let disks: Vec<DiskView> = controller(paths).get_json("/disks").await.context(SILENT)?;
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&disks)?),
+        false => println!("{}", disks_table(&disks)?),
+    }
+    Ok(())
+}
+
+fn disks_table(disks: &[DiskView]) -> Result<Table> {
+    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "trouble"]);
+    for d in disks {
+        let backups = d.backups.then(|| "has backups, which stay".to_owned());
+        let trouble = d.error.clone().or(backups.filter(|_| d.state == DiskState::Draining));
+        let state = serde_json::to_value(d.state)?.as_str().unwrap_or_default().to_owned();
+        rows.add_row(vec![
+            d.node.clone(),
+            d.disk.clone(),
+            state,
+            (d.size >> 30).to_string(),
+            (d.free >> 30).to_string(),
+            d.volumes.to_string(),
+            trouble.unwrap_or_default(),
+        ]);
+    }
+    Ok(rows)
 }
 
 /// What `cairn address` is given.

@@ -4,14 +4,16 @@
 //! It changes records of replicas only as [`placement::repair`] says, never which of them are in sync, and a spec only
 //! to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_state::{Abort, LocalStore, Tx};
 
-use crate::model::{DiskStatus, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::disks;
+use crate::model::{DiskStatus, DiskWish, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::removal;
+use crate::replication::place;
 use crate::replication::placement::{self, Candidate, Lost};
 use crate::replication::set::ReplicaSet;
 
@@ -48,29 +50,42 @@ pub async fn conductor(store: LocalStore, census: Census) {
     }
 }
 
-/// Since when nodes are silent, as this controller saw it.
+/// Since when nodes are silent, and disks not well, as this controller saw it.
 #[derive(Debug, Default)]
-struct Absences(HashMap<String, Instant>);
+struct Absences {
+    nodes: HashMap<String, Instant>,
+    disks: HashMap<String, Instant>,
+}
 
-/// Nodes that are silent now.
+/// Nodes that are silent now, and disks that are not well.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Absent {
     /// For a while.
     pub briefly: BTreeSet<String>,
     /// For long.
     pub long: BTreeSet<String>,
+    /// Disks that their nodes, which are alive, have called missing or broken for long, as places.
+    pub disks: BTreeSet<String>,
 }
 
 impl Absences {
     fn note(&mut self, store: &LocalStore, nodes: &Nodes) -> Absent {
         let disks: Vec<DiskStatus> =
             store.read(|tx| tx.list_unfenced()).unwrap_or_else(|_: Abort| Vec::new());
+        let ill = disks.iter().filter(|d| nodes.alive.contains(&d.node) && !d.healthy);
+        let ill: BTreeSet<String> = ill.map(|d| place::on_disk(&d.node, &d.disk)).collect();
+        self.disks.retain(|disk, _| ill.contains(disk));
+        let mut absent = Absent::default();
+        for disk in ill {
+            if self.disks.entry(disk.clone()).or_insert_with(Instant::now).elapsed() >= SILENT_MAX {
+                absent.disks.insert(disk);
+            }
+        }
         let silent: BTreeSet<String> =
             disks.into_iter().map(|d| d.node).filter(|n| !nodes.alive.contains(n)).collect();
-        self.0.retain(|node, _| silent.contains(node));
-        let mut absent = Absent::default();
+        self.nodes.retain(|node, _| silent.contains(node));
         for node in silent {
-            let since = self.0.entry(node.clone()).or_insert_with(Instant::now).elapsed();
+            let since = self.nodes.entry(node.clone()).or_insert_with(Instant::now).elapsed();
             if since >= KEEPER_SILENT_MAX {
                 absent.briefly.insert(node.clone());
             }
@@ -85,12 +100,23 @@ impl Absences {
 /// Takes one step for each volume that needs one.
 pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<(), Abort> {
     let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced())?;
-    let mut candidates = placement::candidates(&disks);
+    let wishes: Vec<DiskWish> = store.read(|tx| tx.list_unfenced())?;
+    let spared = disks::spared(&wishes);
+    let mut candidates = placement::candidates(&disks, &spared);
     candidates.retain(|c| nodes.alive.contains(&c.node));
-    let lost = Lost { silent: absent.long.clone(), removed: nodes.removed.clone() };
+    let lost = Lost {
+        silent: absent.long.clone(),
+        removed: nodes.removed.clone(),
+        disks: absent.disks.clone(),
+        retired: disks::given_up(&wishes, &disks),
+        draining: spared,
+    };
     let specs: Vec<VolumeSpec> = store.read(|tx| tx.list_unfenced())?;
     for spec in specs {
         store.transact(|tx| one(tx, &spec.id, &candidates, &lost, absent)).await?;
+    }
+    if wishes.iter().any(|wish| wish.retire) {
+        store.transact(disks::sweep).await?;
     }
     Ok(())
 }
@@ -98,7 +124,7 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
 fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
     let kept = tx.get::<ReplicaSet>(id)?;
-    if spec.deleted && was_lost(&spec, kept.as_ref(), lost) {
+    if spec.deleted && kept.is_none() && is_on_lost(tx, &spec, lost)? {
         // Nobody is left to say so.
         return tx.put(&removal::lost(&spec));
     }
@@ -108,10 +134,17 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
         None if is_made(tx, id)? && !spec.deleted => ReplicaSet::new(id, [spec.node.clone()]),
         None => return Ok(()),
     };
+    // Where all is as it should be, nobody asks on which disk.
+    let asked = candidates.iter().any(|c| !c.disks.is_empty()) || lost.names_disks();
+    let located = if asked { locate(tx, &set, kept.is_some())? } else { BTreeMap::new() };
+    let at = |place: &str| located.get(place).cloned();
+    if spec.deleted && !set.replicas.is_empty() && lost.has_all(&set, &at) {
+        return tx.put(&removal::lost(&spec));
+    }
     let next = match gone(tx, &set)? {
         Some(next) => Some(next),
-        None if spec.deleted => without_removed(&set, lost),
-        None => placement::repair(&set, spec.lead(), candidates, lost, spec.copies()),
+        None if spec.deleted => lost.without_removed(&set, &at),
+        None => placement::repair(&set, spec.lead(), candidates, lost, &at, spec.copies()),
     };
     if let Some(next) = &next {
         tx.put(next)?;
@@ -119,12 +152,27 @@ fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Ab
     give_keeper(tx, spec, next.as_ref().or(kept.as_ref()), absent, lost)
 }
 
-/// Whether all that there was of a volume went with nodes that were removed.
-fn was_lost(spec: &VolumeSpec, set: Option<&ReplicaSet>, lost: &Lost) -> bool {
-    match set {
-        Some(set) => !set.replicas.is_empty() && set.replicas.iter().all(|r| lost.removed.contains(&r.node)),
-        None => lost.removed.contains(&spec.node),
+/// The disks of replicas whose places name none.
+fn locate(tx: &mut Tx, set: &ReplicaSet, kept: bool) -> Result<BTreeMap<String, String>, Abort> {
+    let mut found = BTreeMap::new();
+    for replica in set.replicas.iter().filter(|r| place::disk_of(&r.place).is_none()) {
+        let disk = match kept {
+            true => {
+                let status = tx.get::<ReplicaStatus>(&ReplicaStatus::id_of(&set.id, &replica.place))?;
+                status.and_then(|s| s.disk)
+            }
+            false => tx.get::<VolumeStatus>(&set.id)?.and_then(|s| s.disk),
+        };
+        found.extend(disk.map(|disk| (replica.place.clone(), disk)));
     }
+    Ok(found)
+}
+
+/// Whether the one copy of a volume without a record of replicas went with a node that was removed, or with a disk that
+/// was given up.
+fn is_on_lost(tx: &mut Tx, spec: &VolumeSpec, lost: &Lost) -> Result<bool, Abort> {
+    let disk = tx.get::<VolumeStatus>(&spec.id)?.and_then(|s| s.disk);
+    Ok(lost.removed.contains(&spec.node) || disk.is_some_and(|disk| lost.retired.contains(&disk)))
 }
 
 fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
@@ -134,20 +182,13 @@ fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
 /// The set without a replica that has left.
 fn gone(tx: &mut Tx, set: &ReplicaSet) -> Result<Option<ReplicaSet>, Abort> {
     for replica in set.replicas.iter().filter(|r| r.leaving) {
-        let id = ReplicaStatus::id_of(&set.id, &replica.node);
+        let id = ReplicaStatus::id_of(&set.id, &replica.place);
         if tx.get::<ReplicaStatus>(&id)?.is_some_and(|s| s.phase == Phase::Gone) {
             tx.delete::<ReplicaStatus>(&id)?;
-            return Ok(Some(set.left(&replica.node)));
+            return Ok(Some(set.left(&replica.place)));
         }
     }
     Ok(None)
-}
-
-/// The set of a volume that ends, without what nobody will say that it is gone.
-fn without_removed(set: &ReplicaSet, lost: &Lost) -> Option<ReplicaSet> {
-    let mut next = set.clone();
-    next.replicas.retain(|r| !lost.removed.contains(&r.node));
-    (next != *set).then_some(next)
 }
 
 /// A volume that nobody uses is kept by a node that lives and has all of it.
@@ -159,7 +200,7 @@ fn give_keeper(
     lost: &Lost,
 ) -> Result<(), Abort> {
     let away = |node: &str| absent.briefly.contains(node) || lost.removed.contains(node);
-    let keeper = set.and_then(|set| set.in_sync().find(|n| !away(n)).map(str::to_owned));
+    let keeper = set.and_then(|set| set.in_sync().map(place::node_of).find(|n| !away(n)).map(str::to_owned));
     match keeper.filter(|_| spec.export.is_none() && away(&spec.node)) {
         Some(node) => {
             let (generation, keeper_epoch) = (spec.generation + 1, spec.generation + 1);
@@ -182,6 +223,8 @@ mod tests {
             free: 500,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         }
     }
 

@@ -6,12 +6,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
 use crate::format::{self, Marker};
 use crate::fsio;
+use crate::replication::place;
 
 /// A data disk in use by this process, and by no other.
 pub struct Disk {
@@ -20,6 +22,10 @@ pub struct Disk {
     /// The marker file, locked as long as the disk is in use.
     _marker: File,
     health: Mutex<Result<(), String>>,
+    /// Nothing new is put on it, if there is another.
+    spared: AtomicBool,
+    /// It was in use by this process before, and went: what it was not told to flush may be lost.
+    returned: bool,
 }
 
 /// Why a directory is not used as a data disk.
@@ -51,7 +57,14 @@ impl Disk {
         }
         let file = File::open(marker_path).map_err(unusable)?;
         fsio::lock(&file).map_err(unusable)?;
-        let disk = Disk { id: marker.disk, path: path.into(), _marker: file, health: Mutex::new(Ok(())) };
+        let disk = Disk {
+            id: marker.disk,
+            path: path.into(),
+            _marker: file,
+            health: Mutex::new(Ok(())),
+            spared: AtomicBool::new(false),
+            returned: false,
+        };
         disk.prepare().map_err(unusable)?;
         Ok(disk)
     }
@@ -92,6 +105,17 @@ impl Disk {
         format::is_id(id) && self.volume(id).is_dir()
     }
 
+    /// Whether what it has of the volume is bound to this disk.
+    pub fn is_pinned(&self, id: &str) -> bool {
+        self.volume(id).join(format::PINNED).exists()
+    }
+
+    /// What the volumes on it go by on this node, see [`place`].
+    pub fn replicas(&self) -> io::Result<Vec<String>> {
+        let named = |id: String| if self.is_pinned(&id) { place::on_disk(&id, &self.id) } else { id };
+        Ok(self.volumes()?.into_iter().map(named).collect())
+    }
+
     /// The ids of the volumes on it, in order.
     pub fn volumes(&self) -> io::Result<Vec<String>> {
         names(&self.path.join(format::VOLUMES))
@@ -125,6 +149,26 @@ impl Disk {
     /// Sets what [`Disk::health`] answers.
     pub fn set_health(&self, health: Result<(), String>) {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Whether nothing new is to be put on it.
+    pub fn is_spared(&self) -> bool {
+        self.spared.load(SeqCst)
+    }
+
+    /// Sets what [`Disk::is_spared`] answers.
+    pub fn spare(&self, on: bool) {
+        self.spared.store(on, SeqCst);
+    }
+
+    /// The disk, known to have been in use before and to have gone.
+    pub fn into_returned(self) -> Disk {
+        Disk { returned: true, ..self }
+    }
+
+    /// Whether it was in use by this process before, and went.
+    pub fn has_returned(&self) -> bool {
+        self.returned
     }
 
     /// Writes and syncs a small file, to see whether the disk still can. A full disk is not a sick one.
@@ -166,6 +210,11 @@ impl Staging {
     /// Where to build it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Binds it to this disk.
+    pub fn pin(&self) -> io::Result<()> {
+        File::create_new(self.path.join(format::PINNED)).map(drop)
     }
 
     /// The disk it is on.

@@ -28,6 +28,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const ORIGINAL: &str = "original";
 /// What a replica has promised its writers, in the directory of a volume that has several replicas.
 pub const REPLICA: &str = "replica.json";
+/// Says that a replica is bound to this disk, by its place in the record of replicas; empty.
+pub const PINNED: &str = "pinned";
 /// What a replica keeps of others' absences, see [`crate::replication::absence`].
 pub const ABSENCE: &str = "absence";
 /// Which areas of a volume a crash may leave other than their sums say, and other than on other replicas.

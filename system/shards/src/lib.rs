@@ -3,7 +3,7 @@
 //! Two sides, which meet only in the store and on one socket:
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
-//!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`data::Client`] (images in and
+//!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks), [`data::Client`] (images in and
 //!   out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
@@ -23,6 +23,7 @@ pub mod conductor;
 pub mod crypt;
 pub mod data;
 pub mod disk;
+pub mod disks;
 pub mod format;
 mod fsio;
 pub mod media;

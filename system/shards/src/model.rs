@@ -6,6 +6,7 @@ use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::crypt::keys::SealedKey;
+use crate::replication::place;
 use crate::replication::placement::COPIES;
 use crate::throttle::IoLimits;
 
@@ -207,6 +208,9 @@ pub struct ReplicaStatus {
     pub volume: String,
     /// The node that reports.
     pub node: String,
+    /// The disk that its place names, see [`crate::replication::place`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<String>,
     /// How far the replica has come.
     pub phase: Phase,
     /// What is wrong with it, if anything.
@@ -221,14 +225,17 @@ impl Record for ReplicaStatus {
     const KIND: &'static str = "shards/replica-status";
 
     fn id(&self) -> String {
-        ReplicaStatus::id_of(&self.volume, &self.node)
+        match &self.bound {
+            Some(disk) => ReplicaStatus::id_of(&self.volume, &place::on_disk(&self.node, disk)),
+            None => ReplicaStatus::id_of(&self.volume, &self.node),
+        }
     }
 }
 
 impl ReplicaStatus {
-    /// The id of the record of a volume's replica on a node.
-    pub fn id_of(volume: &str, node: &str) -> String {
-        format!("{volume}/{node}")
+    /// The id of the record of a volume's replica at a place.
+    pub fn id_of(volume: &str, place: &str) -> String {
+        format!("{volume}/{place}")
     }
 }
 
@@ -271,6 +278,12 @@ pub struct DiskStatus {
     pub healthy: bool,
     /// What is wrong with it.
     pub error: Option<String>,
+    /// Whether the node runs a release that knows of disks as places of replicas.
+    #[serde(default)]
+    pub knows_places: bool,
+    /// Whether there are backups on it, which stay where they are.
+    #[serde(default)]
+    pub has_backups: bool,
 }
 
 impl Record for DiskStatus {
@@ -278,6 +291,23 @@ impl Record for DiskStatus {
 
     fn id(&self) -> String {
         format!("{}/{}", self.node, self.disk)
+    }
+}
+
+/// What an operator wants of a data disk. Writer: the controller, through [`crate::disks`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWish {
+    /// The disk's id.
+    pub disk: String,
+    /// Whether it is given up once nothing is on it, or at once if it is gone.
+    pub retire: bool,
+}
+
+impl Record for DiskWish {
+    const KIND: &'static str = "shards/disk-wish";
+
+    fn id(&self) -> String {
+        self.disk.clone()
     }
 }
 

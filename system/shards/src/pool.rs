@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::crypt::recode::Recode;
 use crate::disk::{Disk, Refusal, Staging};
 use crate::format::{self, Manifest};
+use crate::replication::place;
 use crate::volume::{self, Volume};
 
 /// The data disks of a node.
@@ -19,6 +20,8 @@ pub struct Pool {
     cloud: Option<String>,
     disks: Mutex<BTreeMap<String, Arc<Disk>>>,
     refused: Mutex<BTreeMap<String, Refusal>>,
+    /// Disks that were in use at some time.
+    known: Mutex<HashSet<String>>,
     open: Mutex<HashMap<String, Weak<Volume>>>,
     /// Ids that something is being made under, beside [`Pool::create`].
     claimed: Mutex<HashSet<String>>,
@@ -46,13 +49,13 @@ impl Drop for Claim {
 /// What is wanted of a new volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
-    /// Its id.
+    /// Its id; if it is bound to a disk, with that: see [`place::name`].
     pub id: String,
     /// Its size in bytes.
     pub size: u64,
     /// Whether it may only be read.
     pub read_only: bool,
-    /// The volume it is a clone of.
+    /// The volume it is a clone of, as that goes by here.
     pub source: Option<String>,
 }
 
@@ -64,6 +67,7 @@ impl Pool {
             cloud,
             disks: Mutex::default(),
             refused: Mutex::default(),
+            known: Mutex::default(),
             open: Mutex::default(),
             claimed: Mutex::default(),
         }
@@ -84,6 +88,8 @@ impl Pool {
             match Disk::open(&path, self.cloud.as_deref()) {
                 Ok(disk) => {
                     tracing::info!(disk = disk.id(), path = %path.display(), "a data disk is in use");
+                    let first = guard(&self.known).insert(disk.id().into());
+                    let disk = if first { disk } else { disk.into_returned() };
                     guard(&self.disks).insert(disk.id().into(), Arc::new(disk));
                 }
                 Err(Refusal::Unmarked) => {}
@@ -111,16 +117,41 @@ impl Pool {
         ours.next().map(|(path, why)| format!("disk at {path}: {why}"))
     }
 
-    /// The disk that holds a volume.
-    pub fn find(&self, id: &str) -> Option<Arc<Disk>> {
-        self.disks().into_iter().find(|d| d.holds(id))
+    /// A disk in use.
+    pub fn disk(&self, id: &str) -> Option<Arc<Disk>> {
+        guard(&self.disks).get(id).cloned()
     }
 
-    /// The healthy disk with the most room.
+    /// The disk that holds a volume. One that is bound to a disk is asked for with it: see [`place::split`].
+    pub fn find(&self, name: &str) -> Option<Arc<Disk>> {
+        match place::split(name) {
+            (id, Some(disk)) => self.disk(disk).filter(|d| d.holds(id) && d.is_pinned(id)),
+            (id, None) => self.disks().into_iter().find(|d| d.holds(id) && !d.is_pinned(id)),
+        }
+    }
+
+    /// The healthy disk with the most room, of those that may be given something new if there are such.
     pub fn roomiest(&self) -> io::Result<Arc<Disk>> {
-        let healthy = self.disks().into_iter().filter(|d| d.health().is_ok());
-        let roomiest = healthy.max_by_key(|d| d.space().map_or(0, |(_, free)| free));
+        self.roomiest_of(|_| true)
+    }
+
+    fn roomiest_of(&self, may: impl Fn(&Disk) -> bool) -> io::Result<Arc<Disk>> {
+        let healthy = self.disks().into_iter().filter(|d| d.health().is_ok() && may(d));
+        let roomiest = healthy.max_by_key(|d| (!d.is_spared(), d.space().map_or(0, |(_, free)| free)));
         roomiest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no healthy data disk"))
+    }
+
+    /// The disk that something is made on: the one it is bound to, `beside` which it costs nothing, or the roomiest.
+    fn disk_for(&self, name: &str, beside: Option<Arc<Disk>>) -> io::Result<Arc<Disk>> {
+        let (id, bound) = place::split(name);
+        let lacks = |d: &Disk| d.health().is_ok() && !d.holds(id);
+        match bound {
+            Some(disk) => self.disk(disk).filter(|d| lacks(d)).ok_or_else(|| {
+                let why = format!("the disk {disk} is not there, not healthy, or has another replica of it");
+                io::Error::new(io::ErrorKind::NotFound, why)
+            }),
+            None => beside.filter(|d| lacks(d)).map_or_else(|| self.roomiest_of(lacks), Ok),
+        }
     }
 
     /// Takes an id for an import; `None` if it is in use or taken.
@@ -138,27 +169,32 @@ impl Pool {
     }
 
     /// Opens a volume, or hands out the one that is open.
-    pub fn open(&self, id: &str) -> io::Result<Arc<Volume>> {
+    pub fn open(&self, name: &str) -> io::Result<Arc<Volume>> {
         let mut open = guard(&self.open);
-        if let Some(volume) = open.get(id).and_then(Weak::upgrade) {
+        if let Some(volume) = open.get(name).and_then(Weak::upgrade) {
             return Ok(volume);
         }
-        let disk = self.find(id).ok_or_else(|| not_found(id))?;
-        let volume = Arc::new(Volume::open(&disk.volume(id))?);
+        let disk = self.find(name).ok_or_else(|| not_found(name))?;
+        let volume = Arc::new(Volume::open(&disk.volume(place::split(name).0))?);
         open.retain(|_, v| v.strong_count() > 0);
-        open.insert(id.into(), Arc::downgrade(&volume));
+        open.insert(name.into(), Arc::downgrade(&volume));
         Ok(volume)
     }
 
-    /// The volumes that are open, by id.
+    /// Does not hand out again what is open of a volume: its disk has gone since.
+    pub fn close(&self, name: &str) {
+        guard(&self.open).remove(name);
+    }
+
+    /// The volumes that are open, by what they go by here.
     pub fn opened(&self) -> Vec<(String, Arc<Volume>)> {
         guard(&self.open).iter().filter_map(|(id, v)| Some((id.clone(), v.upgrade()?))).collect()
     }
 
     /// Like [`Pool::open`], to write its content even if it is one that may only be read. Whoever does so is the only
     /// one, and nobody reads it elsewhere until it is whole.
-    pub fn open_to_fill(&self, id: &str) -> io::Result<Arc<Volume>> {
-        let volume = self.open(id)?;
+    pub fn open_to_fill(&self, name: &str) -> io::Result<Arc<Volume>> {
+        let volume = self.open(name)?;
         if volume.read_only() { volume.to_fill() } else { Ok(volume) }
     }
 
@@ -176,55 +212,71 @@ impl Pool {
         recode: Option<&Recode>,
         check: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Arc<Disk>> {
-        check_id(&new.id)?;
+        let (id, bound) = place::split(&new.id);
+        check_id(id)?;
         if self.find(&new.id).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mut manifest = Manifest::new(&new.id, new.size, new.read_only);
+        let beside = new.source.as_ref().and_then(|source| self.find(source)).filter(|_| recode.is_none());
+        let disk = self.disk_for(&new.id, beside)?;
+        let mut manifest = Manifest::new(id, new.size, new.read_only);
         let staging = match (&new.source, recode) {
-            (None, _) => self.roomiest()?.stage(&new.id)?,
-            (Some(source), None) => self.stage_clone(source, &mut manifest)?,
-            (Some(source), Some(recode)) => self.stage_recoded(source, &manifest, recode)?,
+            (None, _) => disk.stage(id)?,
+            (Some(source), None) => self.stage_clone_on(&disk, source, &mut manifest)?,
+            (Some(source), Some(recode)) => self.stage_recoded(&disk, source, &manifest, recode)?,
         };
         volume::write_manifest(staging.path(), &manifest)?;
+        if bound.is_some() {
+            staging.pin()?;
+        }
         check()?;
-        let disk = staging.disk().clone();
-        staging.publish(&new.id)?;
+        staging.publish(id)?;
         Ok(disk)
     }
 
     /// Builds a copy of a volume as it is at one moment, without its manifest (which is completed here).
     pub fn stage_clone(&self, source: &str, manifest: &mut Manifest) -> io::Result<Staging> {
+        let disk = self.disk_for(&manifest.id, self.find(source))?;
+        self.stage_clone_on(&disk, source, manifest)
+    }
+
+    fn stage_clone_on(&self, disk: &Arc<Disk>, source: &str, manifest: &mut Manifest) -> io::Result<Staging> {
         let from = self.open(source)?;
         if from.size() > manifest.size {
             let text = format!("the source has {} bytes, the clone {}", from.size(), manifest.size);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let home = self.find(source).filter(|d| d.health().is_ok());
-        let staging = home.map_or_else(|| self.roomiest(), Ok)?.stage(&manifest.id)?;
-        manifest.source = Some(source.into());
+        let staging = disk.stage(&manifest.id)?;
+        manifest.source = Some(place::split(source).0.into());
         from.copy_to(staging.path(), manifest)?;
         Ok(staging)
     }
 
     /// Builds a copy of a volume that may only be read, under another key, without its final manifest.
-    fn stage_recoded(&self, source: &str, manifest: &Manifest, recode: &Recode) -> io::Result<Staging> {
+    fn stage_recoded(
+        &self,
+        disk: &Arc<Disk>,
+        source: &str,
+        manifest: &Manifest,
+        recode: &Recode,
+    ) -> io::Result<Staging> {
         let from = self.open(source)?;
         if !from.read_only() || from.size() > manifest.size {
             let why = "only what does not change, and is no larger, comes under another key";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let staging = self.roomiest()?.stage(&manifest.id)?;
+        let staging = disk.stage(&manifest.id)?;
         volume::write_manifest(staging.path(), &Manifest { read_only: false, ..manifest.clone() })?;
         recode.copy(&from, &Volume::open_as(staging.path(), &manifest.id)?)?;
         Ok(staging)
     }
 
     /// Takes a volume away, durably. One that is not there is left alone.
-    pub fn destroy(&self, id: &str) -> io::Result<()> {
+    pub fn destroy(&self, name: &str) -> io::Result<()> {
+        let id = place::split(name).0;
         check_id(id)?;
-        guard(&self.open).remove(id);
-        match self.find(id) {
+        self.close(name);
+        match self.find(name) {
             Some(disk) => disk.destroy(id),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use cairn_state::{Abort, Tx};
 use serde::Serialize;
 
+use crate::disks;
 use crate::model::{DiskStatus, VolumeSpec};
 use crate::replication::placement;
 use crate::replication::set::ReplicaSet;
@@ -18,7 +19,7 @@ const NAMES_MAX: usize = 100;
 pub struct Redundancy {
     /// Volumes, images' and servers' root disks among them.
     pub volumes: usize,
-    /// Those with as many copies, whole and up to date, as nodes allow and are wanted.
+    /// Those with as many copies, whole and up to date, as nodes, or the disks of the only one, allow and are wanted.
     pub whole: usize,
     /// Those with fewer, the first hundred of them.
     pub thin: Vec<String>,
@@ -26,13 +27,19 @@ pub struct Redundancy {
 
 /// Counts the copies.
 pub fn redundancy(tx: &mut Tx) -> Result<Redundancy, Abort> {
-    let nodes = placement::candidates(&tx.list_unfenced::<DiskStatus>()?).len().max(1);
+    let spared = disks::spared(&tx.list_unfenced()?);
+    let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?, &spared);
+    // On the only node there is, disks are what replicas are kept apart by.
+    let domains = match &candidates[..] {
+        [only] => only.disks.len().clamp(1, placement::COPIES_OF_NODE),
+        several => several.len().max(1),
+    };
     let sets = tx.list_unfenced::<ReplicaSet>()?;
     let copies: BTreeMap<String, usize> = sets.iter().map(|set| (set.id.clone(), whole(set))).collect();
     let mut found = Redundancy::default();
     for spec in tx.list_unfenced::<VolumeSpec>()?.into_iter().filter(|spec| !spec.deleted) {
         found.volumes += 1;
-        if copies.get(&spec.id).copied().unwrap_or(1) >= nodes.min(spec.copies()) {
+        if copies.get(&spec.id).copied().unwrap_or(1) >= domains.min(spec.copies()) {
             found.whole += 1;
         } else if found.thin.len() < NAMES_MAX {
             found.thin.push(spec.id);

@@ -7,6 +7,7 @@ use cairn_state::{Abort, Record, Tx};
 
 use crate::backup::BackupSpec;
 use crate::model::{DiskStatus, Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::replication::place;
 use crate::replication::set::ReplicaSet;
 
 /// What became of a volume whose only whole copy was on a node that was removed.
@@ -28,7 +29,7 @@ pub fn only_on(tx: &mut Tx, node: &str) -> Result<Vec<String>, Abort> {
 fn is_only_on(tx: &mut Tx, spec: &VolumeSpec, node: &str) -> Result<bool, Abort> {
     Ok(match tx.get::<ReplicaSet>(&spec.id)? {
         // A set that has nothing but leaving replicas is of a volume that ends.
-        Some(set) => set.in_sync().any(|n| n == node) && set.in_sync().all(|n| n == node),
+        Some(set) => set.whole_on(node).is_some() && set.in_sync().all(|at| place::node_of(at) == node),
         None => spec.node == node,
     })
 }
@@ -80,6 +81,8 @@ mod tests {
             free: 5,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::format;
 use crate::fsio;
 use crate::pool::Pool;
+use crate::replication::place;
 use crate::replication::regions::{REGION, regions_of};
 use crate::replication::replica::Replicas;
 use crate::volume::Volume;
@@ -106,8 +107,12 @@ impl Scrub {
     fn volumes_on(&self, disk: &str) -> Option<Vec<(String, PathBuf)>> {
         let pool = self.pool.upgrade()?;
         let disk = pool.disks().into_iter().find(|d| d.id() == disk && d.is_present())?;
-        let volumes = disk.volumes().unwrap_or_default().into_iter();
-        Some(volumes.map(|id| (id.clone(), disk.volume(&id))).collect())
+        let volumes = disk.replicas().unwrap_or_default().into_iter();
+        let placed = |name: String| {
+            let dir = disk.volume(place::split(&name).0);
+            (name, dir)
+        };
+        Some(volumes.map(placed).collect())
     }
 
     /// The volume, as it is written if somebody writes it.

@@ -8,7 +8,9 @@
 use cairn_state::{Abort, Record, StoreError, Tx, record};
 
 use crate::crypt::keys::SealedKey;
+use crate::disks;
 use crate::model::{DiskStatus, Export, Phase, Recoded, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::replication::place;
 use crate::replication::placement::{self, Source};
 use crate::replication::set::ReplicaSet;
 use crate::throttle::IoLimits;
@@ -35,7 +37,8 @@ pub fn create_under(tx: &mut Tx, mut spec: VolumeSpec, key: Option<SealedKey>) -
         spec.recoded = (from != key).then_some(Recoded { from });
     }
     spec.key = key;
-    let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?);
+    let spared = disks::spared(&tx.list_unfenced()?);
+    let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?, &spared);
     let source = match &spec.source {
         Some(source) => source_of(tx, source)?,
         None => None,
@@ -50,10 +53,25 @@ pub fn create_under(tx: &mut Tx, mut spec: VolumeSpec, key: Option<SealedKey>) -
 fn source_of(tx: &mut Tx, id: &str) -> Result<Option<Source>, Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(None) };
     let in_sync = match tx.get::<ReplicaSet>(id)? {
-        Some(set) => set.in_sync().map(str::to_owned).collect(),
-        None => vec![spec.node],
+        Some(set) => {
+            let places: Vec<&str> = set.in_sync().collect();
+            places.into_iter().map(|at| located(tx, id, at)).collect::<Result<_, Abort>>()?
+        }
+        None => {
+            let disk = tx.get::<VolumeStatus>(id)?.and_then(|s| s.disk);
+            vec![disk.map_or_else(|| spec.node.clone(), |disk| place::on_disk(&spec.node, &disk))]
+        }
     };
     Ok(Some(Source { in_sync, fixed: spec.read_only }))
+}
+
+/// The place of a replica with its disk, if that is known.
+fn located(tx: &mut Tx, id: &str, at: &str) -> Result<String, Abort> {
+    if place::disk_of(at).is_some() {
+        return Ok(at.to_owned());
+    }
+    let disk = tx.get::<ReplicaStatus>(&ReplicaStatus::id_of(id, at))?.and_then(|s| s.disk);
+    Ok(disk.map_or_else(|| at.to_owned(), |disk| place::on_disk(at, &disk)))
 }
 
 /// Gives `owner` on `node` the use of the volume; answers the epoch under which it will be served. Whoever had
@@ -217,7 +235,7 @@ pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     }
     if let Some(set) = tx.get::<ReplicaSet>(id)? {
         for replica in &set.replicas {
-            tx.delete::<ReplicaStatus>(&ReplicaStatus::id_of(id, &replica.node))?;
+            tx.delete::<ReplicaStatus>(&ReplicaStatus::id_of(id, &replica.place))?;
         }
         tx.delete::<ReplicaSet>(id)?;
     }

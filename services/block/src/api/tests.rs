@@ -57,6 +57,8 @@ impl Cloud {
             free: 100 * GIB,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         };
         svc.store.put_record(&disk).await.unwrap();
         Cloud { svc }

@@ -157,6 +157,8 @@ async fn report_node(store: &SharedStore, node: &str) {
         free: 4 << 40,
         healthy: true,
         error: None,
+        knows_places: true,
+        has_backups: false,
     };
     store.put_record(&disk).await.unwrap();
     beat(store, node).await;

@@ -1,7 +1,7 @@
 //! Watches over the data disks: finds them, probes them, reports them.
 //!
 //! It writes [`DiskStatus`] records of this node, and no other. A disk that was once reported and is not there
-//! any more stays reported, as not healthy: taking it out of the cloud is an operator's decision.
+//! any more stays reported, as not healthy: taking it out of the cloud is an operator's decision ([`DiskWish`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cairn_state::{AgentArgs, Fault, Reconciler, SharedStore, StoreExt};
+use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Record, SharedStore, StoreExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::backup::agent::FOLDER;
 use crate::disk::Disk;
-use crate::model::DiskStatus;
+use crate::model::{DiskStatus, DiskWish};
 use crate::pool::Pool;
 
 /// How long a probe may take before the disk counts as hanging.
@@ -33,18 +34,33 @@ pub struct Disks {
     probes: HashMap<String, JoinHandle<io::Result<()>>>,
     /// What is in the store, once it was read.
     reported: Option<BTreeMap<String, DiskStatus>>,
+    /// What an operator wants of disks.
+    wishes: Mirror<DiskWish>,
 }
 
 impl Disks {
+    /// What wakes it.
+    pub fn wake(&self) -> Vec<watch::Receiver<u64>> {
+        vec![self.wishes.changes()]
+    }
+
     /// Starts with no disk known.
-    pub fn new(args: &AgentArgs, pool: Arc<Pool>, news: watch::Sender<u64>) -> Disks {
+    pub async fn new(args: &AgentArgs, pool: Arc<Pool>, news: watch::Sender<u64>) -> Disks {
         Disks {
+            wishes: Mirror::start(args.store.clone(), None).await,
             node: args.node.clone(),
             store: args.store.clone(),
             pool,
             news,
             probes: HashMap::new(),
             reported: None,
+        }
+    }
+
+    /// Puts nothing new on disks that shall be empty.
+    fn heed_wishes(&self) {
+        for disk in self.pool.disks() {
+            disk.spare(self.wishes.get(disk.id()).is_some());
         }
     }
 
@@ -88,6 +104,8 @@ impl Disks {
             free,
             healthy: disk.health().is_ok(),
             error: trouble(disk.health(), free),
+            knows_places: true,
+            has_backups: has_backups(disk),
         }
     }
 
@@ -100,9 +118,24 @@ impl Disks {
         let mut now: BTreeMap<String, DiskStatus> =
             self.pool.disks().iter().map(|d| (d.id().to_owned(), self.status(d))).collect();
         let reported = self.reported.get_or_insert_default();
+        // One that was given up is forgotten once it is gone.
+        let given_up = |id: &String| self.wishes.get(id).is_some_and(|wish| wish.retire);
+        let ended: Vec<String> =
+            reported.keys().filter(|id| !now.contains_key(*id) && given_up(id)).cloned().collect();
+        for id in ended {
+            if let Some(status) = reported.get(&id) {
+                self.store.delete_record::<DiskStatus>(&status.id()).await?;
+            }
+            reported.remove(&id);
+        }
         for (id, old) in reported.iter().filter(|(id, _)| !now.contains_key(*id)).collect::<Vec<_>>() {
-            let gone =
-                DiskStatus { healthy: false, error: Some("it is not there".into()), free: 0, ..old.clone() };
+            let gone = DiskStatus {
+                healthy: false,
+                error: Some("it is not there".into()),
+                free: 0,
+                knows_places: true,
+                ..old.clone()
+            };
             now.insert(id.clone(), gone);
         }
         for (id, status) in now {
@@ -113,6 +146,10 @@ impl Disks {
         }
         Ok(())
     }
+}
+
+fn has_backups(disk: &Disk) -> bool {
+    std::fs::read_dir(disk.path().join(FOLDER)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn ids(disks: &[Arc<Disk>]) -> Vec<String> {
@@ -139,6 +176,7 @@ impl Reconciler for Disks {
     async fn pass(&mut self) -> Vec<Fault> {
         let mut faults = Vec::new();
         faults.extend(self.scan().await.err());
+        self.heed_wishes();
         for disk in self.pool.disks() {
             self.probe(&disk).await;
             let free = disk.space().map_or(0, |(_, free)| free);
@@ -176,6 +214,8 @@ mod tests {
             free,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         };
         assert!(!is_news(&disk(500_000), &disk(501_000)));
         assert!(is_news(&disk(500_000), &disk(510_000)));

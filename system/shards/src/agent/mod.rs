@@ -145,11 +145,12 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let backups = Backups::start(&args, pool.clone(), backup_sets, watch::Sender::new(0)).await;
     let backups_wake = backups.wake();
-    let disks = disks::Disks::new(&args, pool.clone(), news);
+    let disks = disks::Disks::new(&args, pool.clone(), news).await;
+    let disks_wake = disks.wake();
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(backups, backups_wake, VOLUMES_RESYNC, args.reporter.clone()),
-        driver::run(disks, vec![], options.disks_interval, args.reporter.clone()),
+        driver::run(disks, disks_wake, options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),
         serve_replicas(options.cluster, replicas.clone()),
         care::run(&pool, &replicas, &args.reporter),

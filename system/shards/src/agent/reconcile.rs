@@ -19,11 +19,13 @@ use super::report;
 use super::survey::{concerns, disks, find};
 use crate::blk::{Export, ServeOptions};
 use crate::crypt::keys::Keyring;
+use crate::disk::Disk;
 use crate::format;
 use crate::media::Switch;
 use crate::model::{Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::{NewVolume, Pool};
 use crate::replication::group::{Group, Means};
+use crate::replication::place;
 use crate::replication::records;
 use crate::replication::replica::Replicas;
 use crate::replication::set::ReplicaSet;
@@ -147,7 +149,8 @@ impl Volumes {
             return found.is_none();
         }
         // Once there were others, this node's replica has made them a promise.
-        !self.pool.find(id).is_some_and(|d| d.volume(id).join(format::REPLICA).exists())
+        let promised = |d: &Arc<Disk>| d.holds(id) && d.volume(id).join(format::REPLICA).exists();
+        !self.pool.disks().iter().any(promised)
     }
 
     async fn one(&mut self, spec: &VolumeSpec, clone_waits: bool, faults: &mut Vec<Fault>) {
@@ -192,7 +195,7 @@ impl Volumes {
             stored: self.stored.get(&spec.id).cloned(),
             unread: self.unread.clone(),
             served: self.exports.get(&spec.id).filter(|e| e.is_serving()).map(Export::epoch),
-            source_ready: source.is_some_and(|s| self.stored.contains_key(s) && !self.making.contains_key(s)),
+            source_ready: source.is_some_and(|s| self.source(s, None).is_some_and(|(_, in_sync)| in_sync)),
             clone_waits,
             in_the_making: self.making.contains_key(&spec.id) || self.pool.is_claimed(&spec.id),
             live: self.live(),
@@ -221,7 +224,10 @@ impl Volumes {
             id: spec.id.clone(),
             size: spec.size,
             read_only: spec.read_only,
-            source: spec.source.clone(),
+            source: spec
+                .source
+                .as_ref()
+                .map(|s| self.source(s, None).map_or_else(|| s.clone(), |(name, _)| name)),
         };
         let (pool, news) = (self.pool.clone(), self.news.clone());
         let task = spawn_blocking(move || {
@@ -338,7 +344,7 @@ impl Volumes {
         }
         self.groups.retain(|id, _| wanted(id));
         self.switches.retain(|id, _| self.exports.contains_key(id));
-        self.told_replicas.retain(|id, _| wanted(id));
+        self.told_replicas.retain(|name, _| wanted(&place::split(name).0.to_owned()));
         self.first_seen.retain(|id, _| wanted(id));
         self.reported.retain(|id, _| wanted(id));
         if !self.live() {
@@ -382,11 +388,8 @@ impl Reconciler for Volumes {
             self.forget(&mut faults).await;
         }
         self.note_orphans(&look);
-        let sources: BTreeSet<String> = all
-            .iter()
-            .filter(|s| !s.deleted && !self.stored.contains_key(&s.id))
-            .filter_map(|s| s.source.clone())
-            .collect();
+        let sources: BTreeSet<String> =
+            all.iter().filter(|s| !s.deleted && self.is_unmade(s)).filter_map(|s| s.source.clone()).collect();
         for spec in &all {
             let (clone_waits, before) = (sources.contains(&spec.id), faults.len());
             match self.sets.get(&spec.id) {

@@ -1,9 +1,10 @@
-//! Acts on volumes that have several replicas: makes and destroys this node's, runs the writer of those that are used
+//! Acts on volumes that have several replicas: makes and destroys this node's, one on a disk at most, runs the writer of those that are used
 //! or kept here, serves them, and reports.
 //!
 //! It writes [`ReplicaStatus`] and [`Prepared`] records of this node, and [`VolumeStatus`] ones of volumes that this
 //! node leads. The record of a volume's replicas is changed by its writer alone.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use cairn_state::{Fault, StoreError, StoreExt};
 use tokio::task::spawn_blocking;
 
 use super::reconcile::{Volumes, blocking};
-use super::replicated_plan::{Origin, Plan, Seen, Step, plan};
+use super::replicated_plan::{Origin, Plan, Seen, Step, plan, plan_further};
 use super::report;
 use crate::blk::Export;
 use crate::fsio;
@@ -21,8 +22,11 @@ use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::NewVolume;
 use crate::replication::group::Group;
 use crate::replication::regions::REGION;
-use crate::replication::set::ReplicaSet;
-use crate::replication::{records, writer};
+use crate::replication::set::{Replica, ReplicaSet};
+use crate::replication::{place, records, writer};
+
+/// How far this node's replicas of a volume are, and what stands in their way, by place.
+type Phases = BTreeMap<String, (Phase, Option<String>)>;
 
 /// How long the replicas of a new volume are waited for, once one is there.
 const MAKING_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,17 +40,53 @@ impl Volumes {
         clone_waits: bool,
         faults: &mut Vec<Fault>,
     ) {
-        let failed = self.finished_making(&spec.id).await;
         if let Some(group) = self.groups.get(&spec.id).filter(|g| g.set() != *set) {
             group.look().await;
         }
         let seen = self.shared_seen(spec, set, clone_waits);
-        let Plan { steps, mut replica, mut blocked } = plan(spec, set, &seen, &self.node);
+        let mut phases = BTreeMap::new();
+        let mut trouble = None;
+        for (index, replica) in set.on_node(&self.node.clone()).enumerate() {
+            let name = place::name(&spec.id, &replica.place);
+            let failed = self.finished_making(&name).await;
+            let seen = self.replica_seen(spec, replica, &name, &seen);
+            let plan = match index {
+                0 => plan(spec, set, &seen, &self.node),
+                _ => plan_further(spec, set, replica, &seen),
+            };
+            let (phase, blocked) = self.carry_out(spec, set, &name, plan, failed).await;
+            if let Some(phase) = phase {
+                phases.insert(replica.place.clone(), (phase, blocked.clone()));
+            }
+            trouble = trouble.or(blocked);
+        }
+        if set.on_node(&self.node).next().is_none() {
+            let plan = plan(spec, set, &seen, &self.node);
+            trouble = self.carry_out(spec, set, &spec.id, plan, None).await.1;
+        }
+        if let Some(why) = &trouble {
+            faults.push(Fault::new(format!("volume {}", spec.id), why));
+        }
+        if let Err(e) = self.shared_tell(spec, set, phases, trouble).await {
+            faults.push(Fault::new(format!("the status of volume {}", spec.id), e));
+        }
+    }
+
+    /// Does the steps of a plan for the replica that goes by this name; answers how far it is, and what stands in the way.
+    async fn carry_out(
+        &mut self,
+        spec: &VolumeSpec,
+        set: &ReplicaSet,
+        name: &str,
+        plan: Plan,
+        failed: Option<String>,
+    ) -> (Option<Phase>, Option<String>) {
+        let Plan { steps, mut replica, mut blocked } = plan;
         if let Some(e) = failed {
             (replica, blocked) = (replica.map(|_| Phase::Failed), Some(e));
         }
         for step in steps {
-            match self.shared_act(spec, set, &step).await {
+            match self.shared_act(spec, set, name, &step).await {
                 Ok(true) => {}
                 Ok(false) => replica = Some(Phase::Creating),
                 Err(e) => {
@@ -58,32 +98,51 @@ impl Volumes {
                 }
             }
         }
-        if let Some(why) = &blocked {
-            faults.push(Fault::new(format!("volume {}", spec.id), why));
-        }
-        if let Err(e) = self.shared_tell(spec, set, replica, blocked).await {
-            faults.push(Fault::new(format!("the status of volume {}", spec.id), e));
-        }
+        (replica, blocked)
     }
 
+    /// What is known of the volume, and of none of its replicas.
     fn shared_seen(&mut self, spec: &VolumeSpec, set: &ReplicaSet, clone_waits: bool) -> Seen {
         let made = self.is_made(set);
         let id = &spec.id;
-        let told = self.replica_status(id);
         let group = self.groups.get(id).filter(|g| g.phase() != writer::Phase::Fenced);
         Seen {
-            stored: self.stored.get(id).cloned(),
-            had_disk: told.filter(|s| s.phase != Phase::Gone).and_then(|s| s.disk),
             unread: self.unread.clone(),
-            in_the_making: self.making.contains_key(id) || self.pool.is_claimed(id),
             clone_waits,
             served: self.exports.get(id).filter(|e| e.is_serving()).map(Export::epoch),
             led: group.map(|g| g.epoch()),
             led_size: group.map_or(0, |g| g.size()),
             settled: group.is_some_and(|g| g.is_settled()),
-            source: spec.source.as_ref().map_or(Origin::Absent, |s| self.origin(s)),
             live: self.live(),
             made,
+            ..Seen::default()
+        }
+    }
+
+    fn replica_seen(&self, spec: &VolumeSpec, replica: &Replica, name: &str, seen: &Seen) -> Seen {
+        let told = self.replica_status(&spec.id, &replica.place);
+        let had_disk = told.filter(|s| s.phase != Phase::Gone).and_then(|s| s.disk);
+        let bound = place::disk_of(&replica.place).map(str::to_owned);
+        let stored = self.stored.get(name).cloned();
+        let is_out = |disk: &String| self.pool.disk(disk).is_none();
+        // One that cannot be read is on its way out, and what was not found may be on it.
+        let unseen = stored.is_none() && self.unread.is_some();
+        let disk_away = match &bound {
+            Some(_) => bound.clone().filter(is_out),
+            None => had_disk.clone().filter(|disk| unseen || is_out(disk)),
+        };
+        let source = spec.source.as_ref().and_then(|source| self.source(source, bound.as_deref()));
+        Seen {
+            disk_away,
+            stored,
+            had_disk,
+            in_the_making: self.making.contains_key(name) || self.pool.is_claimed(&spec.id),
+            source: match source {
+                None => Origin::Absent,
+                Some((_, true)) => Origin::InSync,
+                Some((_, false)) => Origin::Behind,
+            },
+            ..seen.clone()
         }
     }
 
@@ -94,10 +153,13 @@ impl Volumes {
             return true;
         }
         let first = *self.first_seen.entry(set.id.clone()).or_insert_with(Instant::now);
-        let ready = |node: &str| match node == self.node {
-            true => self.stored.contains_key(&set.id) && !self.making.contains_key(&set.id),
+        let ready = |at: &str| match place::node_of(at) == self.node {
+            true => {
+                let name = place::name(&set.id, at);
+                self.stored.contains_key(&name) && !self.making.contains_key(&name)
+            }
             false => {
-                let status = self.replica_statuses.get(&ReplicaStatus::id_of(&set.id, node));
+                let status = self.replica_statuses.get(&ReplicaStatus::id_of(&set.id, at));
                 status.is_some_and(|s| s.phase == Phase::Ready)
             }
         };
@@ -105,35 +167,47 @@ impl Volumes {
         set.in_sync().all(ready) || (late && set.in_sync().any(ready))
     }
 
-    fn replica_status(&self, id: &str) -> Option<ReplicaStatus> {
-        let told = self.told_replicas.get(id).cloned();
-        let key = ReplicaStatus::id_of(id, &self.node);
+    fn replica_status(&self, id: &str, at: &str) -> Option<ReplicaStatus> {
+        let told = self.told_replicas.get(&place::name(id, at)).cloned();
+        let key = ReplicaStatus::id_of(id, at);
         told.or_else(|| self.replica_statuses.get(&key).map(|s| ReplicaStatus::clone(&s)))
     }
 
-    fn origin(&self, source: &str) -> Origin {
-        if !self.stored.contains_key(source) || self.making.contains_key(source) {
-            return Origin::Absent;
-        }
-        match self.sets.get(source).is_none_or(|set| set.is_in_sync(&self.node)) {
-            true => Origin::InSync,
-            false => Origin::Behind,
-        }
+    /// What a clone's source goes by here, and whether that is in sync: one that is, and on the clone's disk, if possible.
+    pub(super) fn source(&self, source: &str, disk: Option<&str>) -> Option<(String, bool)> {
+        let here: Vec<(String, bool)> = match self.sets.get(source) {
+            Some(set) => {
+                set.on_node(&self.node).map(|r| (place::name(source, &r.place), r.in_sync)).collect()
+            }
+            None => vec![(source.to_owned(), true)],
+        };
+        let made = here.into_iter().filter(|(name, _)| !self.making.contains_key(name));
+        let stored = made.filter_map(|(name, in_sync)| {
+            let beside = disk == Some(self.stored.get(&name)?.disk.as_str());
+            Some((in_sync, beside, name))
+        });
+        stored.max().map(|(in_sync, _, name)| (name, in_sync))
     }
 
     /// Does a step; false if it goes on in the background.
-    async fn shared_act(&mut self, spec: &VolumeSpec, set: &ReplicaSet, step: &Step) -> io::Result<bool> {
-        tracing::info!(volume = spec.id, ?step, "acting");
+    async fn shared_act(
+        &mut self,
+        spec: &VolumeSpec,
+        set: &ReplicaSet,
+        name: &str,
+        step: &Step,
+    ) -> io::Result<bool> {
+        tracing::info!(volume = spec.id, name, ?step, "acting");
         match step {
             Step::Unexport => self.unexport(&spec.id).await?,
             Step::Unlead => drop(self.groups.remove(&spec.id)),
             Step::Create { source, exact } => {
-                self.create_replica(spec, source.clone(), *exact)?;
+                self.create_replica(spec, name, source.as_deref(), *exact)?;
                 return Ok(false);
             }
             Step::Destroy => {
-                self.replicas.forget(&spec.id);
-                self.destroy(&spec.id).await?;
+                self.replicas.forget(name);
+                self.destroy(name).await?;
             }
             Step::Lead(_) => self.lead(spec).await?,
             Step::Grow => {
@@ -154,19 +228,35 @@ impl Volumes {
         Ok(true)
     }
 
-    fn create_replica(&mut self, spec: &VolumeSpec, source: Option<String>, exact: bool) -> io::Result<()> {
+    fn create_replica(
+        &mut self,
+        spec: &VolumeSpec,
+        name: &str,
+        source: Option<&str>,
+        exact: bool,
+    ) -> io::Result<()> {
         let Some(recode) = self.known(self.recode(spec))? else { return Ok(()) };
-        let new = NewVolume { id: spec.id.clone(), size: spec.size, read_only: spec.read_only, source };
+        let source =
+            source.and_then(|source| self.source(source, place::split(name).1)).map(|(name, _)| name);
+        let new = NewVolume { id: name.into(), size: spec.size, read_only: spec.read_only, source };
         let (pool, news, means) = (self.pool.clone(), self.news.clone(), self.means.clone());
         let runtime = tokio::runtime::Handle::current();
         let task = spawn_blocking(move || {
             let source = new.source.clone().filter(|_| exact);
-            let read = |source: &String| runtime.block_on(records::read_at(&means.store, source));
+            let read = |name: &String| {
+                let volume = place::split(name).0;
+                runtime.block_on(records::read_at(&means.store, volume))
+            };
             let before = source.as_ref().map(&read).transpose().map_err(io::Error::other)?.flatten();
             let made = pool.create_checked(&new, recode.as_ref(), || {
                 let Some(source) = &source else { return Ok(()) };
                 let after = read(source).map_err(io::Error::other)?;
-                let in_sync = after.as_ref().is_none_or(|(set, _)| set.is_in_sync(&means.node));
+                let here = |r: &Replica| {
+                    r.in_sync
+                        && r.node() == means.node
+                        && place::name(place::split(source).0, &r.place) == *source
+                };
+                let in_sync = after.as_ref().is_none_or(|(set, _)| set.replicas.iter().any(here));
                 // One that changes may have missed a write while it was copied, and have caught up since.
                 let still = before == after || pool.open(source)?.read_only();
                 if in_sync && still { Ok(()) } else { Err(media::held("its source is behind here")) }
@@ -174,7 +264,7 @@ impl Volumes {
             news.send_modify(|n| *n += 1);
             made.map(drop)
         });
-        self.making.insert(spec.id.clone(), task);
+        self.making.insert(name.into(), task);
         Ok(())
     }
 
@@ -232,18 +322,18 @@ impl Volumes {
         &mut self,
         spec: &VolumeSpec,
         set: &ReplicaSet,
-        replica: Option<Phase>,
+        replicas: Phases,
         blocked: Option<String>,
     ) -> Result<(), StoreError> {
         if !self.live() {
             return Ok(());
         }
-        if let Some(phase) = replica {
-            self.tell_replica(spec, phase, blocked.clone()).await?;
+        for (at, (phase, error)) in &replicas {
+            self.tell_replica(spec, at, *phase, error.clone()).await?;
         }
         self.tell_prepared(spec).await?;
         if spec.lead() == self.node {
-            self.tell_volume(spec, set, replica, blocked).await?;
+            self.tell_volume(spec, set, &replicas, blocked).await?;
         }
         Ok(())
     }
@@ -251,16 +341,19 @@ impl Volumes {
     async fn tell_replica(
         &mut self,
         spec: &VolumeSpec,
+        at: &str,
         phase: Phase,
         error: Option<String>,
     ) -> Result<(), StoreError> {
-        let known = self.replica_status(&spec.id);
-        let stored = self.stored.get(&spec.id);
-        let usage = stored.map(|_| self.usage.get(&spec.id).copied().unwrap_or(0));
+        let name = place::name(&spec.id, at);
+        let known = self.replica_status(&spec.id, at);
+        let stored = self.stored.get(&name);
+        let usage = stored.map(|_| self.usage.get(&name).copied().unwrap_or(0));
         let before = known.as_ref().filter(|_| phase != Phase::Gone);
         let status = ReplicaStatus {
             volume: spec.id.clone(),
             node: self.node.clone(),
+            bound: place::disk_of(at).map(str::to_owned),
             phase,
             error,
             disk: stored.map(|s| s.disk.clone()).or_else(|| before.and_then(|s| s.disk.clone())),
@@ -269,7 +362,7 @@ impl Volumes {
         if known.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;
         }
-        self.told_replicas.insert(spec.id.clone(), status);
+        self.told_replicas.insert(name, status);
         Ok(())
     }
 
@@ -299,16 +392,16 @@ impl Volumes {
         &mut self,
         spec: &VolumeSpec,
         set: &ReplicaSet,
-        own: Option<Phase>,
+        own: &Phases,
         blocked: Option<String>,
     ) -> Result<(), StoreError> {
-        let of = |node: &str| -> Option<ReplicaStatus> {
-            let key = ReplicaStatus::id_of(&spec.id, node);
+        let of = |at: &str| -> Option<ReplicaStatus> {
+            let key = ReplicaStatus::id_of(&spec.id, at);
             self.replica_statuses.get(&key).map(|s| ReplicaStatus::clone(&s))
         };
-        let phase_of = |node: &str| match own.filter(|_| node == self.node) {
-            Some(phase) => phase,
-            None => of(node).map_or(Phase::Creating, |s| s.phase),
+        let phase_of = |at: &str| match own.get(at) {
+            Some((phase, _)) => *phase,
+            None => of(at).map_or(Phase::Creating, |s| s.phase),
         };
         let phase = volume_phase(spec, set, phase_of);
         let export = self.exports.get(&spec.id).filter(|e| e.is_serving() && e.epoch() > 0);
@@ -335,7 +428,11 @@ impl Volumes {
             behind: group.map_or(0, |g| report::rounded(g.behind() * REGION)),
             rebuilt: group.map_or(0, |g| g.rebuilt().moved),
             compared: group.map_or(0, |g| g.rebuilt().compared),
-            corrupt: self.replicas.volume(&spec.id).map_or(0, |v| v.findings().corrupt),
+            corrupt: own
+                .keys()
+                .filter_map(|at| self.replicas.volume(&place::name(&spec.id, at)))
+                .map(|v| v.findings().corrupt)
+                .sum(),
         };
         if known.as_ref() != Some(&status) {
             self.store.put_record(&status).await?;
@@ -345,10 +442,10 @@ impl Volumes {
     }
 
     /// Destroys what is on a disk here.
-    pub(super) async fn destroy(&mut self, id: &str) -> io::Result<()> {
-        let (pool, doomed) = (self.pool.clone(), id.to_owned());
+    pub(super) async fn destroy(&mut self, name: &str) -> io::Result<()> {
+        let (pool, doomed) = (self.pool.clone(), name.to_owned());
         blocking(move || pool.destroy(&doomed)).await?;
-        self.stored.remove(id);
+        self.stored.remove(name);
         self.empty_trash();
         Ok(())
     }
@@ -362,7 +459,7 @@ impl Volumes {
 /// How far a volume is, given how far its replicas are: there when one in sync is, gone when all are.
 fn volume_phase(spec: &VolumeSpec, set: &ReplicaSet, of: impl Fn(&str) -> Phase) -> Phase {
     if spec.deleted {
-        let gone = set.replicas.iter().all(|r| of(&r.node) == Phase::Gone);
+        let gone = set.replicas.iter().all(|r| of(&r.place) == Phase::Gone);
         return if gone { Phase::Gone } else { Phase::Ready };
     }
     let phases: Vec<Phase> = set.in_sync().map(of).collect();

@@ -4,13 +4,15 @@ use super::plan::Stored;
 use crate::model::{Phase, VolumeSpec};
 use crate::replication::set::{Replica, ReplicaSet};
 
-/// What is known of such a volume on this node.
+/// What is known of such a volume on this node, and of one of its replicas here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// What is on a disk here.
     pub stored: Option<Stored>,
-    /// The disk that was reported to hold this node's replica.
+    /// The disk that was reported to hold this replica.
     pub had_disk: Option<String>,
+    /// The disk that it is bound to or was on, if that is not in use.
+    pub disk_away: Option<String>,
     /// A disk that could not be looked at, with the reason.
     pub unread: Option<String>,
     /// Whether the replica is being made in the background.
@@ -82,16 +84,16 @@ pub struct Plan {
     pub blocked: Option<String>,
 }
 
-/// Plans for one volume on `node`.
+/// Plans for one volume on `node`, and the first of its replicas here.
 pub fn plan(spec: &VolumeSpec, set: &ReplicaSet, seen: &Seen, node: &str) -> Plan {
-    let member = set.on(node);
-    let mut steps = endings(spec, set, seen, node);
-    if spec.deleted || member.is_some_and(|r| r.leaving) {
+    let member = set.on_node(node).next();
+    let steps = endings(spec, set, seen, node);
+    if spec.deleted {
         return plan_end(seen, member.is_some(), steps);
     }
-    let (replica, blocked) = match member {
-        Some(replica) => plan_replica(spec, set, replica, seen, &mut steps),
-        None => (None, None),
+    let Plan { mut steps, replica, blocked } = match member {
+        Some(replica) => plan_member(spec, set, replica, seen, steps),
+        None => Plan { steps, replica: None, blocked: None },
     };
     if spec.lead() == node {
         plan_lead(spec, set, seen, node, &mut steps);
@@ -99,6 +101,28 @@ pub fn plan(spec: &VolumeSpec, set: &ReplicaSet, seen: &Seen, node: &str) -> Pla
     if spec.moving.as_deref() == Some(node) && spec.lead() != node && seen.served.is_none() {
         steps.push(Step::Prepare);
     }
+    Plan { steps, replica, blocked }
+}
+
+/// Plans for another replica of the volume here.
+pub fn plan_further(spec: &VolumeSpec, set: &ReplicaSet, replica: &Replica, seen: &Seen) -> Plan {
+    match spec.deleted {
+        true => plan_end(seen, true, Vec::new()),
+        false => plan_member(spec, set, replica, seen, Vec::new()),
+    }
+}
+
+fn plan_member(
+    spec: &VolumeSpec,
+    set: &ReplicaSet,
+    replica: &Replica,
+    seen: &Seen,
+    mut steps: Vec<Step>,
+) -> Plan {
+    if replica.leaving {
+        return plan_end(seen, true, steps);
+    }
+    let (replica, blocked) = plan_replica(spec, set, replica, seen, &mut steps);
     Plan { steps, replica, blocked }
 }
 
@@ -185,6 +209,10 @@ fn plan_creation(
 ) -> Result<Step, (Phase, String)> {
     if !seen.live {
         return Err((Phase::Creating, "the store cannot be reached, and nothing is made without it".into()));
+    }
+    if let Some(disk) = &seen.disk_away {
+        // It may come back. What is made elsewhere meanwhile is another replica.
+        return Err((Phase::Failed, missing(disk)));
     }
     if !replica.in_sync {
         // Whatever it begins with, its writer makes it like the others.
@@ -282,6 +310,29 @@ mod tests {
         let out = written.without(|n| n == "b").unwrap();
         let anew = Step::Create { source: None, exact: false };
         assert_eq!(steps(&spec(), &out, &lost, "b"), [anew]);
+    }
+
+    #[test]
+    fn a_replica_whose_disk_is_away_is_made_on_no_other_and_the_volume_is_served() {
+        let out = set().claimed(1, None).unwrap().without(|n| n == "a").unwrap();
+        let away = Seen { had_disk: Some("d".into()), disk_away: Some("d".into()), ..live() };
+        assert_eq!(steps(&exported("a"), &out, &away, "a"), [Step::Lead(4), Step::Export(4)]);
+        assert_eq!(plan(&spec(), &out, &away, "a").replica, Some(Phase::Failed));
+        let leaving = out.leaving("a").unwrap();
+        assert_eq!(steps(&exported("a"), &leaving, &away, "a"), [Step::Lead(4), Step::Export(4)]);
+    }
+
+    #[test]
+    fn each_of_two_disks_of_a_node_has_its_own() {
+        let two = ReplicaSet::new("v", ["a/x", "a/y"].map(String::from));
+        let [first, second] = &two.replicas[..] else { panic!() };
+        assert_eq!(steps(&exported("a"), &two, &live(), "a"), [empty(), Step::Lead(4), Step::Export(4)]);
+        assert_eq!(plan_further(&exported("a"), &two, second, &live()).steps, [empty()]);
+        let end = VolumeSpec { deleted: true, ..spec() };
+        assert_eq!(plan_further(&end, &two, second, &stored()).steps, [Step::Destroy]);
+        let leaving = two.leaving("a/x").unwrap();
+        assert_eq!(plan_further(&spec(), &leaving, &leaving.replicas[0], &stored()).steps, [Step::Destroy]);
+        assert_eq!(plan_further(&spec(), &two, first, &stored()).steps, []);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::reconcile::Volumes;
 use crate::fsio;
 use crate::model::{Phase, VolumeSpec};
 use crate::pool::Pool;
+use crate::replication::place;
 use crate::replication::set::ReplicaSet;
 
 /// How often the room that volumes take is read again.
@@ -45,19 +46,21 @@ impl Volumes {
     /// Looks which of these volumes are on the disks.
     pub(super) async fn survey_some(&mut self, ids: &BTreeSet<String>) -> Result<(), Fault> {
         let (pool, ids) = (self.pool.clone(), ids.clone());
-        let unmeasured: BTreeSet<String> =
-            ids.iter().filter(|id| !self.usage.contains_key(*id)).cloned().collect();
-        let known = ids.iter().filter_map(|id| Some((id.clone(), self.stored.remove(id)?)));
+        let names: Vec<String> = ids.iter().flat_map(|id| names_of(&self.stored, id)).collect();
+        let measured: BTreeSet<String> =
+            names.iter().filter(|name| self.usage.contains_key(*name)).cloned().collect();
+        let known = names.into_iter().filter_map(|name| Some((name.clone(), self.stored.remove(&name)?)));
         let mut known: BTreeMap<String, Stored> = known.collect();
         let surveyed = spawn_blocking(move || {
-            let of = |id: &String| {
-                let disk = pool.find(id)?;
-                let stored = known.remove(id).filter(|s| s.disk == disk.id());
-                let stored = stored.or_else(|| read(&pool, disk.id(), id))?;
-                let usage = unmeasured.contains(id).then(|| fsio::allocated(&disk.volume(id)));
-                Some((id.clone(), stored, usage))
+            let of = |name: String| {
+                let disk = pool.find(&name)?;
+                let stored = known.remove(&name).filter(|s| s.disk == disk.id());
+                let stored = stored.or_else(|| read(&pool, disk.id(), &name))?;
+                let directory = disk.volume(place::split(&name).0);
+                let usage = (!measured.contains(&name)).then(|| fsio::allocated(&directory));
+                Some((name, stored, usage))
             };
-            let found: Vec<_> = ids.iter().filter_map(of).collect();
+            let found: Vec<_> = ids.iter().flat_map(|id| names_on(&pool, id)).filter_map(of).collect();
             let unread = pool
                 .disks()
                 .into_iter()
@@ -81,21 +84,44 @@ impl Volumes {
         }
         let is_well = |phase: Phase, error: &Option<String>| phase == Phase::Ready && error.is_none();
         let volume = self.reported.get(id).map(|s| is_well(s.phase, &s.error));
-        let replica = self.told_replicas.get(id).map(|s| is_well(s.phase, &s.error));
+        let names = self.sets.get(id).map_or_else(|| vec![id.to_owned()], |set| self.names(&set));
+        if names.iter().any(|name| self.making.contains_key(name)) {
+            return false;
+        }
+        let told = names.iter().filter_map(|name| self.told_replicas.get(name));
+        let replica = told.map(|s| is_well(s.phase, &s.error)).reduce(|all, one| all && one);
         // Of what was not reported there is more to come.
         volume.or(replica).is_some() && volume.unwrap_or(true) && replica.unwrap_or(true)
     }
 
+    /// What this node's replicas of a volume go by.
+    fn names(&self, set: &ReplicaSet) -> Vec<String> {
+        set.on_node(&self.node).map(|r| place::name(&set.id, &r.place)).collect()
+    }
+
+    /// Whether something of a volume is still to be made here of its source.
+    pub(super) fn is_unmade(&self, spec: &VolumeSpec) -> bool {
+        let lacks = |name: &String| !self.stored.contains_key(name);
+        match self.sets.get(&spec.id) {
+            Some(set) => set.on_node(&self.node).any(|r| {
+                let wants = !r.leaving && (r.in_sync || set.epoch == 0);
+                wants && lacks(&place::name(&set.id, &r.place))
+            }),
+            None => lacks(&spec.id),
+        }
+    }
+
     pub(super) fn note_orphans(&mut self, look: &Look) {
-        let orphan = |id: &&String| {
-            let spec = self.specs.get(id);
-            self.stored.contains_key(*id) && !spec.is_some_and(|s| concerns(&s, &self.sets, &self.node))
+        let orphan = |name: &&String| {
+            let spec = self.specs.get(place::split(name).0);
+            !spec.is_some_and(|s| concerns(&s, &self.sets, &self.node))
         };
         match look {
             Look::All => self.orphans = self.stored.keys().filter(orphan).cloned().collect(),
             Look::At(ids) => {
-                let found: Vec<String> = ids.iter().filter(orphan).cloned().collect();
-                self.orphans.retain(|id| !ids.contains(id));
+                let names: Vec<String> = ids.iter().flat_map(|id| names_of(&self.stored, id)).collect();
+                let found: Vec<String> = names.iter().filter(orphan).cloned().collect();
+                self.orphans.retain(|name| !ids.contains(place::split(name).0));
                 self.orphans.extend(found);
             }
         }
@@ -105,7 +131,21 @@ impl Volumes {
 /// Whether a node has to do with a volume.
 pub(super) fn concerns(spec: &VolumeSpec, sets: &Mirror<ReplicaSet>, node: &str) -> bool {
     let used = spec.lead() == node || spec.moving.as_deref() == Some(node);
-    used || spec.node == node || sets.get(&spec.id).is_some_and(|set| set.on(node).is_some())
+    used || spec.node == node || sets.get(&spec.id).is_some_and(|set| set.on_node(node).next().is_some())
+}
+
+/// What there is of a volume in what was found, by what it goes by.
+fn names_of(stored: &BTreeMap<String, Stored>, id: &str) -> Vec<String> {
+    let (first, end) = (place::on_disk(id, ""), place::on_disk(id, "\u{7f}"));
+    let bound = stored.range(first..end).map(|(name, _)| name.clone());
+    stored.contains_key(id).then(|| id.to_owned()).into_iter().chain(bound).collect()
+}
+
+/// What there is of a volume on the disks, by what it goes by.
+pub(super) fn names_on(pool: &Pool, id: &str) -> Vec<String> {
+    let holders = pool.disks().into_iter().filter(|disk| disk.holds(id));
+    let names = holders.map(|d| if d.is_pinned(id) { place::on_disk(id, d.id()) } else { id.to_owned() });
+    names.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 /// The disks in use, and what is wrong with others.
@@ -117,7 +157,7 @@ pub(super) fn disks(pool: &Pool) -> Vec<String> {
 fn survey(pool: &Pool, mut known: BTreeMap<String, Stored>) -> (BTreeMap<String, Stored>, Option<String>) {
     let (mut found, mut unread) = (BTreeMap::new(), pool.unread());
     for disk in pool.disks() {
-        let volumes = disk.volumes().unwrap_or_else(|e| {
+        let volumes = disk.replicas().unwrap_or_else(|e| {
             unread = Some(format!("disk {}: {e}", disk.id()));
             Vec::new()
         });
@@ -137,7 +177,7 @@ fn usage(pool: &Pool, volumes: Vec<(String, String)>) -> Vec<(String, u64)> {
     let disks = pool.disks();
     let of = |id: &str, disk: &str| {
         let disk = disks.iter().find(|d| d.id() == disk);
-        disk.map_or(0, |d| fsio::allocated(&d.volume(id)))
+        disk.map_or(0, |d| fsio::allocated(&d.volume(place::split(id).0)))
     };
     volumes.into_iter().map(|(id, disk)| (of(&id, &disk), id)).map(|(bytes, id)| (id, bytes)).collect()
 }

@@ -24,7 +24,7 @@ use crate::volume::{self, Volume};
 /// How many copies are made at once.
 const AT_ONCE: usize = 2;
 /// Where backups lie on a data disk.
-const FOLDER: &str = "backups";
+pub const FOLDER: &str = "backups";
 
 /// What a copy has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Backups {
         let mut disks = self.pool.disks();
         let free = |disk: &Arc<crate::disk::Disk>| {
             let usable = disk.health().is_ok().then(|| disk.space().map_or(0, |(_, free)| free));
-            (usable.is_some(), home.as_deref() != Some(disk.id()), usable)
+            (usable.is_some(), !disk.is_spared(), home.as_deref() != Some(disk.id()), usable)
         };
         disks.sort_by_key(|disk| std::cmp::Reverse(free(disk)));
         Roots(disks.iter().map(|disk| disk.path().join(FOLDER)).collect())
@@ -124,9 +124,13 @@ impl Backups {
         Some(job.task.await.unwrap_or_else(|e| Err(io::Error::other(e))))
     }
 
-    /// Whether all of a volume is on a disk of this node.
-    fn is_whole(&self, volume: &str) -> bool {
-        self.pool.find(volume).is_some() && self.sets.get(volume).is_none_or(|set| set.is_in_sync(&self.node))
+    /// What a volume goes by here, if all of it is on a disk of this node.
+    fn whole(&self, volume: &str) -> Option<String> {
+        let name = match self.sets.get(volume) {
+            Some(set) => set.whole_on(&self.node)?,
+            None => volume.to_owned(),
+        };
+        self.pool.find(&name).map(|_| name)
     }
 
     async fn backup(&mut self, spec: &BackupSpec) -> Result<(), StoreError> {
@@ -177,16 +181,17 @@ impl Backups {
     /// Begins to copy a volume to its backup, once all of it is here.
     fn copy_out(&mut self, spec: &BackupSpec) {
         let there = spec.volume.is_empty();
-        if self.jobs.contains_key(&spec.id) || !(there || self.is_whole(&spec.volume)) {
+        let volume = if there { None } else { self.whole(&spec.volume) };
+        if self.jobs.contains_key(&spec.id) || !(there || volume.is_some()) {
             return;
         }
-        let (roots, pool, of) = (self.roots(Some(&spec.volume)), self.pool.clone(), spec.clone());
+        let (roots, pool, of) = (self.roots(volume.as_deref()), self.pool.clone(), spec.clone());
         self.begin(&spec.id, move |stop| {
-            if there {
+            let Some(volume) = volume else {
                 let made = roots.whole(&of.id)?;
                 return Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size });
-            }
-            let source = pool.open(&of.volume)?;
+            };
+            let source = pool.open(&volume)?;
             let made = roots.write(&of.id, of.parent.as_deref(), &source, stop)?;
             Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size })
         });

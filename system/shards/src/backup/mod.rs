@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypt::keys::SealedKey;
 use crate::model::{Phase, VolumeSpec};
+use crate::replication::place;
 use crate::replication::set::ReplicaSet;
 use crate::{removal, volumes};
 
@@ -113,8 +114,8 @@ pub fn reader(tx: &mut Tx, volume: &str, wanted: Option<&str>) -> Result<Option<
     let Some(spec) = tx.get::<VolumeSpec>(volume)? else { return Ok(None) };
     let node = wanted.unwrap_or(&spec.node).to_owned();
     Ok(match tx.get::<ReplicaSet>(volume)? {
-        Some(set) if set.is_in_sync(&node) => Some(node),
-        Some(set) if wanted.is_none() => set.in_sync().next().map(str::to_owned),
+        Some(set) if set.whole_on(&node).is_some() => Some(node),
+        Some(set) if wanted.is_none() => set.in_sync().next().map(|at| place::node_of(at).to_owned()),
         Some(_) => None,
         None => (spec.node == node).then_some(node),
     })
@@ -239,6 +240,8 @@ mod tests {
             free: 5,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         };
         change(&store, |tx| tx.put(&disk)).await;
         store

@@ -139,11 +139,13 @@ impl Service {
 }
 
 impl Inner {
-    /// Refuses what is here and may lack something.
-    fn whole(&self, id: &str) -> Result<(), DataError> {
-        let behind =
-            self.sets.as_ref().and_then(|(node, sets)| sets.get(id).map(|set| !set.is_in_sync(node)));
-        if behind == Some(true) { Err(DataError::not_found(id)) } else { Ok(()) }
+    /// What the volume goes by here; refuses what may lack something.
+    fn whole(&self, id: &str) -> Result<String, DataError> {
+        let set = self.sets.as_ref().and_then(|(node, sets)| sets.get(id).map(|set| (node, set)));
+        match set {
+            Some((node, set)) => set.whole_on(node).ok_or_else(|| DataError::not_found(id)),
+            None => Ok(id.to_owned()),
+        }
     }
 
     fn claim(&self, id: &str) -> Result<Claim, DataError> {
@@ -177,7 +179,8 @@ async fn put_from_volume(
     State(service): State<Service>,
     Path((id, volume)): Path<(String, String)>,
 ) -> Result<axum::Json<ImageImported>, DataError> {
-    service.inner.whole(&volume)?;
+    pool::check_id(&volume)?;
+    let volume = service.inner.whole(&volume)?;
     import::from_volume(&service.inner, &id, &volume).await.map(axum::Json)
 }
 
@@ -186,6 +189,6 @@ async fn get_image(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, DataError> {
-    service.inner.whole(&id)?;
-    read::image(&service.inner.pool, &id, headers.get(http::header::RANGE)).await
+    let name = service.inner.whole(&id)?;
+    read::image(&service.inner.pool, &name, headers.get(http::header::RANGE)).await
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::op::{Failure, Op, Opened};
+use super::place;
 use super::replica::{Digest, Replica, Replicas};
 use super::writer::Seq;
 use crate::media::ColdRead;
@@ -53,8 +54,8 @@ pub trait Link: Send + Sync {
 /// What is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The node of the replica.
-    pub node: String,
+    /// Where the replica is, see [`place`].
+    pub place: String,
     /// The volume.
     pub volume: String,
     /// The writer's epoch.
@@ -79,7 +80,9 @@ pub struct LocalLink {
 impl LocalLink {
     /// Connects to a replica of this node.
     pub fn open(replicas: &Replicas, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure> {
-        let replica = replicas.get(&target.volume).map_err(|e| Failure::Broken(e.to_string()))?;
+        let replica = replicas
+            .get(&place::name(&target.volume, &target.place))
+            .map_err(|e| Failure::Broken(e.to_string()))?;
         let (session, opened) = replica.begin(target.epoch, target.size)?;
         Ok((Arc::new(LocalLink { replica, session, ear }), opened))
     }

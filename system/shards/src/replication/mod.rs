@@ -1,6 +1,7 @@
-//! Volumes on several nodes: one writer, synchronous replicas, and who may be read.
+//! Volumes on several disks, of several nodes if there are: one writer, synchronous replicas, and who may be read.
 //!
-//! - [`set`]: the record that says which replicas there are and which are in sync; [`placement`]: where they are.
+//! - [`set`]: the record that says which replicas there are and which are in sync; [`placement`]: where they are;
+//!   [`place`]: how that is written.
 //! - [`writer`]: what the one writer of a volume does next, as a pure state machine; [`op`]: what it asks of replicas.
 //! - [`regions`]: the units of comparing and copying; [`absence`]: what those in sync keep of what others miss.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
@@ -16,6 +17,7 @@ pub mod group;
 pub mod link;
 pub mod op;
 pub mod pace;
+pub mod place;
 pub mod placement;
 pub mod records;
 pub mod regions;

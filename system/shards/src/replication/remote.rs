@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::link::{Answer, Ear, Link, LocalLink, Opener, Target};
 use super::op::{Failure, Op, Opened};
+use super::place;
 use super::replica::{Digest, Replicas};
 use super::service::{Ask, Look, Open, SERVICE, Told};
 use super::writer::Seq;
@@ -50,19 +51,21 @@ impl Everywhere {
 
 impl Opener for Everywhere {
     fn open(&self, target: &Target, ear: Ear) -> Result<(Arc<dyn Link>, Opened), Failure> {
-        if target.node == self.node {
+        let node = place::node_of(&target.place);
+        if node == self.node {
             return LocalLink::open(&self.replicas, target, ear);
         }
-        let unknown = || Failure::Broken(format!("{} is not known to be a node of this cloud", target.node));
+        let unknown = || Failure::Broken(format!("{node} is not known to be a node of this cloud"));
         let net = self.net.as_ref().ok_or_else(unknown)?;
-        let peer = (net.who_is)(&target.node).ok_or_else(unknown)?;
+        let peer = (net.who_is)(node).ok_or_else(unknown)?;
         self.runtime.block_on(RemoteLink::open(net.peers.clone(), peer, target.clone(), ear))
     }
 }
 
 /// A connection to a replica of another node.
 pub struct RemoteLink {
-    volume: String,
+    /// What the replica goes by on its node.
+    name: String,
     session: u64,
     connection: Connection,
     asks: UnboundedSender<Ask>,
@@ -81,8 +84,9 @@ impl RemoteLink {
         let broken = |e: &dyn std::fmt::Display| Failure::Broken(e.to_string());
         let connection = tokio::time::timeout(WITHIN, peers.connection(peer)).await;
         let connection = connection.map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
-        let Target { volume, epoch, size, .. } = target;
-        let open = Open { volume: volume.clone(), epoch, size };
+        let Target { volume, place, epoch, size } = target;
+        let name = place::name(&volume, &place);
+        let open = Open { volume: name.clone(), epoch, size };
         let begun = match begin(&connection, "keep", &open).await {
             // A release that knows of no absences.
             Err(Error::Refused(refusal)) if refusal.code == Code::NotFound => {
@@ -100,7 +104,7 @@ impl RemoteLink {
         let closed = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(listen(told, ear, closed.clone())).abort_handle();
         let runtime = Handle::current();
-        let link = RemoteLink { volume, session, connection, asks, closed, listener, runtime };
+        let link = RemoteLink { name, session, connection, asks, closed, listener, runtime };
         Ok((Arc::new(link), opened))
     }
 
@@ -109,7 +113,7 @@ impl RemoteLink {
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, at: u64, len: u64) -> Result<Result<T, Failure>, Error> {
-        let look = Look { volume: self.volume.clone(), session: self.session, at, len };
+        let look = Look { volume: self.name.clone(), session: self.session, at, len };
         let method = format!("{SERVICE}/{method}");
         self.runtime.block_on(self.connection.call(&method, &look, WITHIN))
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use super::absence::{Entries, Kept};
 use super::op::{Failure, Op, Opened};
 use super::regions::{AREA, REGION};
 use super::writer::Seq;
+use crate::disk::Disk;
 use crate::format;
 use crate::fsio;
 use crate::pool::Pool;
@@ -29,6 +30,9 @@ pub type Digest = [u8; 32];
 
 /// The digest of what is all zeroes.
 pub const ZEROES: Digest = [0; 32];
+
+/// The boot of a replica whose disk was away for a while: none of the kernel's.
+const AWAY: &str = "away";
 
 /// What a replica has promised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +57,8 @@ pub struct Replica {
     /// A sync has failed since it was last told that it is like the others: the kernel may have let go of what it had.
     faltered: AtomicBool,
     boot: String,
+    /// Its disk has gone, and may be in use again by another of these.
+    ended: AtomicBool,
 }
 
 impl Replica {
@@ -77,8 +83,36 @@ impl Replica {
             read => Entries::from_bytes(&read?),
         };
         let entries = Mutex::new(entries);
-        let (damaged, faltered) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Replica { volume, session, promise, entries, damaged, faltered, boot: boot.into() })
+        let (damaged, faltered, ended) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Replica { volume, session, promise, entries, damaged, faltered, boot: boot.into(), ended })
+    }
+
+    /// Its disk has gone and come back since the boot: what it had not flushed may be lost, as if the power had failed.
+    fn doubt(&self) -> io::Result<()> {
+        let mut promise = guard(&self.promise);
+        if promise.boot != self.boot {
+            return Ok(());
+        }
+        let next = Promise { boot: AWAY.into(), ..promise.clone() };
+        self.keep(&next)?;
+        *promise = next;
+        Ok(())
+    }
+
+    /// Does nothing from now on, for any session.
+    fn end(&self) {
+        let _last = self.session.write().unwrap_or_else(PoisonError::into_inner);
+        self.ended.store(true, SeqCst);
+    }
+
+    /// Fails unless this session's writer is the one that counts; holds off others meanwhile.
+    fn enter_session(&self, session: u64) -> Result<RwLockReadGuard<'_, u64>, Failure> {
+        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
+        match *current == session {
+            _ if self.ended.load(SeqCst) => Err(Failure::Broken("its disk has gone".into())),
+            true => Ok(current),
+            false => Err(Failure::Fenced),
+        }
     }
 
     /// Its data.
@@ -91,6 +125,9 @@ impl Replica {
         self.volume.take();
         let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
         let mut promise = guard(&self.promise);
+        if self.ended.load(SeqCst) {
+            return Err(Failure::Broken("its disk has gone".into()));
+        }
         if epoch < promise.epoch {
             return Err(Failure::Fenced);
         }
@@ -121,15 +158,12 @@ impl Replica {
 
     /// Whether this session's writer is the one that counts.
     pub fn is_session(&self, session: u64) -> bool {
-        *self.session.read().unwrap_or_else(PoisonError::into_inner) == session
+        self.enter_session(session).is_ok()
     }
 
     /// Does a step of a session.
     pub fn apply(&self, session: u64, seq: Seq, op: &Op) -> Result<(), Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         match op {
             Op::Write { offset, data } => self.volume.write_step(seq, *offset, data).map_err(failure),
             Op::Zero { offset, len, unmap } => {
@@ -166,17 +200,16 @@ impl Replica {
         len: u64,
         to: &mut Pieces<'_, Sink>,
     ) -> Result<(), Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         self.volume.read(offset, len, to).map_err(broken)
     }
 
     /// The same if that waits for nothing; false says that nothing was read.
     pub fn try_read_into(&self, session: u64, offset: u64, len: u64, to: &mut Pieces<'_, Sink>) -> bool {
         let Ok(current) = self.session.try_read() else { return false };
-        *current == session && self.volume.try_read(offset, len, to).unwrap_or(false)
+        *current == session
+            && !self.ended.load(SeqCst)
+            && self.volume.try_read(offset, len, to).unwrap_or(false)
     }
 
     /// Does a step of a session if that waits for nothing: a write to an area that is marked.
@@ -280,7 +313,13 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
 pub struct Replicas {
     pool: Arc<Pool>,
     boot: String,
-    open: Mutex<HashMap<String, Arc<Replica>>>,
+    open: Mutex<HashMap<String, Open>>,
+}
+
+/// A replica that is open, and the disk it is on.
+struct Open {
+    replica: Arc<Replica>,
+    disk: Weak<Disk>,
 }
 
 impl Replicas {
@@ -289,32 +328,55 @@ impl Replicas {
         Replicas { pool, boot: boot.into(), open: Mutex::default() }
     }
 
-    /// The replica of a volume.
-    pub fn get(&self, volume: &str) -> io::Result<Arc<Replica>> {
-        let mut open = guard(&self.open);
-        if let Some(replica) = open.get(volume) {
-            return Ok(replica.clone());
+    /// The replica of a volume, by what it goes by here: see [`super::place::name`].
+    pub fn get(&self, name: &str) -> io::Result<Arc<Replica>> {
+        let stale = match guard(&self.open).get(name) {
+            Some(known) if self.is_current(known) => return Ok(known.replica.clone()),
+            known => known.map(|known| known.replica.clone()),
+        };
+        if let Some(stale) = &stale {
+            // Not under the lock: it may wait for what that disk was asked for, and other replicas need not.
+            stale.end();
         }
-        let replica = Arc::new(Replica::open(self.pool.open_to_fill(volume)?, &self.boot)?);
-        open.insert(volume.into(), replica.clone());
+        let mut open = guard(&self.open);
+        if let Some(known) = open.get(name) {
+            if stale.is_none_or(|stale| !Arc::ptr_eq(&stale, &known.replica)) {
+                return Ok(known.replica.clone()); // Another was faster.
+            }
+            open.remove(name);
+            self.pool.close(name);
+        }
+        let disk = self.pool.find(name);
+        let replica = Arc::new(Replica::open(self.pool.open_to_fill(name)?, &self.boot)?);
+        if disk.as_ref().is_some_and(|disk| disk.has_returned()) {
+            replica.doubt()?;
+        }
+        let disk = disk.as_ref().map(Arc::downgrade).unwrap_or_default();
+        open.insert(name.into(), Open { replica: replica.clone(), disk });
         Ok(replica)
     }
 
+    /// Whether its disk has been in use since it was opened.
+    fn is_current(&self, known: &Open) -> bool {
+        let disk = known.disk.upgrade();
+        disk.is_some_and(|disk| self.pool.disk(disk.id()).is_some_and(|now| Arc::ptr_eq(&disk, &now)))
+    }
+
     /// The data of a replica that is open.
-    pub fn volume(&self, volume: &str) -> Option<Arc<Volume>> {
-        guard(&self.open).get(volume).map(|replica| replica.volume.clone())
+    pub fn volume(&self, name: &str) -> Option<Arc<Volume>> {
+        guard(&self.open).get(name).map(|open| open.replica.volume.clone())
     }
 
     /// A block of a volume at this byte is corrupt. If it is a replica, its writer hears of it with the next flush.
-    pub fn found_corrupt(&self, volume: &str, offset: u64) {
-        if let Some(replica) = guard(&self.open).get(volume) {
-            guard(&replica.damaged).insert(offset / AREA);
+    pub fn found_corrupt(&self, name: &str, offset: u64) {
+        if let Some(open) = guard(&self.open).get(name) {
+            guard(&open.replica.damaged).insert(offset / AREA);
         }
     }
 
     /// Lets go of a volume that is destroyed.
-    pub fn forget(&self, volume: &str) {
-        guard(&self.open).remove(volume);
+    pub fn forget(&self, name: &str) {
+        guard(&self.open).remove(name);
     }
 }
 

@@ -33,7 +33,7 @@ const CALLS_MAX: usize = 1024;
 /// The first message of a writer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Open {
-    /// The volume.
+    /// What the replica goes by here, see [`super::place`]: the volume, and a disk if it is bound to one.
     pub volume: String,
     /// The writer's epoch.
     pub epoch: u64,
@@ -66,7 +66,7 @@ pub enum Told {
 /// A read, or a question about a region.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Look {
-    /// The volume.
+    /// What the replica goes by here.
     pub volume: String,
     /// The session.
     pub session: u64,

@@ -8,6 +8,8 @@
 use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
+use super::place;
+
 /// The replicas of a volume. A volume without this record has one, on the node of its spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaSet {
@@ -26,15 +28,20 @@ pub struct ReplicaSet {
     /// new or leaving; it lasts while there are such.
     #[serde(default)]
     pub rounds: u64,
-    /// The replicas, at most one per node.
+    /// How often a writer has begun under an epoch that was its own already, while somebody was out of sync: what an
+    /// earlier process of it had still on its way to this record comes too late.
+    #[serde(default)]
+    pub claims: u64,
+    /// The replicas, at most one per disk.
     pub replicas: Vec<Replica>,
 }
 
 /// One replica of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
-    /// The node that holds it.
-    pub node: String,
+    /// Where it is, see [`super::place`].
+    #[serde(rename = "node")]
+    pub place: String,
     /// Whether it has all that was acknowledged. Only such a replica is ever read or taken as a source.
     pub in_sync: bool,
     /// The epoch under which it came to be so.
@@ -47,6 +54,13 @@ pub struct Replica {
     pub round: u64,
 }
 
+impl Replica {
+    /// The node that holds it.
+    pub fn node(&self) -> &str {
+        place::node_of(&self.place)
+    }
+}
+
 impl Record for ReplicaSet {
     const KIND: &'static str = "shards/replicas";
 
@@ -57,25 +71,43 @@ impl Record for ReplicaSet {
 
 impl ReplicaSet {
     /// The set of a volume that was never written, with all replicas in sync, as nothing is like nothing.
-    pub fn new(id: &str, nodes: impl IntoIterator<Item = String>) -> ReplicaSet {
-        let fresh = |node| Replica { node, in_sync: true, since: 0, leaving: false, round: 0 };
-        let replicas = nodes.into_iter().map(fresh).collect();
-        ReplicaSet { id: id.into(), epoch: 0, boot: String::new(), lost: false, rounds: 0, replicas }
+    pub fn new(id: &str, places: impl IntoIterator<Item = String>) -> ReplicaSet {
+        let fresh = |place| Replica { place, in_sync: true, since: 0, leaving: false, round: 0 };
+        let replicas = places.into_iter().map(fresh).collect();
+        ReplicaSet {
+            id: id.into(),
+            epoch: 0,
+            boot: String::new(),
+            lost: false,
+            rounds: 0,
+            claims: 0,
+            replicas,
+        }
     }
 
-    /// The replica on a node.
-    pub fn on(&self, node: &str) -> Option<&Replica> {
-        self.replicas.iter().find(|r| r.node == node)
+    /// The replica at a place.
+    pub fn on(&self, place: &str) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.place == place)
     }
 
-    /// Whether the replica on a node is in sync.
-    pub fn is_in_sync(&self, node: &str) -> bool {
-        self.on(node).is_some_and(|r| r.in_sync)
+    /// Whether the replica at a place is in sync.
+    pub fn is_in_sync(&self, place: &str) -> bool {
+        self.on(place).is_some_and(|r| r.in_sync)
     }
 
-    /// The nodes whose replicas are in sync.
+    /// The replicas of a node.
+    pub fn on_node(&self, node: &str) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(move |r| r.node() == node)
+    }
+
+    /// A replica in sync of a node, by what it goes by there.
+    pub fn whole_on(&self, node: &str) -> Option<String> {
+        self.on_node(node).find(|r| r.in_sync).map(|r| place::name(&self.id, &r.place))
+    }
+
+    /// The places whose replicas are in sync.
     pub fn in_sync(&self) -> impl Iterator<Item = &str> {
-        self.replicas.iter().filter(|r| r.in_sync).map(|r| r.node.as_str())
+        self.replicas.iter().filter(|r| r.in_sync).map(|r| r.place.as_str())
     }
 
     /// The set once a writer of this epoch has taken over; `None` if a newer one has. `running`: the boot of the
@@ -83,6 +115,13 @@ impl ReplicaSet {
     pub fn claimed(&self, epoch: u64, running: Option<&str>) -> Option<ReplicaSet> {
         let (boot, lost) = (running.unwrap_or_default().to_owned(), self.lost && running.is_some());
         (epoch >= self.epoch).then(|| ReplicaSet { epoch, boot, lost, ..self.clone() })
+    }
+
+    /// The set once a writer has begun anew under the epoch it had; `None` if what another process of it may have on its
+    /// way does no harm: it could call nobody in sync.
+    pub fn claimed_anew(&self) -> Option<ReplicaSet> {
+        let harmless = !self.lost && self.replicas.iter().all(|r| r.in_sync);
+        (!harmless).then(|| ReplicaSet { claims: self.claims + 1, ..self.clone() })
     }
 
     /// The set once a user is served, of whom nothing was lost.
@@ -97,43 +136,43 @@ impl ReplicaSet {
 
     /// The set without the in-sync replicas that `out` names; `None` if none would be left, or nothing changed.
     pub fn without(&self, out: impl Fn(&str) -> bool) -> Option<ReplicaSet> {
-        let changed = self.replicas.iter().any(|r| r.in_sync && out(&r.node));
-        let left = self.replicas.iter().any(|r| r.in_sync && !out(&r.node));
-        (changed && left).then(|| self.with_sync(|r| r.in_sync && !out(&r.node)))
+        let changed = self.replicas.iter().any(|r| r.in_sync && out(&r.place));
+        let left = self.replicas.iter().any(|r| r.in_sync && !out(&r.place));
+        (changed && left).then(|| self.with_sync(|r| r.in_sync && !out(&r.place)))
     }
 
     /// The set with this replica in sync; `None` if it is already, is leaving or is not in the set.
-    pub fn with(&self, node: &str) -> Option<ReplicaSet> {
-        let may = self.on(node).is_some_and(|r| !r.in_sync && !r.leaving);
-        may.then(|| self.with_sync(|r| r.in_sync || r.node == node))
+    pub fn with(&self, place: &str) -> Option<ReplicaSet> {
+        let may = self.on(place).is_some_and(|r| !r.in_sync && !r.leaving);
+        may.then(|| self.with_sync(|r| r.in_sync || r.place == place))
     }
 
     /// The set with one more replica, which has nothing yet.
-    pub fn added(&self, node: &str) -> ReplicaSet {
+    pub fn added(&self, place: &str) -> ReplicaSet {
         let mut set = self.clone();
-        if set.on(node).is_none() {
-            let (node, since) = (node.into(), set.epoch);
-            let new = Replica { node, in_sync: false, since, leaving: false, round: 0 };
+        if set.on(place).is_none() {
+            let (place, since) = (place.into(), set.epoch);
+            let new = Replica { place, in_sync: false, since, leaving: false, round: 0 };
             set.replicas.push(new);
         }
         set
     }
 
     /// The set with this replica on its way out; `None` if it is the last in sync, or is not in the set.
-    pub fn leaving(&self, node: &str) -> Option<ReplicaSet> {
-        let others = self.replicas.iter().any(|r| r.in_sync && r.node != node);
-        if !others || self.on(node).is_none_or(|r| r.leaving) {
+    pub fn leaving(&self, place: &str) -> Option<ReplicaSet> {
+        let others = self.replicas.iter().any(|r| r.in_sync && r.place != place);
+        if !others || self.on(place).is_none_or(|r| r.leaving) {
             return None;
         }
-        let mut set = self.with_sync(|r| r.in_sync && r.node != node);
-        set.replicas.iter_mut().filter(|r| r.node == node).for_each(|r| (r.leaving, r.round) = (true, 0));
+        let mut set = self.with_sync(|r| r.in_sync && r.place != place);
+        set.replicas.iter_mut().filter(|r| r.place == place).for_each(|r| (r.leaving, r.round) = (true, 0));
         Some(set)
     }
 
     /// The set without a replica that has left.
-    pub fn left(&self, node: &str) -> ReplicaSet {
+    pub fn left(&self, place: &str) -> ReplicaSet {
         let mut set = self.clone();
-        set.replicas.retain(|r| r.node != node || !r.leaving);
+        set.replicas.retain(|r| r.place != place || !r.leaving);
         set
     }
 
@@ -198,6 +237,16 @@ mod tests {
         let claimed = set().claimed(4, None).unwrap();
         assert_eq!(claimed.claimed(3, None), None);
         assert_eq!(claimed.claimed(4, None).as_ref(), Some(&claimed));
+    }
+
+    #[test]
+    fn a_writer_that_begins_anew_leaves_nothing_for_an_earlier_one_to_change() {
+        let whole = set().claimed(4, None).unwrap();
+        assert_eq!(whole.claimed_anew(), None);
+        let out = whole.without(|n| n == "b").unwrap();
+        let again = out.claimed_anew().unwrap();
+        assert!(again != out && again == ReplicaSet { claims: 1, ..out });
+        assert!(whole.with_loss(true).claimed_anew().is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod front_end;
 pub mod xfs;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,9 @@ pub fn make_disk(disks: &Path, id: &str) -> PathBuf {
     let path = disks.join(id);
     std::fs::create_dir_all(&path).unwrap();
     let marker = format!(r#"{{"format":1,"disk":"{id}","cloud":"c1"}}"#);
-    std::fs::write(path.join("cairn-disk.json"), marker).unwrap();
+    let mut file = std::fs::File::create(path.join("cairn-disk.json")).unwrap();
+    file.write_all(marker.as_bytes()).unwrap();
+    file.sync_all().unwrap();
     path
 }
 

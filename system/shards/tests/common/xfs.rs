@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// A file system that is mounted until this is dropped.
 pub struct Mounted {
+    image: PathBuf,
     at: PathBuf,
 }
 
@@ -27,7 +28,32 @@ impl Mounted {
     /// Mounts the one that is in the image file.
     pub fn again(image: &Path, at: &Path) -> Result<Mounted, String> {
         run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
-        Ok(Mounted { at: at.into() })
+        Ok(Mounted { image: image.into(), at: at.into() })
+    }
+
+    /// It fails as a disk does that is pulled: from now on nothing of it can be read or written, and what was not
+    /// flushed is lost.
+    pub fn fail(&self) -> Result<(), String> {
+        run("xfs_io", &["-x", "-c", "shutdown", self.at.to_str().unwrap()])
+    }
+
+    /// Writes back all that is in its cache.
+    pub fn sync(&self) -> Result<(), String> {
+        run("sync", &["--file-system", self.at.to_str().unwrap()])
+    }
+
+    /// It comes back.
+    pub async fn remount(&mut self) -> Result<(), String> {
+        let (image, at) = (self.image.to_str().unwrap(), self.at.to_str().unwrap());
+        let mut unmounted = Ok(());
+        for _ in 0..300 {
+            unmounted = run("umount", &[at]);
+            if unmounted.is_ok() {
+                return run("mount", &["-o", "loop", image, at]);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        unmounted
     }
 }
 

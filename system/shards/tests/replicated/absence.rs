@@ -1,6 +1,6 @@
 //! What a replica that was away gets when it is back: what it missed, whoever writes by then; all, if it was made anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cairn_shards::model::{Phase, VolumeSpec};
@@ -15,14 +15,14 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 256 * MIB;
 
 /// Writes a block at each of these MiB, and flushes.
-fn write(guest: &mut Guest, stamp: u8, at: impl Iterator<Item = u64>) {
+pub fn write(guest: &mut Guest, stamp: u8, at: impl Iterator<Item = u64>) {
     for mib in at {
         assert_eq!(finish(guest, OUT, mib * MIB / 512, &Data::Out(&[stamp; 4096])), 0);
     }
     assert_eq!(finish(guest, FLUSH, 0, &Data::None), 0);
 }
 
-async fn until(what: &str, f: impl Fn() -> bool) {
+pub async fn until(what: &str, f: impl Fn() -> bool) {
     for _ in 0..1200 {
         if f() {
             return;
@@ -37,7 +37,7 @@ fn has_no_marks(volume: &Path) -> bool {
 }
 
 /// A volume with something in each MiB, of which nothing is marked.
-async fn filled(cloud: &Cloud) -> (std::path::PathBuf, Guest) {
+pub async fn filled(cloud: &Cloud, places: &[&str], dirs: &[PathBuf]) -> (PathBuf, Guest) {
     cloud.change(|tx| volumes::create(tx, VolumeSpec::new("v1", "a", SIZE))).await;
     cloud.until_status("v1", |s| s.phase == Phase::Ready).await;
     let (_, socket) = export(cloud, "v1", "a").await;
@@ -48,17 +48,29 @@ async fn filled(cloud: &Cloud) -> (std::path::PathBuf, Guest) {
         g
     })
     .await;
-    cloud.until_in_sync("v1", &ALL).await;
-    for node in ALL {
-        until("marks are cleared", || has_no_marks(&cloud.site(node).volume("v1"))).await;
+    cloud.until_in_sync("v1", places).await;
+    for dir in dirs {
+        until("marks are cleared", || has_no_marks(dir)).await;
     }
     (socket, g)
+}
+
+/// Checks which stamp a block at each of these MiB has.
+pub fn assert_written(guest: &mut Guest, found: &[(u64, u8)]) {
+    for (mib, stamp) in found {
+        assert_eq!(finish(guest, IN, mib * MIB / 512, &Data::In(4096)), 0);
+        assert!(guest.data(0, 4096).iter().all(|b| b == stamp), "MiB {mib}, stamp {stamp}");
+    }
+}
+
+fn dirs(cloud: &Cloud) -> [PathBuf; 3] {
+    ALL.map(|node| cloud.site(node).volume("v1"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_writer_that_begins_during_an_absence_rebuilds_what_was_missed() {
     let mut cloud = Cloud::started(&ALL).await;
-    let (socket, mut g) = filled(&cloud).await;
+    let (socket, mut g) = filled(&cloud, &ALL, &dirs(&cloud)).await;
     cloud.stop("b").await;
     g = guest(move || {
         write(&mut g, 2, [3, 100].into_iter());
@@ -92,7 +104,7 @@ async fn a_writer_that_begins_during_an_absence_rebuilds_what_was_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replica_that_was_lost_while_it_was_away_is_made_anew_in_full() {
     let mut cloud = Cloud::started(&ALL).await;
-    let (_, mut g) = filled(&cloud).await;
+    let (_, mut g) = filled(&cloud, &ALL, &dirs(&cloud)).await;
     cloud.stop("b").await;
     g = guest(move || {
         write(&mut g, 2, [3].into_iter());

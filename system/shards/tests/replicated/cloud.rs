@@ -1,7 +1,7 @@
 //! Storage agents of several nodes in one process: each with its disk, key and port, all with one store.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,13 +69,18 @@ impl Site {
 
     /// What its disk holds of a volume.
     pub fn content(&self, id: &str) -> Vec<u8> {
-        let volume = Volume::open(&self.volume(id)).unwrap();
-        let mut bytes = vec![0; volume.size() as usize];
-        for chunk in bytes.chunks_mut(REGION as usize).enumerate() {
-            volume.read_slice(chunk.0 as u64 * REGION, chunk.1).unwrap();
-        }
-        bytes
+        content_of(&self.volume(id))
     }
+}
+
+/// What a volume's directory holds.
+pub fn content_of(directory: &Path) -> Vec<u8> {
+    let volume = Volume::open(directory).unwrap();
+    let mut bytes = vec![0; volume.size() as usize];
+    for chunk in bytes.chunks_mut(REGION as usize).enumerate() {
+        volume.read_slice(chunk.0 as u64 * REGION, chunk.1).unwrap();
+    }
+    bytes
 }
 
 impl Cloud {
@@ -172,7 +177,7 @@ impl Cloud {
         self.until("a volume's status", |tx| Ok(tx.get::<VolumeStatus>(id)?.filter(|s| f(s)))).await
     }
 
-    /// Waits until just these nodes are in sync.
+    /// Waits until just these places are in sync.
     pub async fn until_in_sync(&self, id: &str, nodes: &[&str]) -> ReplicaSet {
         let whole = |set: &ReplicaSet| {
             let mut found: Vec<&str> = set.in_sync().collect();

@@ -6,6 +6,7 @@ mod common;
 
 mod absence;
 mod cloud;
+mod disks;
 mod encrypted;
 mod full;
 

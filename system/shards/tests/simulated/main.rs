@@ -1,5 +1,5 @@
 //! Histories of a replicated volume: crashes, power cuts that lose what was not flushed, partitions, a store that
-//! cannot be reached, replicas that come and go. After each, every flushed write is read back from every replica that
+//! cannot be reached, replicas that come and go, disks of a node that lives. After each, every flushed write is read back from every replica that
 //! the store calls in sync, and no flush succeeds over a write that was acknowledged and lost. Seeds are printed;
 //! `SEED=n` runs one, `SEEDS=n` so many, from `FIRST=n` on.
 #![allow(
@@ -12,9 +12,11 @@ mod disk;
 mod guest;
 mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use cairn_shards::replication::op::Op;
+use cairn_shards::replication::place::node_of;
 use cairn_shards::replication::writer::Phase;
 use guest::{Asked, Told};
 use world::{Event, World};
@@ -84,7 +86,8 @@ impl History {
             44..45 => self.fill_or_free(),
             45..60 => self.ask(Op::Flush),
             60..70 => self.read()?,
-            70..74 => self.kill_replica(),
+            70..74 if self.world.is_paired() && self.world.random.chance(50) => self.lose_disk(),
+            70..74 => self.kill_process(),
             74..78 => self.power_cut(),
             78..82 => self.restart_writer(),
             82..84 => self.begin_anew(),
@@ -176,8 +179,8 @@ impl History {
     }
 
     fn fill_or_free(&mut self) {
-        let node = any_node(&mut self.world);
-        let disk = self.world.disks.get_mut(&node).unwrap();
+        let place = any_place(&mut self.world);
+        let disk = self.world.disks.get_mut(&place).unwrap();
         disk.full = self.fills && !disk.full;
     }
 
@@ -190,31 +193,45 @@ impl History {
     }
 
     /// The storage process of a node is killed; its kernel keeps what it has.
-    fn kill_replica(&mut self) {
+    fn kill_process(&mut self) {
         let node = any_node(&mut self.world);
-        let disk = self.world.disks.get_mut(&node).unwrap();
-        disk.kill();
-        self.world.drop_links(&node, None);
-        let ms = 100 + self.world.random.below(5000);
-        self.world.after(ms, Event::Back(node.clone()));
+        for place in self.world.places_on(&node) {
+            self.world.disks.get_mut(&place).unwrap().kill();
+            self.world.drop_links(&place, None);
+            let ms = 100 + self.world.random.below(5000);
+            self.world.after(ms, Event::Back(place));
+        }
         if self.world.writers[self.writer].node == node {
             self.restart_writer();
         }
     }
 
+    /// A disk is pulled, with what it had not flushed, and put back; its node goes on.
+    fn lose_disk(&mut self) {
+        let place = any_place(&mut self.world);
+        self.world.cut_power(&place);
+        self.world.drop_links(&place, None);
+        let ms = 100 + self.world.random.below(8000);
+        self.world.after(ms, Event::Back(place));
+    }
+
     fn power_cut(&mut self) {
-        let nodes: Vec<String> = match self.world.random.chance(20) {
+        let places: Vec<String> = match self.world.random.chance(20) {
             true => self.world.disks.keys().cloned().collect(),
-            false => vec![any_node(&mut self.world)],
+            false => {
+                let node = any_node(&mut self.world);
+                self.world.places_on(&node)
+            }
         };
-        for node in nodes {
-            let mut random = Random(self.world.random.next());
-            self.world.disks.get_mut(&node).unwrap().power_cut(&mut random);
-            self.world.kill_writers_on(&node);
-            self.world.drop_links(&node, None);
+        let nodes: BTreeSet<String> = places.iter().map(|p| node_of(p).to_owned()).collect();
+        for place in places {
+            self.world.cut_power(&place);
+            self.world.kill_writers_on(node_of(&place));
+            self.world.drop_links(&place, None);
             let ms = 500 + self.world.random.below(8000);
-            self.world.after(ms, Event::Back(node.clone()));
+            self.world.after(ms, Event::Back(place));
         }
+        nodes.iter().for_each(|node| self.world.boot(node));
         if !self.world.writers[self.writer].alive {
             match self.world.random.chance(50) {
                 true => self.boot_again(),
@@ -242,7 +259,7 @@ impl History {
 
     /// The guest goes on elsewhere, with all that it was told and asks for.
     fn migrate(&mut self) {
-        let boot = self.world.disks[&self.world.writers[self.writer].node].boot.to_string();
+        let boot = self.world.boot_of(&self.world.writers[self.writer].node);
         if self.world.set.epoch != self.epoch || self.world.set.boot != boot {
             return; // It has not begun yet.
         }
@@ -277,17 +294,19 @@ impl History {
         let (from, to) = (any_node(&mut self.world), any_node(&mut self.world));
         if from != to {
             self.world.cut.insert((from.clone(), to.clone()));
-            self.world.drop_links(&to, Some(&from));
+            for place in self.world.places_on(&to) {
+                self.world.drop_links(&place, Some(&from));
+            }
         }
     }
 
     fn change_members(&mut self) {
-        let node = any_node(&mut self.world);
+        let place = any_place(&mut self.world);
         let set = &self.world.set;
-        let next = match set.on(&node) {
-            None => Some(set.added(&node)),
-            Some(replica) if replica.leaving => Some(set.left(&node)),
-            Some(_) => set.leaving(&node).filter(|s| s.replicas.len() > 2),
+        let next = match set.on(&place) {
+            None => Some(set.added(&place)),
+            Some(replica) if replica.leaving => Some(set.left(&place)),
+            Some(_) => set.leaving(&place).filter(|s| s.replicas.len() > 2),
         };
         if let Some(next) = next {
             self.world.set = next;
@@ -333,6 +352,10 @@ impl History {
 }
 
 fn any_node(world: &mut World) -> String {
+    node_of(&any_place(world)).to_owned()
+}
+
+fn any_place(world: &mut World) -> String {
     let at = world.random.below(4) as usize;
     world.disks.keys().nth(at).unwrap().clone()
 }
@@ -348,7 +371,7 @@ fn history(seed: u64) -> Result<Told, String> {
 }
 
 /// Histories that found a fault once.
-const KEPT: [u64; 4] = [753, 1075, 1409, 2060];
+const KEPT: [u64; 6] = [753, 1075, 1409, 2060, 3922, 27849];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

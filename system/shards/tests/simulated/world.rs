@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::time::Duration;
 
 use cairn_shards::replication::op::{Failure, Op, Opened};
+use cairn_shards::replication::place::node_of;
 use cairn_shards::replication::set::ReplicaSet;
 use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Reading, Swapped, Term, Writer};
 
@@ -52,7 +53,10 @@ pub struct Running {
 pub struct World {
     pub random: Random,
     pub now: u64,
+    /// Replicas by their places; two are on one node in some histories.
     pub disks: BTreeMap<String, Disk>,
+    /// How often each node has booted.
+    boots: BTreeMap<String, u64>,
     pub set: ReplicaSet,
     /// Bytes that the volume shall have.
     pub size: u64,
@@ -71,11 +75,13 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> World {
-        let names = ["a", "b", "c", "d"].map(String::from);
+        let paired = matches!(seed % 5, 1 | 2);
+        let names = if paired { ["a/x", "a/y", "b", "c"] } else { ["a", "b", "c", "d"] }.map(String::from);
         World {
             random: Random(seed),
             now: 0,
             disks: names.iter().map(|n| (n.clone(), Disk::new())).collect(),
+            boots: names.iter().map(|n| (node_of(n).to_owned(), 1)).collect(),
             set: ReplicaSet::new("v", names[..3].iter().cloned()),
             size: SIZE,
             store_up: true,
@@ -116,7 +122,7 @@ impl World {
 
     /// A writer starts on a node, after it has read the record, for a user that began under an epoch.
     pub fn start(&mut self, node: &str, epoch: u64, user_since: u64) -> usize {
-        let boot = self.disks[node].boot.to_string();
+        let boot = self.boot_of(node);
         let term = Term { node: node.into(), boot, epoch, user_since };
         let core = Writer::new(term, self.size, self.set.clone());
         self.writers.push(Running { core, node: node.into(), alive: true, links: BTreeMap::new() });
@@ -124,6 +130,32 @@ impl World {
         self.guest.current = index;
         self.after(0, Event::Tick(index));
         index
+    }
+
+    /// The boot of a node.
+    pub fn boot_of(&self, node: &str) -> String {
+        self.boots[node].to_string()
+    }
+
+    /// The places on a node.
+    pub fn places_on(&self, node: &str) -> Vec<String> {
+        self.disks.keys().filter(|place| node_of(place) == node).cloned().collect()
+    }
+
+    /// Whether two disks are of one node.
+    pub fn is_paired(&self) -> bool {
+        self.boots.len() < self.disks.len()
+    }
+
+    /// The power of a node fails, or of one disk of it.
+    pub fn cut_power(&mut self, place: &str) {
+        let mut random = Random(self.random.next());
+        self.disks.get_mut(place).unwrap().power_cut(&mut random);
+    }
+
+    /// A node boots, some time.
+    pub fn boot(&mut self, node: &str) {
+        *self.boots.get_mut(node).unwrap() += 1;
     }
 
     /// Gives a request to a writer; the guest knows it by its number.
@@ -139,7 +171,7 @@ impl World {
         let Reading::From(node) = running.core.read_from(&(at..at + 1)) else { return None };
         let node = node.to_owned();
         let (session, disk) = (*running.links.get(&node)?, &self.disks[&node]);
-        let reachable = !self.cut.contains(&(running.node.clone(), node.clone()));
+        let reachable = !self.cut.contains(&(running.node.clone(), node_of(&node).to_owned()));
         let serves = running.alive && disk.alive && disk.session == session && reachable;
         if serves && disk.corrupt.contains(&at) && !disk.is_suspect(at) {
             let mut hopeless = false;
@@ -166,7 +198,7 @@ impl World {
         self.writers.iter_mut().filter(|w| w.node == node).for_each(|w| w.alive = false);
     }
 
-    /// Connections to a node end, as their writers will notice.
+    /// Connections to a place end, as their writers will notice.
     pub fn drop_links(&mut self, node: &str, only: Option<&str>) {
         for index in 0..self.writers.len() {
             if only.is_some_and(|o| o != self.writers[index].node) {
@@ -224,7 +256,7 @@ impl World {
 
     fn reaches(&self, writer: usize, node: &str) -> bool {
         let from = self.writers[writer].node.clone();
-        self.disks[node].alive && !self.cut.contains(&(from, node.to_owned()))
+        self.disks[node].alive && !self.cut.contains(&(from, node_of(node).to_owned()))
     }
 
     fn happen(&mut self, event: Event) {

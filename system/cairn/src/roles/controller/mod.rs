@@ -14,6 +14,7 @@ mod announce;
 mod ask;
 mod certificate;
 mod cluster;
+mod disk_orders;
 mod given;
 mod giving_way;
 mod hello;
@@ -118,7 +119,9 @@ async fn prepare(
     let appliance = Arc::new(Appliance::new(
         cluster.clone(),
         paths.handover().join("ca.pem"),
-        members_api::router(cluster.clone()).merge(services.maintenance()),
+        members_api::router(cluster.clone())
+            .merge(disk_orders::router(cluster.clone()))
+            .merge(services.maintenance()),
     ));
     let app = Gateway::new(services.mounts(&appliance), services.identity.clone());
     let app = app.store(store.clone()).status(appliance).router();

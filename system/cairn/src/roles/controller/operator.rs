@@ -1,6 +1,6 @@
 //! What an operator of this node sees of the cloud and orders: a socket that root alone can open.
 //!
-//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove`, `open`, `address`, `witness`
+//! HTTP and JSON, for `cairn status`, `accept`, `refuse`, `remove`, `open`, `address`, `disk`, `witness`
 //! and `recover`. Each order is one transaction; it is done
 //! when it is answered, on whichever node it was given.
 
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address;
 use super::cluster::Cluster;
+use super::disk_orders;
 use super::overview::{self, Overview};
 use super::recovery::{self, Confirmed, Prospect};
 use super::removal;
@@ -79,6 +80,7 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/remove", post(remove))
         .route("/open", post(open))
         .route("/address", post(set_address))
+        .route("/disks", get(disk_orders::list).post(disk_orders::order))
         .route("/witness", post(add_witness))
         .route("/witness/remove", post(remove_witness))
         .with_state(cluster)

@@ -227,6 +227,8 @@ mod tests {
             free: 5,
             healthy: true,
             error: None,
+            knows_places: true,
+            has_backups: false,
         }
     }
 

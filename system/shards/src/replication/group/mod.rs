@@ -245,7 +245,9 @@ impl Inner {
                 other => {
                     // In order with what is done to connections.
                     while let Some((node, seq, op, link)) = own.pop_front() {
-                        self.send_own(inline, node, seq, op, &link)
+                        // The disks of this node flush at the same time.
+                        let here = inline && (own.is_empty() || op != Op::Flush);
+                        self.send_own(here, node, seq, op, &link)
                             .into_iter()
                             .rev()
                             .for_each(|a| queue.push_front(a));
@@ -316,7 +318,7 @@ impl Inner {
     fn open(self: &Arc<Inner>, node: String) {
         let made = self.links_made.fetch_add(1, SeqCst);
         let size = guard(&self.state).writer.wanted_size();
-        let target = Target { node: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
+        let target = Target { place: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
         match self.means.opener.open(&target, self.ear(&node, made)) {
             Ok((link, opened)) => {
                 tracing::debug!(volume = self.volume, node, "a replica is connected");

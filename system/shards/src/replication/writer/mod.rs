@@ -28,6 +28,7 @@ use self::loss::Loss;
 use self::member::{Link, Member, Pending, Settling};
 use self::touched::Touched;
 use super::op::{Failure, Op, Opened};
+use super::place::node_of;
 use super::regions::{Marks, REGION, regions_of, units};
 use super::set::ReplicaSet;
 
@@ -103,6 +104,8 @@ pub struct Writer {
     next_seq: Seq,
     next_request: RequestId,
     swap: Option<Swap>,
+    /// It has changed the record: no earlier writer can, any more.
+    claimed: bool,
     copy: Option<Copying>,
     /// How many regions may be copied to replicas that nobody waits for.
     credit: u64,
@@ -138,6 +141,7 @@ impl Writer {
             next_seq: 1,
             next_request: 1,
             swap: None,
+            claimed: false,
             copy: None,
             credit: 0,
             touched: Touched::default(),
@@ -334,6 +338,7 @@ impl Writer {
         let Some(swap) = self.swap.take() else { return Vec::new() };
         match result {
             Swapped::Done => {
+                self.claimed = true;
                 self.version += 1;
                 self.adopt(swap.new);
             }
@@ -395,7 +400,7 @@ impl Writer {
         let regions = regions_of(self.size);
         for replica in set.replicas.iter().filter(|r| !r.leaving) {
             let missed = || if replica.in_sync { Marks::default() } else { Marks::all(regions) };
-            let member = self.members.entry(replica.node.clone());
+            let member = self.members.entry(replica.place.clone());
             member.or_insert_with(|| Member::new(replica.in_sync, missed())).in_sync = replica.in_sync;
         }
         let gone: Vec<String> =
@@ -461,7 +466,7 @@ impl Writer {
     /// A replica that lacks nothing, this node's own if it may be.
     fn source(&self, may: impl Fn(&str) -> bool) -> Option<&str> {
         let full = self.members.iter().filter(|(node, m)| m.is_full() && may(node));
-        full.max_by_key(|(node, _)| **node == self.term.node).map(|(node, _)| node.as_str())
+        full.max_by_key(|(node, _)| node_of(node) == self.term.node).map(|(node, _)| node.as_str())
     }
 
     fn bytes_of(region: u64) -> Range<u64> {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::member::{Link, Settling};
 use super::{Action, PATIENCE, PATIENCE_AFTER_LOSS, Phase, Writer};
 use crate::replication::op::Op;
+use crate::replication::place::node_of;
 use crate::replication::regions::{Marks, regions_of};
 
 impl Writer {
@@ -38,9 +39,15 @@ impl Writer {
     }
 
     fn claim(&mut self) {
+        if self.swap.is_some() {
+            return;
+        }
         if self.set.epoch == self.term.epoch {
-            self.phase = Phase::Opening(self.now);
-        } else if self.swap.is_none() {
+            match self.set.claimed_anew().filter(|_| !self.claimed) {
+                Some(claimed) => self.propose(claimed),
+                None => self.phase = Phase::Opening(self.now),
+            }
+        } else {
             let running = self.term.is_continued(&self.set).then_some(self.term.boot.as_str());
             match self.set.claimed(self.term.epoch, running) {
                 Some(claimed) => self.propose(claimed),
@@ -99,7 +106,7 @@ impl Writer {
         self.touched.areas().for_each(|area| differ.insert_area(area, regions));
         let in_sync = self.members.iter().filter(|(_, m)| m.in_sync && m.is_up());
         let source = in_sync
-            .max_by_key(|(node, m)| (m.intact, **node == self.term.node))
+            .max_by_key(|(node, m)| (m.intact, node_of(node) == self.term.node))
             .map(|(node, _)| node.clone());
         let Some(source) = source else { return };
         self.recall(&differ);
@@ -110,6 +117,8 @@ impl Writer {
                 member.missed = Marks::default();
             } else {
                 member.missed.extend(differ.iter());
+                // One that was connected while it was being called out of sync has said so to nobody yet.
+                member.marked.iter().for_each(|area| member.missed.insert_area(*area, regions));
             }
         }
         self.phase = Phase::Recovering;
