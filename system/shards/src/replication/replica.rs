@@ -233,19 +233,13 @@ impl Replica {
 
     /// The blocks of a region that a crash may have left half-written, in bytes of the volume.
     pub fn torn(&self, session: u64, region: u64) -> Result<Vec<Range<u64>>, Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         self.volume.torn(region).map_err(broken)
     }
 
     /// Reads what matches its sums, and takes nothing as it is.
     pub fn read_matching(&self, session: u64, offset: u64, len: u64) -> Result<Bytes, Failure> {
-        let current = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        if *current != session {
-            return Err(Failure::Fenced);
-        }
+        let _current = self.enter_session(session)?;
         let read = self.volume.read_matching(offset, len).map_err(broken)?;
         read.map(Bytes::from).ok_or_else(|| Failure::Corrupt("it does not match here either".into()))
     }
