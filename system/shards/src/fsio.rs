@@ -76,8 +76,9 @@ pub fn has_links(found: &fs::Metadata) -> bool {
     found.nlink() > 1
 }
 
-/// Makes `to`, a new name, hold what the file `from` holds: as a link to it, which costs the same whatever is in it; if there
-/// cannot be one, as a file of its own, see [`clone_file`]. A link's content is on stable media if that of `from` is.
+/// Makes `to`, a new name, hold what the file `from` holds: as a link to it, which costs the same whatever is in it; if
+/// there cannot be one, as a file of its own, see [`clone_file`]. A link's content is on stable media if that of `from`
+/// is.
 pub fn link_or_clone(from: &Path, to: &Path) -> io::Result<()> {
     use libc::{EMLINK, ENOSYS, EOPNOTSUPP, EPERM, EXDEV};
     match fs::hard_link(from, to) {

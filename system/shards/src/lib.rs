@@ -3,8 +3,8 @@
 //! Two sides, which meet only in the store and on one socket:
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
-//!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks), [`data::Client`] (images in and
-//!   out).
+//!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks),
+//!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
 //!   (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
@@ -12,9 +12,9 @@
 //!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
-//! it is the one writer. What it must never do: acknowledge a flush whose data is not on stable media; make a
-//! volume anew that once held data; destroy a volume without its tombstone; guess the format of an image; hand out what is not what was written; let a
-//! guest or an upload reach beyond its own bytes.
+//! it is the one writer. What it must never do: acknowledge a flush whose data is not on stable media; make a volume
+//! anew that once held data; destroy a volume without its tombstone; guess the format of an image; hand out what is not
+//! what was written; change a file that volumes share; let a guest or an upload reach beyond its own bytes.
 
 pub mod agent;
 pub mod backup;

@@ -1,5 +1,6 @@
-//! A machine that loses its power: of what was not flushed each page is on the disk or not, be it of data, of sums or of
-//! marks. What was flushed is there, nothing is taken for corrupt, and copies of the volume are as they were made. `SEED=n` runs one history, `SEEDS=n` so many.
+//! A machine that loses its power: of what was not flushed each page is on the disk or not, be it of data, of sums or
+//! of marks. What was flushed is there, nothing is taken for corrupt, and copies of the volume are as they were made.
+//! `SEED=n` runs one history, `SEEDS=n` so many.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeMap;

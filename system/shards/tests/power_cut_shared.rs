@@ -1,6 +1,6 @@
-//! A real file system that loses what is not on its disk, its log too, while volumes that share files are written, copied and
-//! destroyed: what was flushed is there, and no copy has anything of another. Needs root, loop devices and `xfs_io`; says so
-//! where it has them not.
+//! A real file system that loses what is not on its disk, its log too, while volumes that share files are written,
+//! copied and destroyed: what was flushed is there, and no copy has anything of another. Needs root, loop devices and
+//! `xfs_io`; says so where it has them not.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -1,9 +1,10 @@
 //! The node side: the storage process. It makes the disks and sockets of this node match the volumes' specs, and
 //! reports what it sees.
 //!
-//! [`attention`] says what is looked at, [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over the disks; [`replicated_plan`] and
-//! [`replicated`] do so for volumes that have replicas on several nodes; [`care`] is what nobody asks for. Everything that
-//! blocks runs on blocking threads. It never destroys what merely has no spec: that is reported as an orphan.
+//! [`attention`] says what is looked at, [`plan`] decides (pure), [`reconcile`] acts on volumes, [`disks`] watches over
+//! the disks; [`replicated_plan`] and [`replicated`] do so for volumes that have replicas on several nodes; [`care`] is
+//! what nobody asks for. Everything that blocks runs on blocking threads. It never destroys what merely has no spec:
+//! that is reported as an orphan.
 
 mod attention;
 mod care;

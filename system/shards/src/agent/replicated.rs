@@ -1,5 +1,5 @@
-//! Acts on volumes that have several replicas: makes and destroys this node's, one on a disk at most, runs the writer of those that are used
-//! or kept here, serves them, and reports.
+//! Acts on volumes that have several replicas: makes and destroys this node's, one on a disk at most, runs the writer
+//! of those that are used or kept here, serves them, and reports.
 //!
 //! It writes [`ReplicaStatus`] and [`Prepared`] records of this node, and [`VolumeStatus`] ones of volumes that this
 //! node leads. The record of a volume's replicas is changed by its writer alone.

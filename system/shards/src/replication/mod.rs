@@ -6,7 +6,8 @@
 //! - [`regions`]: the units of comparing and copying; [`absence`]: what those in sync keep of what others miss.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
 //!   [`service`] answers.
-//! - [`group`]: the writer at work, with its threads and connections; [`pace`]: how fast it rebuilds; [`records`]: the record in the store.
+//! - [`group`]: the writer at work, with its threads and connections; [`pace`]: how fast it rebuilds; [`records`]: the
+//!   record in the store.
 //!
 //! What must always hold: a write is acknowledged when every replica that the store calls in sync has it, a flush when
 //! every one of them has flushed; a replica that missed a write is called out of sync in the store before that write
