@@ -73,6 +73,8 @@ pub struct Volumes {
     pub(super) groups: HashMap<String, Arc<Group>>,
     /// Volumes being made in the background.
     pub(super) making: HashMap<String, JoinHandle<io::Result<()>>>,
+    /// Replicas that could not be made: when that was known last, and why.
+    pub(super) failures: HashMap<String, (Instant, String)>,
     /// Sizes of the volumes on disk, which only this reconciler changes.
     pub(super) stored: BTreeMap<String, Stored>,
     /// A disk that the last survey could not read.
@@ -123,6 +125,7 @@ impl Volumes {
             switches: HashMap::new(),
             groups: HashMap::new(),
             making: HashMap::new(),
+            failures: HashMap::new(),
             stored: BTreeMap::new(),
             unread: None,
             usage: HashMap::new(),
