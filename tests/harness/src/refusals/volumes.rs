@@ -55,15 +55,16 @@ fn message_about(client: &Client, volume: &str) -> Result<String> {
 
 /// A backup fails, says why, and leaves nothing.
 pub fn backup_fails(client: &Client) -> Result<()> {
-    client.run(&["volume", "backup", "create", "--force", "--name", BACKUP, names::VOLUME])?;
-    let show = ["volume", "backup", "show", BACKUP];
+    let create = ["volume", "backup", "create", "--force", "--name", BACKUP, names::VOLUME];
+    let backup = client.field(&create, "id")?;
+    let show = ["volume", "backup", "show", &backup];
     until("a backup to full disks does not end", || match client.field(&show, "status")?.as_str() {
         "error" => Ok(true),
         "available" => bail!("a backup found room on full disks"),
         _ => Ok(false),
     })?;
     let why = client.field(&show, "fail_reason")?;
-    client.run(&["volume", "backup", "delete", BACKUP])?;
+    client.run(&["volume", "backup", "delete", &backup])?;
     until("a failed backup is not deleted", || Ok(client.run(&show).is_err()))?;
     ensure!(why.contains("full"), "the backup does not say that disks are full: {why}");
     Ok(())
