@@ -157,11 +157,8 @@ fn locate(tx: &mut Tx, set: &ReplicaSet, kept: bool) -> Result<BTreeMap<String, 
     let mut found = BTreeMap::new();
     for replica in set.replicas.iter().filter(|r| place::disk_of(&r.place).is_none()) {
         let disk = match kept {
-            true => {
-                let status = tx.get::<ReplicaStatus>(&ReplicaStatus::id_of(&set.id, &replica.place))?;
-                status.and_then(|s| s.disk)
-            }
-            false => tx.get::<VolumeStatus>(&set.id)?.and_then(|s| s.disk),
+            true => disks::of_replica(tx, &set.id, &replica.place)?,
+            false => disks::of_only_copy(tx, &set.id)?,
         };
         found.extend(disk.map(|disk| (replica.place.clone(), disk)));
     }
@@ -171,7 +168,7 @@ fn locate(tx: &mut Tx, set: &ReplicaSet, kept: bool) -> Result<BTreeMap<String, 
 /// Whether the one copy of a volume without a record of replicas went with a node that was removed, or with a disk that
 /// was given up.
 fn is_on_lost(tx: &mut Tx, spec: &VolumeSpec, lost: &Lost) -> Result<bool, Abort> {
-    let disk = tx.get::<VolumeStatus>(&spec.id)?.and_then(|s| s.disk);
+    let disk = disks::of_only_copy(tx, &spec.id)?;
     Ok(lost.removed.contains(&spec.node) || disk.is_some_and(|disk| lost.retired.contains(&disk)))
 }
 

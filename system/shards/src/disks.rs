@@ -241,22 +241,27 @@ fn volumes_by_disk(tx: &mut Tx) -> Result<BTreeMap<String, BTreeSet<String>>, Ab
     Ok(found)
 }
 
+/// The disk of a replica: the one its place names, else the one its node has told of, if any.
+pub(crate) fn of_replica(tx: &mut Tx, volume: &str, at: &str) -> Result<Option<String>, Abort> {
+    match place::disk_of(at) {
+        Some(disk) => Ok(Some(disk.to_owned())),
+        None => Ok(tx.get::<ReplicaStatus>(&ReplicaStatus::id_of(volume, at))?.and_then(|s| s.disk)),
+    }
+}
+
+/// The disk of a volume without a record of replicas, if it is known.
+pub(crate) fn of_only_copy(tx: &mut Tx, volume: &str) -> Result<Option<String>, Abort> {
+    Ok(tx.get::<VolumeStatus>(volume)?.and_then(|s| s.disk))
+}
+
 /// The nodes that a volume is on, each with the disk there if it is known; those alone that have all of it if `whole`.
 fn copies(tx: &mut Tx, spec: &VolumeSpec, whole: bool) -> Result<Vec<(String, Option<String>)>, Abort> {
     let Some(set) = tx.get::<ReplicaSet>(&spec.id)? else {
-        let disk = tx.get::<VolumeStatus>(&spec.id)?.and_then(|s| s.disk);
-        return Ok(vec![(spec.node.clone(), disk)]);
+        return Ok(vec![(spec.node.clone(), of_only_copy(tx, &spec.id)?)]);
     };
     let mut found = Vec::new();
     for replica in set.replicas.iter().filter(|r| !whole || r.in_sync) {
-        let disk = match place::disk_of(&replica.place) {
-            Some(disk) => Some(disk.to_owned()),
-            None => {
-                let id = ReplicaStatus::id_of(&set.id, &replica.place);
-                tx.get::<ReplicaStatus>(&id)?.and_then(|s| s.disk)
-            }
-        };
-        found.push((replica.node().to_owned(), disk));
+        found.push((replica.node().to_owned(), of_replica(tx, &set.id, &replica.place)?));
     }
     Ok(found)
 }

@@ -58,7 +58,7 @@ fn source_of(tx: &mut Tx, id: &str) -> Result<Option<Source>, Abort> {
             places.into_iter().map(|at| located(tx, id, at)).collect::<Result<_, Abort>>()?
         }
         None => {
-            let disk = tx.get::<VolumeStatus>(id)?.and_then(|s| s.disk);
+            let disk = disks::of_only_copy(tx, id)?;
             vec![disk.map_or_else(|| spec.node.clone(), |disk| place::on_disk(&spec.node, &disk))]
         }
     };
@@ -67,11 +67,8 @@ fn source_of(tx: &mut Tx, id: &str) -> Result<Option<Source>, Abort> {
 
 /// The place of a replica with its disk, if that is known.
 fn located(tx: &mut Tx, id: &str, at: &str) -> Result<String, Abort> {
-    if place::disk_of(at).is_some() {
-        return Ok(at.to_owned());
-    }
-    let disk = tx.get::<ReplicaStatus>(&ReplicaStatus::id_of(id, at))?.and_then(|s| s.disk);
-    Ok(disk.map_or_else(|| at.to_owned(), |disk| place::on_disk(at, &disk)))
+    let disk = disks::of_replica(tx, id, at)?;
+    Ok(disk.map_or_else(|| at.to_owned(), |disk| place::on_disk(place::node_of(at), &disk)))
 }
 
 /// Gives `owner` on `node` the use of the volume; answers the epoch under which it will be served. Whoever had

@@ -347,7 +347,9 @@ impl Volumes {
         }
         self.groups.retain(|id, _| wanted(id));
         self.switches.retain(|id, _| self.exports.contains_key(id));
-        self.told_replicas.retain(|name, _| wanted(&place::split(name).0.to_owned()));
+        let wanted_here = |name: &String| wanted(&place::split(name).0.to_owned());
+        self.told_replicas.retain(|name, _| wanted_here(name));
+        self.failures.retain(|name, _| wanted_here(name));
         self.first_seen.retain(|id, _| wanted(id));
         self.reported.retain(|id, _| wanted(id));
         if !self.live() {

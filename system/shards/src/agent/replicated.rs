@@ -110,8 +110,8 @@ impl Volumes {
         if let Some(why) = now {
             self.failures.insert(name.to_owned(), (Instant::now(), why));
         }
-        self.failures.retain(|_, (at, _)| at.elapsed() < RETRY_AFTER);
-        self.failures.get(name).map(|(_, why)| why.clone())
+        let recent = self.failures.get(name).filter(|(at, _)| at.elapsed() < RETRY_AFTER);
+        recent.map(|(_, why)| why.clone())
     }
 
     /// What is known of the volume, and of none of its replicas.

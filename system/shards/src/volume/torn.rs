@@ -6,9 +6,9 @@ use std::io;
 use std::ops::Range;
 
 use super::Volume;
-use super::blocks::{blocks_of, chunks};
+use super::blocks::chunks;
 use super::segment::Segment;
-use super::sums::{Sums, read_at, sum};
+use super::verify::compare;
 use crate::format::BLOCK;
 use crate::replication::regions::REGION;
 
@@ -27,7 +27,7 @@ impl Volume {
                 continue;
             }
             for (offset, len) in chunks(part.offset, part.len) {
-                let (_, found) = self.compare(&segment, file, offset, len)?;
+                let (_, found) = self.compare_locked(&segment, file, offset, len)?;
                 let places = found.into_iter().map(|block| self.start_of(&segment) + block * BLOCK);
                 torn.extend(places.map(|at| at..(at + BLOCK).min(self.size())));
             }
@@ -45,7 +45,7 @@ impl Volume {
             };
             let Some(file) = segment.complete_sums() else { return Ok(None) };
             for (offset, len) in chunks(part.offset, part.len) {
-                let (bytes, torn) = self.compare(&segment, file, offset, len)?;
+                let (bytes, torn) = self.compare_locked(&segment, file, offset, len)?;
                 if !torn.is_empty() {
                     return Ok(None);
                 }
@@ -56,8 +56,8 @@ impl Volume {
         Ok(Some(read))
     }
 
-    /// The blocks that a part of a chunk touches, and the numbers of those that do not match.
-    fn compare(
+    /// [`compare`], with no change under way.
+    fn compare_locked(
         &self,
         segment: &Segment,
         file: &File,
@@ -65,14 +65,6 @@ impl Volume {
         len: u64,
     ) -> io::Result<(Vec<u8>, Vec<u64>)> {
         let _lock = self.stripes.lock(segment.index, offset);
-        let blocks = blocks_of(offset, len);
-        let mut bytes = vec![0; (blocks.end - blocks.start) as usize];
-        let mut sums = Sums::of(offset, len);
-        read_at(&segment.data, &mut bytes, blocks.start)?;
-        sums.read(file)?;
-        let each = (blocks.start / BLOCK..).zip(bytes.chunks_exact(BLOCK as usize));
-        let torn = each.filter(|(block, found)| sum(found) != sums.get(*block)).map(|(block, _)| block);
-        let torn = torn.collect();
-        Ok((bytes, torn))
+        compare(segment, file, offset, len)
     }
 }

@@ -1,5 +1,6 @@
 //! Reads blocks for no other reason than to see whether they are what was written: from the disk, not from memory.
 
+use std::fs::File;
 use std::io;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -44,18 +45,12 @@ impl Volume {
     }
 
     fn verify_chunk(&self, segment: &Segment, offset: u64, len: u64) -> io::Result<u64> {
-        let blocks = blocks_of(offset, len);
         let Some(file) = segment.complete_sums() else { return Ok(0) };
-        let mut bytes = vec![0; (blocks.end - blocks.start) as usize];
-        let mut sums = Sums::of(offset, len);
-        read_at(&segment.data, &mut bytes, blocks.start)?;
-        sums.read(file)?;
         let (mut corrupt, mut copy) = (0, NOTHING);
-        for (block, found) in (blocks.start / BLOCK..).zip(bytes.chunks_exact(BLOCK as usize)) {
+        for block in compare(segment, file, offset, len)?.1 {
             let at = self.start_of(segment) + block * BLOCK;
             // What a crash may have parted is for who uses the volume next: another replica may have it whole.
-            if sum(found) != sums.get(block)
-                && !self.areas.is_suspect(at..at + BLOCK)
+            if !self.areas.is_suspect(at..at + BLOCK)
                 && let Err(e) = self.load_locked(segment, block, &mut copy)
             {
                 if !is_corrupt(&e) {
@@ -66,6 +61,25 @@ impl Volume {
         }
         Ok(corrupt)
     }
+}
+
+/// The blocks that a part of a chunk touches, and the numbers of those that do not match their sums in this file. A change
+/// that is under way looks like that, too, unless the caller holds their lock.
+pub(super) fn compare(
+    segment: &Segment,
+    sums_file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<(Vec<u8>, Vec<u64>)> {
+    let blocks = blocks_of(offset, len);
+    let mut bytes = vec![0; (blocks.end - blocks.start) as usize];
+    let mut sums = Sums::of(offset, len);
+    read_at(&segment.data, &mut bytes, blocks.start)?;
+    sums.read(sums_file)?;
+    let each = (blocks.start / BLOCK..).zip(bytes.chunks_exact(BLOCK as usize));
+    let differ = each.filter(|(block, found)| sum(found) != sums.get(*block)).map(|(block, _)| block);
+    let differ = differ.collect();
+    Ok((bytes, differ))
 }
 
 /// Has the kernel forget what it has in memory of a part of a segment, and not what it has still to write.
