@@ -105,6 +105,11 @@ pub fn is_full(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
+/// What an error is to people, who know disks rather than the words of the system.
+pub fn reason(e: &io::Error) -> String {
+    if is_full(e) { "disk full".into() } else { e.to_string() }
+}
+
 /// Frees a range of a file, which reads as zeroes from then on. The file's length stays. False if this file
 /// system cannot.
 pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {

@@ -21,6 +21,7 @@ use crate::blk::{Export, ServeOptions};
 use crate::crypt::keys::Keyring;
 use crate::disk::Disk;
 use crate::format;
+use crate::fsio;
 use crate::media::Switch;
 use crate::model::{Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::{NewVolume, Pool};
@@ -251,7 +252,7 @@ impl Volumes {
         if let Some(found) = find(&self.pool, id) {
             self.stored.insert(id.to_owned(), found);
         }
-        made.err().map(|e| Volumes::making_error(&e))
+        made.err().as_ref().map(fsio::reason)
     }
 
     async fn grow(&mut self, spec: &VolumeSpec) -> io::Result<()> {

@@ -16,7 +16,6 @@ use super::reconcile::{Volumes, blocking};
 use super::replicated_plan::{Origin, Plan, Seen, Step, plan, plan_further};
 use super::report;
 use crate::blk::Export;
-use crate::fsio;
 use crate::media::{self, Media, Switch};
 use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::pool::NewVolume;
@@ -461,11 +460,6 @@ impl Volumes {
         self.stored.remove(name);
         self.empty_trash();
         Ok(())
-    }
-
-    /// Why making a volume failed, for people.
-    pub(super) fn making_error(e: &io::Error) -> String {
-        if fsio::is_full(e) { "disk full".into() } else { e.to_string() }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::store::Roots;
 use super::{BackupSpec, BackupStatus, RestoreSpec, RestoreStatus};
 use crate::format::Manifest;
+use crate::fsio;
 use crate::model::Phase;
 use crate::pool::Pool;
 use crate::replication::set::ReplicaSet;
@@ -159,14 +160,14 @@ impl Backups {
             let (roots, id) = (self.roots(None), spec.id.clone());
             match spawn_blocking(move || roots.remove(&id)).await.map_err(io::Error::other).flatten() {
                 Ok(()) => told(Phase::Gone, None, None),
-                Err(e) => told(Phase::Failed, Some(e.to_string()), None),
+                Err(e) => told(Phase::Failed, Some(fsio::reason(&e)), None),
             }
         } else if seen.is_some_and(|s| matches!(s.phase, Phase::Ready | Phase::Failed)) {
             return Ok(());
         } else {
             match self.ended(&spec.id).await {
                 Some(Ok(done)) => told(Phase::Ready, None, Some(done)),
-                Some(Err(e)) => told(Phase::Failed, Some(e.to_string()), None),
+                Some(Err(e)) => told(Phase::Failed, Some(fsio::reason(&e)), None),
                 None => {
                     self.copy_out(spec);
                     return Ok(());
@@ -192,7 +193,14 @@ impl Backups {
                 return Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size });
             };
             let source = pool.open(&volume)?;
-            let made = roots.write(&of.id, of.parent.as_deref(), &source, stop)?;
+            let made = roots.write(&of.id, of.parent.as_deref(), &source, stop).inspect_err(|e| {
+                // What was begun is of no use to anyone, and may be what fills the disk.
+                if e.kind() != io::ErrorKind::Interrupted
+                    && let Err(e) = roots.remove(&of.id)
+                {
+                    tracing::warn!(id = of.id, "what a failed backup left stays until it is deleted: {e}");
+                }
+            })?;
             Ok(Done { chunks: made.chunks, stored: made.stored, size: made.size })
         });
     }
@@ -211,7 +219,7 @@ impl Backups {
         };
         let (phase, error, size) = match ended {
             Ok(done) => (Phase::Ready, None, done.size),
-            Err(e) => (Phase::Failed, Some(e.to_string()), 0),
+            Err(e) => (Phase::Failed, Some(fsio::reason(&e)), 0),
         };
         let next = RestoreStatus { id: spec.id.clone(), node: self.node.clone(), phase, error, size };
         self.store.put_record(&next).await?;

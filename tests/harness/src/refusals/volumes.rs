@@ -44,13 +44,16 @@ fn refusal(client: &Client) -> Result<Option<String>> {
     Ok(said)
 }
 
-/// What Cinder tells the user of a volume.
+/// What Cinder tells the user of a volume, who then needs it no more.
 fn message_about(client: &Client, volume: &str) -> Result<String> {
     // Messages came with this microversion.
     let messages = client.json(&["--os-volume-api-version", "3.3", "volume", "message", "list"])?;
     let of_it = messages.as_array().into_iter().flatten().find(|m| m["Resource UUID"] == volume);
-    let message = of_it.and_then(|m| m["User Message"].as_str());
-    message.map(str::to_owned).with_context(|| format!("no message about it: {messages}"))
+    let of_it = of_it.with_context(|| format!("no message about it: {messages}"))?;
+    let text =
+        |key: &str| of_it[key].as_str().map(str::to_owned).with_context(|| format!("no {key}: {of_it}"));
+    client.run(&["--os-volume-api-version", "3.3", "volume", "message", "delete", &text("ID")?])?;
+    text("User Message")
 }
 
 /// A backup fails, says why, and leaves nothing.
