@@ -69,10 +69,13 @@ impl<'m> Request<'m> {
         }
     }
 
-    /// Whether it is a read of so much that doing it takes longer than having another thread do it. (Writes of one file
-    /// wait for each other.)
-    pub fn is_large_read(&self) -> bool {
-        self.kind == VIRTIO_BLK_T_IN && self.sink.len() >= LARGE
+    /// Whether it is about so much that doing it here takes longer than having another thread do it.
+    pub fn is_large(&self, volume: &dyn Media) -> bool {
+        match self.kind {
+            VIRTIO_BLK_T_IN => self.sink.len() >= LARGE,
+            VIRTIO_BLK_T_OUT => self.source.len() >= LARGE && !volume.ends_later(),
+            _ => false,
+        }
     }
 
     /// Whether it may take so long that completions before it should be told first.

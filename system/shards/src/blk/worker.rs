@@ -184,7 +184,7 @@ impl Serving {
             return finish(device, &mut queue.ring(), map, chain, Outcome::Done(0));
         };
         let writeback = device.is_writeback();
-        if request.is_large_read() && queue.ring().wants_help(map) {
+        if request.is_large(&*device.volume) && queue.ring().wants_help(map) {
             self.room = request.into_room();
             return self.pass_on(chain, map);
         }

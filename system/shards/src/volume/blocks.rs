@@ -215,7 +215,9 @@ impl Volume {
         self.fill_edges(segment, offset, len, bytes)?;
         let mut sums = Sums::of(offset, len);
         sums.set_all(bytes);
+        let turn = segment.turn(len);
         let stored = segment.data.write_all_at(&bytes[written], offset);
+        drop(turn);
         let stored = stored.and_then(|()| file.write_all_at(sums.bytes(), sums.place()));
         stored.inspect_err(|_| self.doubt(segment, offset, len))
     }

@@ -7,10 +7,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::format;
 use crate::fsio;
+
+/// Writes of so many bytes take turns.
+const LARGE: u64 = 64 << 10;
 
 /// A segment that is open.
 pub struct Segment {
@@ -28,6 +31,8 @@ pub struct Segment {
     shared: bool,
     /// Held by who makes a copy of it.
     pub leaving: Mutex<()>,
+    /// Held by who writes much of its data.
+    turn: Mutex<()>,
 }
 
 /// How a segment is opened.
@@ -70,8 +75,8 @@ impl Segment {
         let sums = sums.map_or_else(OnceLock::new, OnceLock::from);
         // What an earlier process wrote may not be synced; what is shared was before it was.
         let (dirty, sums_dirty) = ((!data_shared).into(), (!sums_shared).into());
-        let leaving = Mutex::default();
-        let segment = Segment { index, data, dirty, sums, complete, sums_dirty, shared, leaving };
+        let (leaving, turn) = (Mutex::default(), Mutex::default());
+        let segment = Segment { index, data, dirty, sums, complete, sums_dirty, shared, leaving, turn };
         Ok((Some(segment), made))
     }
 
@@ -94,6 +99,12 @@ impl Segment {
     pub fn soil(&self) {
         self.dirty.store(true, SeqCst);
         self.sums_dirty.store(true, SeqCst);
+    }
+
+    /// To be held while so much of the data is written. File systems have large writes of one file wait for each other
+    /// with a busy processor; here they sleep.
+    pub fn turn(&self, len: u64) -> Option<MutexGuard<'_, ()>> {
+        (len >= LARGE).then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Data that was written before this call is on stable media.
