@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_gateway::{ApiError, ApiResult};
+use cairn_shards::disks;
 use cairn_shards::model::DiskStatus;
 use cairn_state::{Abort, Tx};
 
@@ -94,6 +95,7 @@ pub fn parse_host(host: &str) -> Option<(&str, &'static str)> {
 /// The pools of all nodes that have disks, by node.
 pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    let spared = disks::spared(&tx.list_unfenced()?);
     for disk in tx.list_unfenced::<DiskStatus>()?.into_iter().filter(|d| d.healthy) {
         let empty = Pool {
             node: disk.node.clone(),
@@ -104,6 +106,9 @@ pub fn pools(tx: &mut Tx) -> Result<Vec<Pool>, Abort> {
             disabled: BTreeSet::new(),
         };
         let pool = pools.entry(disk.node).or_insert(empty);
+        if spared.contains(&disk.disk) {
+            continue; // What is on it needs room elsewhere.
+        }
         pool.size += disk.size;
         pool.free += disk.free;
         pool.disk_max = pool.disk_max.max(disk.size);

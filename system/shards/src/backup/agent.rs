@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Record, SharedStore, StoreError, StoreExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::relocate::relocate;
 use super::store::Roots;
 use super::{BackupSpec, BackupStatus, RestoreSpec, RestoreStatus};
+use crate::disk::Disk;
 use crate::format::Manifest;
 use crate::fsio;
 use crate::model::Phase;
@@ -24,6 +27,8 @@ use crate::volume::{self, Volume};
 
 /// How many copies are made at once.
 const AT_ONCE: usize = 2;
+/// When a backup that could not be moved is tried again.
+const MOVE_AGAIN: Duration = Duration::from_secs(60);
 /// Where backups lie on a data disk.
 pub const FOLDER: &str = "backups";
 
@@ -54,6 +59,8 @@ pub struct Backups {
     /// Wakes the next pass when a copy ends.
     news: watch::Sender<u64>,
     jobs: HashMap<String, Job>,
+    /// The backups that could not be moved to another disk, when, and why.
+    stuck: HashMap<String, (Instant, String)>,
     /// What was written to the store; the mirror of it may lag behind.
     told: BTreeMap<String, BackupStatus>,
     told_restores: BTreeMap<String, RestoreStatus>,
@@ -79,6 +86,7 @@ impl Backups {
             store,
             news,
             jobs: HashMap::new(),
+            stuck: HashMap::new(),
             told: BTreeMap::new(),
             told_restores: BTreeMap::new(),
         }
@@ -93,7 +101,7 @@ impl Backups {
     fn roots(&self, beside: Option<&str>) -> Roots {
         let home = beside.and_then(|id| self.pool.find(id)).map(|disk| disk.id().to_owned());
         let mut disks = self.pool.disks();
-        let free = |disk: &Arc<crate::disk::Disk>| {
+        let free = |disk: &Arc<Disk>| {
             let usable = disk.health().is_ok().then(|| disk.space().map_or(0, |(_, free)| free));
             (usable.is_some(), !disk.is_spared(), home.as_deref() != Some(disk.id()), usable)
         };
@@ -205,6 +213,37 @@ impl Backups {
         });
     }
 
+    /// Takes a whole backup from a disk that shall be empty to another of this node. Answers why it stays, if it has to.
+    async fn move_on(&mut self, spec: &BackupSpec) -> Option<String> {
+        let status = self.told.get(&spec.id).cloned();
+        let status = status.or_else(|| self.statuses.get(&spec.id).map(|s| BackupStatus::clone(&s)));
+        if spec.deleted || status.is_none_or(|s| s.phase != Phase::Ready) {
+            return None;
+        }
+        match self.ended(&spec.id).await {
+            Some(Err(e)) => drop(self.stuck.insert(spec.id.clone(), (Instant::now(), fsio::reason(&e)))),
+            Some(Ok(_)) => drop(self.stuck.remove(&spec.id)),
+            None => {}
+        }
+        let disks = self.pool.disks();
+        let folder = |disk: &Arc<Disk>| disk.path().join(FOLDER);
+        let from = disks.iter().find(|d| d.is_spared() && folder(d).join(&spec.id).is_dir()).map(folder)?;
+        if let Some((_, why)) = self.stuck.get(&spec.id).filter(|(at, _)| at.elapsed() < MOVE_AGAIN) {
+            return Some(format!("it cannot be moved to another disk: {why}"));
+        }
+        let usable = |d: &&Arc<Disk>| d.health().is_ok() && !d.is_spared();
+        let to =
+            disks.iter().filter(usable).max_by_key(|d| d.space().map_or(0, |(_, free)| free)).map(folder);
+        let Some(to) = to else { return Some("there is no other disk to move it to".into()) };
+        if !self.jobs.contains_key(&spec.id) {
+            let id = spec.id.clone();
+            self.begin(&spec.id, move |stop| {
+                relocate(&id, &from, &to, stop).map(|()| Done { chunks: 0, stored: 0, size: 0 })
+            });
+        }
+        None
+    }
+
     async fn restore(&mut self, spec: &RestoreSpec) -> Result<(), StoreError> {
         let seen = self.told_restores.get(&spec.id).cloned();
         if seen.is_some() || self.restore_statuses.get(&spec.id).is_some() {
@@ -232,6 +271,7 @@ impl Backups {
         let wanted = |id: &str| self.specs.get(id).is_some() || self.restores.get(id).is_some();
         self.jobs.iter().filter(|(id, _)| !wanted(id)).for_each(|(_, job)| job.stop.store(true, SeqCst));
         self.jobs.retain(|id, job| wanted(id) || !job.task.is_finished());
+        self.stuck.retain(|id, _| wanted(id));
         self.told.retain(|id, _| wanted(id));
         self.told_restores.retain(|id, _| wanted(id));
         for status in self.statuses.all() {
@@ -286,6 +326,8 @@ impl Reconciler for Backups {
             if let Err(e) = self.backup(&spec).await {
                 faults.push(Fault::new(format!("backup {}", spec.id), e));
             }
+            let stays = self.move_on(&spec).await;
+            faults.extend(stays.map(|why| Fault::new(format!("backup {}", spec.id), why)));
         }
         for spec in self.restores.all().into_iter().filter(|s| s.node == node) {
             if let Err(e) = self.restore(&spec).await {

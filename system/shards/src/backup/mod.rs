@@ -5,6 +5,7 @@
 //! of the store or of volumes' disks. A copy goes on where it was left, whichever process was killed.
 
 pub mod agent;
+mod relocate;
 pub mod store;
 
 use cairn_state::{Abort, Record, Tx};
