@@ -19,8 +19,11 @@ use crate::replication::set::ReplicaSet;
 
 /// How many replicas move at a time.
 const MOVES_MAX: usize = 2;
-/// How long nothing must have changed, so that what disks report is true again.
-const SETTLED: Duration = Duration::from_secs(40);
+/// How many are moved until disks are asked again how full they are.
+const ROUND_MAX: usize = 20;
+/// How long nothing must have changed, so that what disks report is true: XFS gives back after five minutes what it had set
+/// aside for files that grew.
+const SETTLED: Duration = Duration::from_secs(330);
 /// How long nothing is tried again while disks are as they were when nothing could be done.
 const VAIN_PAUSE: Duration = Duration::from_secs(1800);
 /// A volume moves if others have, at most, this part of what it takes in common with it: elsewhere that takes room again.
@@ -31,10 +34,52 @@ const SHARED_PART: u64 = 4;
 pub(crate) struct Balance {
     /// Since when nothing has changed.
     rested: Option<Instant>,
-    /// The volumes that were moved since disks were last even: none moves twice.
-    moved: BTreeSet<String>,
+    round: Round,
     /// How full disks were when nothing could be done, and when that was.
     vain: Option<(Instant, Vec<(String, u64)>)>,
+}
+
+/// Moves that follow each other, faster than disks' reports become true.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Round {
+    /// The volumes that were moved since disks were last even: none moves twice.
+    moved: BTreeSet<String>,
+    /// How much of each disk is used, by what it was before and what was moved.
+    used: BTreeMap<String, u64>,
+    /// How many were moved since disks were asked.
+    count: usize,
+}
+
+impl Round {
+    /// Begins, or goes on, with disks as they report themselves.
+    pub fn ask(&mut self, tx: &mut Tx, nodes: &Nodes) -> Result<(), Abort> {
+        self.used = usable(tx, nodes)?.into_iter().map(|d| (d.disk, d.used)).collect();
+        self.count = 0;
+        Ok(())
+    }
+
+    /// Counts what moves.
+    pub fn note(&mut self, moves: &[ReplicaMove]) {
+        for m in moves {
+            self.moved.insert(m.volume.clone());
+            self.used.entry(m.from_disk.clone()).and_modify(|used| *used = used.saturating_sub(m.bytes));
+            self.used.entry(m.to_disk.clone()).and_modify(|used| *used = used.saturating_add(m.bytes));
+        }
+        self.count += moves.len();
+    }
+
+    /// How far apart disks must be for something to move.
+    fn difference(&self) -> u64 {
+        if self.moved.is_empty() { BEGIN } else { END }
+    }
+
+    fn is_over(&self) -> bool {
+        self.used.is_empty() || self.count >= ROUND_MAX
+    }
+
+    fn end(&mut self) {
+        self.used.clear();
+    }
 }
 
 /// What came of a look.
@@ -57,28 +102,36 @@ impl Balance {
             self.rested = None;
             return Ok(());
         }
-        if self.rested.get_or_insert_with(Instant::now).elapsed() < SETTLED {
+        let settled = self.rested.get_or_insert_with(Instant::now).elapsed() >= SETTLED;
+        if settled {
+            store.read(|tx| self.round.ask(tx, nodes))?;
+        }
+        let fills = store.read(|tx| fills(tx, nodes))?;
+        let tried = |(at, then): &(Instant, Vec<_>)| at.elapsed() < VAIN_PAUSE && are_alike(then, &fills);
+        if self.round.is_over() || self.vain.as_ref().is_some_and(tried) {
             return Ok(());
         }
-        let fills: Vec<(String, u64)> =
-            store.read(|tx| usable(tx, nodes))?.into_iter().map(|d| (d.disk.clone(), d.fill())).collect();
-        if self.vain.as_ref().is_some_and(|(at, then)| at.elapsed() < VAIN_PAUSE && are_alike(then, &fills)) {
-            return Ok(());
-        }
-        let moved = &self.moved;
-        match store.transact(|tx| even_out(tx, nodes, moved)).await? {
+        let round = &self.round;
+        match store.transact(|tx| even_out(tx, nodes, round)).await? {
             Found::Busy => self.rested = None,
             Found::Moves(moves) => {
-                self.moved.extend(moves.into_iter().map(|m| m.volume));
+                self.round.note(&moves);
                 self.rested = None;
             }
-            found => {
-                self.moved.clear();
+            found if settled => {
+                self.round = Round::default();
                 self.vain = (found == Found::Vain).then(|| (Instant::now(), fills));
             }
+            // That is by what was moved; disks will say.
+            _ => self.round.end(),
         }
         Ok(())
     }
+}
+
+/// How full disks say they are.
+fn fills(tx: &mut Tx, nodes: &Nodes) -> Result<Vec<(String, u64)>, Abort> {
+    Ok(usable(tx, nodes)?.into_iter().map(|d| (d.disk.clone(), d.fill())).collect())
 }
 
 /// Whether no disk came, went, or became fuller or emptier by more than a point.
@@ -89,11 +142,14 @@ fn are_alike(before: &[(String, u64)], now: &[(String, u64)]) -> bool {
     before.len() == now.len() && before.iter().zip(now).all(same)
 }
 
-/// Lets replicas move, if disks differ and all else is well; none of the volumes that `moved`. If there are such, it goes on
-/// for longer than it would begin.
-pub fn even_out(tx: &mut Tx, nodes: &Nodes, moved: &BTreeSet<String>) -> Result<Found, Abort> {
-    let difference = if moved.is_empty() { BEGIN } else { END };
-    let disks = usable(tx, nodes)?;
+/// Lets replicas move, if disks differ and all else is well. Once some have in this round, it goes on for longer than it
+/// would begin.
+pub fn even_out(tx: &mut Tx, nodes: &Nodes, round: &Round) -> Result<Found, Abort> {
+    let difference = round.difference();
+    let mut disks = usable(tx, nodes)?;
+    for disk in &mut disks {
+        disk.used = round.used.get(&disk.disk).copied().unwrap_or(disk.used);
+    }
     if fill::spread(&disks) < difference {
         return Ok(Found::Even);
     }
@@ -101,7 +157,7 @@ pub fn even_out(tx: &mut Tx, nodes: &Nodes, moved: &BTreeSet<String>) -> Result<
         return Ok(Found::Busy);
     }
     let Some(mut volumes) = volumes(tx, &disks)? else { return Ok(Found::Busy) };
-    volumes.retain(|v| !moved.contains(&v.id));
+    volumes.retain(|v| !round.moved.contains(&v.id));
     let surplus = fill::surplus(&disks);
     let mut begun = Vec::new();
     for next in fill::plan(disks, &volumes, difference, MOVES_MAX) {

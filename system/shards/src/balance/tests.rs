@@ -42,7 +42,7 @@ fn moves(store: &LocalStore) -> Vec<ReplicaMove> {
 }
 
 async fn look(store: &LocalStore, nodes: &[&str]) -> Found {
-    store.transact(|tx| even_out(tx, &alive(nodes), &BTreeSet::new())).await.unwrap()
+    store.transact(|tx| even_out(tx, &alive(nodes), &Round::default())).await.unwrap()
 }
 
 /// Writers and agents do what the records ask of them.
@@ -110,6 +110,31 @@ async fn a_replica_leaves_when_the_new_one_is_whole_and_nothing_else_moves_meanw
         let stayed = if m.from == "a/x" { "a/y" } else { "a/x" };
         assert_eq!(now, [stayed, "a/z"]);
     }
+}
+
+#[tokio::test]
+async fn a_round_goes_by_what_was_moved_and_moves_nothing_twice() {
+    let store = three_disks().await;
+    let (nodes, mut round, mut all) = (alive(&["a"]), Round::default(), Vec::new());
+    store.read(|tx| round.ask(tx, &nodes)).unwrap();
+    // Disks report nothing new meanwhile.
+    loop {
+        match store.transact(|tx| even_out(tx, &nodes, &round)).await.unwrap() {
+            Found::Moves(moves) => {
+                round.note(&moves);
+                all.extend(moves);
+            }
+            Found::Busy => {
+                obeyed(&store).await;
+                pass(&store, &nodes, &Absent::default()).await.unwrap();
+            }
+            found => break assert_eq!(found, Found::Vain),
+        }
+    }
+    let used: Vec<u64> = round.used.values().map(|used| used / GIB).collect();
+    assert_eq!((all.len(), used), (2, vec![30, 30, 20]));
+    round.end();
+    assert!(round.is_over());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use cairn_shards::balance::{self, Found};
+use cairn_shards::balance::{self, Found, Round};
 use cairn_shards::conductor::{self, Absent, Nodes};
 use cairn_shards::disks;
 use cairn_shards::model::{DiskStatus, Phase, ReplicaMove, VolumeSpec};
@@ -42,20 +42,26 @@ fn fill_up(guest: &mut Guest, byte: u8) {
 }
 
 impl Cloud {
+    /// How full disks are.
     fn fills(&self) -> Vec<Disk> {
-        let all = self.store.read(|tx| tx.list::<DiskStatus>()).unwrap();
-        let used = |d: &DiskStatus| d.size - d.free;
-        let disk = |d: DiskStatus| Disk { used: used(&d), node: d.node, disk: d.disk, size: d.size, binds: true };
-        all.into_iter().map(disk).collect()
+        let disk = |d: DiskStatus| {
+            let used = d.size - self.free(&d.disk);
+            Disk { used, node: d.node, disk: d.disk, size: d.size, binds: true }
+        };
+        self.store.read(|tx| tx.list::<DiskStatus>()).unwrap().into_iter().map(disk).collect()
+    }
+
+    fn free(&self, disk: &str) -> u64 {
+        let now = nix::sys::statvfs::statvfs(self.disk(disk).as_path()).unwrap();
+        now.blocks_available() * now.fragment_size()
     }
 
     /// Waits until what was destroyed takes no room, and disks are reported as they are.
     async fn until_true(&self) {
         let is_true = |d: &DiskStatus| {
-            let is_empty = std::fs::read_dir(self.disk(&d.disk).join("trash")).is_ok_and(|mut t| t.next().is_none());
-            let now = nix::sys::statvfs::statvfs(self.disk(&d.disk).as_path()).unwrap();
-            let free = now.blocks_available() * now.fragment_size();
-            is_empty && free.abs_diff(d.free) <= d.size / 400
+            let is_empty =
+                std::fs::read_dir(self.disk(&d.disk).join("trash")).is_ok_and(|mut t| t.next().is_none());
+            is_empty && self.free(&d.disk).abs_diff(d.free) <= d.size / 400
         };
         until("disks are reported as they are", || {
             self.store.read(|tx| tx.list::<DiskStatus>()).unwrap().iter().all(is_true)
@@ -75,16 +81,16 @@ impl Cloud {
 
     /// Moves what is to be moved; answers the moves.
     async fn evened(&self, nodes: &Nodes) -> Vec<ReplicaMove> {
-        let (mut moved, mut all) = (BTreeSet::new(), Vec::new());
+        let (mut round, mut all) = (Round::default(), Vec::new());
+        self.store.read(|tx| round.ask(tx, nodes)).unwrap();
         loop {
-            self.until_true().await;
-            match self.store.transact(|tx| balance::even_out(tx, nodes, &moved)).await.unwrap() {
+            match self.store.transact(|tx| balance::even_out(tx, nodes, &round)).await.unwrap() {
                 Found::Moves(moves) => {
                     let views = self.store.read(disks::list).unwrap();
                     let [coming, going] = [|d: &disks::DiskView| d.coming, |d: &disks::DiskView| d.going]
                         .map(|of| views.iter().map(of).sum::<usize>());
                     assert_eq!((coming, going), (moves.len(), moves.len()));
-                    moved.extend(moves.iter().map(|m| m.volume.clone()));
+                    round.note(&moves);
                     all.extend(moves);
                 }
                 Found::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -138,22 +144,26 @@ async fn a_third_disk_gets_its_share_of_what_is_on_two_while_a_guest_writes() {
     cloud.until_true().await;
     let (before, began) = (cloud.fills(), Instant::now());
     let moves = cloud.evened(&nodes).await;
-    let after = cloud.fills();
+    let took = began.elapsed();
     ended.store(true, SeqCst);
     let (last, rounds) = writing.await.unwrap();
 
     let (moved, optimum) = (moves.iter().map(|m| m.bytes).sum::<u64>(), fill::surplus(&before));
+    // The last user of a file that grew gives back what XFS had set aside for it.
+    cloud.stop("a").await;
+    until("disks are even", || fill::spread(&cloud.fills()) < BEGIN).await;
+    let after = cloud.fills();
     println!(
         "{} replicas, {} MiB moved in {:.1} s, {} MiB lay above the share; disks differed by {} points, and by {}; the \
          guest flushed {rounds} times",
         moves.len(),
         moved / MIB,
-        began.elapsed().as_secs_f64(),
+        took.as_secs_f64(),
         optimum / MIB,
         fill::spread(&before) / fill::POINT,
         fill::spread(&after) / fill::POINT,
     );
-    assert!(fill::spread(&before) >= 2 * BEGIN && fill::spread(&after) < BEGIN, "{before:#?} {after:#?}");
+    assert!(fill::spread(&before) >= 2 * BEGIN, "{before:#?}");
     assert!(moved <= optimum / 10 * 11 + SIZE, "moved {moved} of {optimum}");
     let different: BTreeSet<&str> = moves.iter().map(|m| m.volume.as_str()).collect();
     assert_eq!(different.len(), moves.len(), "none moves twice");
@@ -166,6 +176,7 @@ async fn a_third_disk_gets_its_share_of_what_is_on_two_while_a_guest_writes() {
         let left = ["disk-a", "disk-x", "disk-y"].map(|d| cloud.disk(d).join("volumes").join(id).exists());
         assert_eq!(left.into_iter().filter(|there| *there).count(), 2, "{id}");
     }
+    cloud.start("a").await;
     guest(move || assert_stamped(&mut connected(&there), last)).await;
     cloud.stop("a").await;
     drop((second, third));
