@@ -30,8 +30,10 @@ const VAIN_PAUSE: Duration = Duration::from_secs(1800);
 const SHARED_PART: u64 = 4;
 
 /// What one controller remembers of evening out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Balance {
+    /// How long it waits for disks' reports to become true.
+    patience: Duration,
     /// Since when nothing has changed.
     rested: Option<Instant>,
     round: Round,
@@ -95,6 +97,12 @@ pub enum Found {
     Moves(Vec<ReplicaMove>),
 }
 
+impl Default for Balance {
+    fn default() -> Balance {
+        Balance { patience: SETTLED, rested: None, round: Round::default(), vain: None }
+    }
+}
+
 impl Balance {
     /// Begins what can be begun. `rests`: the conductor found nothing to do.
     pub async fn look(&mut self, store: &LocalStore, nodes: &Nodes, rests: bool) -> Result<(), Abort> {
@@ -102,7 +110,7 @@ impl Balance {
             self.rested = None;
             return Ok(());
         }
-        let settled = self.rested.get_or_insert_with(Instant::now).elapsed() >= SETTLED;
+        let settled = self.rested.get_or_insert_with(Instant::now).elapsed() >= self.patience;
         if settled {
             store.read(|tx| self.round.ask(tx, nodes))?;
         }
@@ -113,7 +121,10 @@ impl Balance {
         }
         let round = &self.round;
         match store.transact(|tx| even_out(tx, nodes, round)).await? {
-            Found::Busy => self.rested = None,
+            Found::Busy => {
+                self.rested = None;
+                self.round.end();
+            }
             Found::Moves(moves) => {
                 self.round.note(&moves);
                 self.rested = None;
@@ -201,7 +212,7 @@ fn usable(tx: &mut Tx, nodes: &Nodes) -> Result<Vec<Disk>, Abort> {
 
 /// The volumes that may move; `None` while a replica of any is not where and as it should be.
 fn volumes(tx: &mut Tx, disks: &[Disk]) -> Result<Option<Vec<Volume>>, Abort> {
-    let usable: BTreeSet<&str> = disks.iter().map(|d| d.disk.as_str()).collect();
+    let usable: BTreeSet<(&str, &str)> = disks.iter().map(|d| (d.node.as_str(), d.disk.as_str())).collect();
     let sets = by_id(tx.list_unfenced::<ReplicaSet>()?);
     let replicas = by_id(tx.list_unfenced::<ReplicaStatus>()?);
     let statuses = by_id(tx.list_unfenced::<VolumeStatus>()?);
@@ -222,7 +233,7 @@ fn volumes(tx: &mut Tx, disks: &[Disk]) -> Result<Option<Vec<Volume>>, Abort> {
             // Nobody has said yet where it is.
             continue;
         };
-        if !at.iter().all(|(_, disk)| usable.contains(disk.as_str())) {
+        if !at.iter().all(|(at, disk)| usable.contains(&(place::node_of(at), disk.as_str()))) {
             return Ok(None);
         }
         let (bytes, home) = (bytes(&spec.id), spec.lead().to_owned());

@@ -1,8 +1,8 @@
 //! The controller's care for replicas: more of them when nodes come, others when nodes are lost, and a new keeper for a
 //! volume whose keeper is lost. One runs on each controller; what two do at once, one of them finds done.
 //!
-//! It changes records of replicas only as [`placement::repair`] says, never which of them are in sync, and a spec only
-//! to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
+//! It changes records of replicas only as [`placement::repair`] and [`balance`] say, never which of them are in sync, and a
+//! spec only to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -138,6 +138,37 @@ async fn a_round_goes_by_what_was_moved_and_moves_nothing_twice() {
 }
 
 #[tokio::test]
+async fn it_waits_until_disks_can_be_believed_and_remembers_what_was_in_vain() {
+    let store = three_disks().await;
+    let nodes = alive(&["a"]);
+    let mut patient = Balance::default();
+    patient.look(&store, &nodes, true).await.unwrap();
+    assert_eq!(moves(&store), [], "nobody knows yet that all is at rest");
+    let mut balance = Balance { patience: Duration::ZERO, ..Balance::default() };
+    balance.look(&store, &nodes, false).await.unwrap();
+    assert_eq!(moves(&store), [], "something was done a moment ago");
+    balance.look(&store, &nodes, true).await.unwrap();
+    assert_eq!((moves(&store).len(), balance.round.count), (2, 2));
+    while !pass(&store, &nodes, &Absent::default()).await.unwrap() {
+        obeyed(&store).await;
+    }
+    // What disks say is what counts in the end; they say that no volume has gone, and none goes twice.
+    balance.look(&store, &nodes, true).await.unwrap();
+    assert_eq!(moves(&store).len(), 2, "the other two");
+    while !pass(&store, &nodes, &Absent::default()).await.unwrap() {
+        obeyed(&store).await;
+    }
+    balance.look(&store, &nodes, true).await.unwrap();
+    assert!(moves(&store).is_empty() && balance.vain.is_some());
+    let vain = balance.vain.clone();
+    balance.look(&store, &nodes, true).await.unwrap();
+    assert_eq!(balance.vain, vain, "it is not tried again");
+    store.transact(|tx| tx.put(&disk("a", "w", 0))).await.unwrap();
+    balance.look(&store, &nodes, true).await.unwrap();
+    assert_eq!(moves(&store).len(), 2, "until disks are others");
+}
+
+#[tokio::test]
 async fn nothing_moves_while_anything_is_rebuilt_or_drained_or_away() {
     let store = three_disks().await;
     let whole = set(&store, "v4");
