@@ -101,17 +101,12 @@ impl Cloud {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_third_disk_gets_its_share_of_what_is_on_two_while_a_guest_writes() {
-    let Some(mut cloud) = xfs::or_skip(Cloud::mounted(&["a"], DISK).await) else { return };
-    let dir = cloud.site("a").dir.path().to_owned();
-    let second = xfs::Mounted::new(&dir.join("second"), &cloud.disk("disk-x"), DISK).unwrap();
-    make_disk(&dir.join("disks"), "disk-x");
-    cloud.until_disks(2).await;
+/// Volumes that have been written, and are known to take what they take.
+async fn filled(cloud: &mut Cloud) {
     for (byte, id) in (1..).zip(VOLUMES) {
         cloud.change(|tx| volumes::create(tx, VolumeSpec::new(id, "a", SIZE))).await;
         cloud.until_status(id, |s| s.phase == Phase::Ready).await;
-        let (_, socket) = export(&cloud, id, "a").await;
+        let (_, socket) = export(cloud, id, "a").await;
         guest(move || fill_up(&mut connected(&socket), byte)).await;
         cloud.until_in_sync(id, &["a/disk-a", "a/disk-x"]).await;
     }
@@ -121,6 +116,17 @@ async fn a_third_disk_gets_its_share_of_what_is_on_two_while_a_guest_writes() {
     for id in VOLUMES {
         cloud.until_status(id, |s| s.allocated >= SIZE).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[allow(clippy::print_stdout, reason = "figures for whoever asks for them")]
+async fn a_third_disk_gets_its_share_of_what_is_on_two_while_a_guest_writes() {
+    let Some(mut cloud) = xfs::or_skip(Cloud::mounted(&["a"], DISK).await) else { return };
+    let dir = cloud.site("a").dir.path().to_owned();
+    let second = xfs::Mounted::new(&dir.join("second"), &cloud.disk("disk-x"), DISK).unwrap();
+    make_disk(&dir.join("disks"), "disk-x");
+    cloud.until_disks(2).await;
+    filled(&mut cloud).await;
     let status = cloud.until_status("v0", |s| s.socket.is_some()).await;
     let there = cloud.socket("v0", status.epoch).await;
     let (ended, socket) = (Arc::new(AtomicBool::new(false)), there.clone());
