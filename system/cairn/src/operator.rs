@@ -94,7 +94,7 @@ pub async fn disk_list(paths: &Paths, json: bool) -> Result<()> {
 }
 
 fn disks_table(disks: &[DiskView]) -> Result<Table> {
-    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "trouble"]);
+    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "trouble"]);
     for d in disks {
         let backups = d.backups.then(|| "has backups, which stay".to_owned());
         let trouble = d.error.clone().or(backups.filter(|_| d.state == DiskState::Draining));
@@ -106,10 +106,18 @@ fn disks_table(disks: &[DiskView]) -> Result<Table> {
             (d.size >> 30).to_string(),
             (d.free >> 30).to_string(),
             d.volumes.to_string(),
+            evening_out(d),
             trouble.unwrap_or_default(),
         ]);
     }
     Ok(rows)
+}
+
+/// What comes to a disk and goes from it, so that disks fill evenly.
+fn evening_out(disk: &DiskView) -> String {
+    let told = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let both = [told(disk.coming, "coming"), told(disk.going, "going")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// What `cairn address` is given.

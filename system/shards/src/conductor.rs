@@ -1,8 +1,8 @@
 //! The controller's care for replicas: more of them when nodes come, others when nodes are lost, and a new keeper for a
 //! volume whose keeper is lost. One runs on each controller; what two do at once, one of them finds done.
 //!
-//! It changes records of replicas only as [`placement::repair`] says, never which of them are in sync, and a spec only
-//! to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
+//! It changes records of replicas only as [`placement::repair`] and [`balance`] say, never which of them are in sync, and a
+//! spec only to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use cairn_state::{Abort, LocalStore, Tx};
 
+use crate::balance::{self, Balance};
 use crate::disks;
-use crate::model::{DiskStatus, DiskWish, Phase, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::model::{DiskStatus, DiskWish, Phase, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::removal;
 use crate::replication::place;
 use crate::replication::placement::{self, Candidate, Lost};
@@ -38,11 +39,15 @@ pub type Census = Arc<dyn Fn() -> Option<Nodes> + Send + Sync>;
 
 /// Runs for ever.
 pub async fn conductor(store: LocalStore, census: Census) {
-    let mut absences = Absences::default();
+    let (mut absences, mut balance) = (Absences::default(), Balance::default());
     loop {
         if let Some(nodes) = census() {
             let absent = absences.note(&store, &nodes);
-            if let Err(e) = pass(&store, &nodes, &absent).await {
+            let looked = async {
+                let rests = pass(&store, &nodes, &absent).await?;
+                balance.look(&store, &nodes, rests).await
+            };
+            if let Err(e) = looked.await {
                 tracing::warn!(error = %e, "replicas could not be looked after");
             }
         }
@@ -97,8 +102,8 @@ impl Absences {
     }
 }
 
-/// Takes one step for each volume that needs one.
-pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<(), Abort> {
+/// Takes one step for each volume that needs one; true if none did.
+pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<bool, Abort> {
     let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced())?;
     let wishes: Vec<DiskWish> = store.read(|tx| tx.list_unfenced())?;
     let spared = disks::spared(&wishes);
@@ -112,44 +117,67 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
         draining: spared,
     };
     let specs: Vec<VolumeSpec> = store.read(|tx| tx.list_unfenced())?;
+    let moves: Vec<ReplicaMove> = store.read(|tx| tx.list_unfenced())?;
+    let mut rests = moves.is_empty();
+    let moving: BTreeSet<&str> = moves.iter().map(|m| m.volume.as_str()).collect();
     for spec in specs {
-        store.transact(|tx| one(tx, &spec.id, &candidates, &lost, absent)).await?;
+        let moves = moving.contains(spec.id.as_str());
+        rests &= store.transact(|tx| one(tx, &spec.id, moves, &candidates, &lost, absent)).await?;
     }
     if wishes.iter().any(|wish| wish.retire) {
         store.transact(disks::sweep).await?;
     }
-    Ok(())
+    for ended in moves {
+        store.transact(|tx| balance::forget(tx, &ended)).await?;
+    }
+    Ok(rests)
 }
 
-fn one(tx: &mut Tx, id: &str, candidates: &[Candidate], lost: &Lost, absent: &Absent) -> Result<(), Abort> {
-    let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(()) };
+/// Takes one step for a volume, of which a replica moves or not; true if it needs none.
+fn one(
+    tx: &mut Tx,
+    id: &str,
+    moves: bool,
+    candidates: &[Candidate],
+    lost: &Lost,
+    absent: &Absent,
+) -> Result<bool, Abort> {
+    let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(true) };
     let kept = tx.get::<ReplicaSet>(id)?;
     if spec.deleted && kept.is_none() && is_on_lost(tx, &spec, lost)? {
         // Nobody is left to say so.
-        return tx.put(&removal::lost(&spec));
+        tx.put(&removal::lost(&spec))?;
+        return Ok(false);
     }
     let set = match &kept {
         Some(set) => set.clone(),
         // Only what is there can have a second replica: until then it has one place to be made in.
         None if is_made(tx, id)? && !spec.deleted => ReplicaSet::new(id, [spec.node.clone()]),
-        None => return Ok(()),
+        None => return Ok(true),
     };
     // Where all is as it should be, nobody asks on which disk.
     let asked = candidates.iter().any(|c| !c.disks.is_empty()) || lost.names_disks();
     let located = if asked { locate(tx, &set, kept.is_some())? } else { BTreeMap::new() };
     let at = |place: &str| located.get(place).cloned();
     if spec.deleted && !set.replicas.is_empty() && lost.has_all(&set, &at) {
-        return tx.put(&removal::lost(&spec));
+        tx.put(&removal::lost(&spec))?;
+        return Ok(false);
     }
-    let next = match gone(tx, &set)? {
+    let mut next = match gone(tx, &set)? {
         Some(next) => Some(next),
         None if spec.deleted => lost.without_removed(&set, &at),
-        None => placement::repair(&set, spec.lead(), candidates, lost, &at, spec.copies()),
+        None => None,
     };
+    if next.is_none() && !spec.deleted {
+        let moved = if moves { balance::step(tx, &spec, &set)? } else { None };
+        let repair = || placement::repair(&set, spec.lead(), candidates, lost, &at, spec.copies());
+        next = moved.or_else(repair);
+    }
     if let Some(next) = &next {
         tx.put(next)?;
     }
-    give_keeper(tx, spec, next.as_ref().or(kept.as_ref()), absent, lost)
+    let gave = give_keeper(tx, spec, next.as_ref().or(kept.as_ref()), absent, lost)?;
+    Ok(next.is_none() && !gave)
 }
 
 /// The disks of replicas whose places name none.
@@ -172,7 +200,7 @@ fn is_on_lost(tx: &mut Tx, spec: &VolumeSpec, lost: &Lost) -> Result<bool, Abort
     Ok(lost.removed.contains(&spec.node) || disk.is_some_and(|disk| lost.retired.contains(&disk)))
 }
 
-fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
+pub(crate) fn is_made(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     Ok(tx.get::<VolumeStatus>(id)?.is_some_and(|s| s.phase == Phase::Ready))
 }
 
@@ -188,22 +216,23 @@ fn gone(tx: &mut Tx, set: &ReplicaSet) -> Result<Option<ReplicaSet>, Abort> {
     Ok(None)
 }
 
-/// A volume that nobody uses is kept by a node that lives and has all of it.
+/// A volume that nobody uses is kept by a node that lives and has all of it; true if another was found for that.
 fn give_keeper(
     tx: &mut Tx,
     spec: VolumeSpec,
     set: Option<&ReplicaSet>,
     absent: &Absent,
     lost: &Lost,
-) -> Result<(), Abort> {
+) -> Result<bool, Abort> {
     let away = |node: &str| absent.briefly.contains(node) || lost.removed.contains(node);
     let keeper = set.and_then(|set| set.in_sync().map(place::node_of).find(|n| !away(n)).map(str::to_owned));
     match keeper.filter(|_| spec.export.is_none() && away(&spec.node)) {
         Some(node) => {
             let (generation, keeper_epoch) = (spec.generation + 1, spec.generation + 1);
-            tx.put(&VolumeSpec { node, generation, keeper_epoch, ..spec })
+            tx.put(&VolumeSpec { node, generation, keeper_epoch, ..spec })?;
+            Ok(true)
         }
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 

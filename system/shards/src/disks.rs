@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_state::{Abort, Record, Tx};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DiskStatus, DiskWish, ReplicaStatus, VolumeSpec, VolumeStatus};
+use crate::model::{DiskStatus, DiskWish, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::place;
 use crate::replication::placement;
 use crate::replication::set::ReplicaSet;
@@ -49,6 +49,12 @@ pub struct DiskView {
     pub state: DiskState,
     /// Volumes, or replicas of volumes, that are on it.
     pub volumes: usize,
+    /// Replicas of those that come from fuller disks now, see [`crate::balance`].
+    #[serde(default)]
+    pub coming: usize,
+    /// Replicas of those that go to emptier disks now.
+    #[serde(default)]
+    pub going: usize,
     /// Whether there are backups on it.
     pub backups: bool,
     /// What is wrong with it.
@@ -117,6 +123,7 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
     let wishes: BTreeMap<String, DiskWish> =
         tx.list_unfenced::<DiskWish>()?.into_iter().map(|w| (w.disk.clone(), w)).collect();
     let on = volumes_by_disk(tx)?;
+    let moves = tx.list_unfenced::<ReplicaMove>()?;
     let disks = tx.list_unfenced::<DiskStatus>()?.into_iter();
     Ok(disks
         .map(|d| {
@@ -134,6 +141,8 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
                 Some(_) => DiskState::Draining,
                 None => DiskState::Used,
             };
+            let coming = moves.iter().filter(|m| m.to_disk == d.disk).count();
+            let going = moves.iter().filter(|m| m.from_disk == d.disk).count();
             DiskView {
                 node: d.node,
                 disk: d.disk,
@@ -142,6 +151,8 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
                 free: d.free,
                 state,
                 volumes,
+                coming,
+                going,
                 backups: d.has_backups,
                 error: d.error,
             }

@@ -4,6 +4,7 @@
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
 //!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks),
+//!   [`balance`] (disks that fill evenly),
 //!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
@@ -18,6 +19,7 @@
 
 pub mod agent;
 pub mod backup;
+pub mod balance;
 pub mod blk;
 pub mod conductor;
 pub mod crypt;

@@ -311,5 +311,33 @@ impl Record for DiskWish {
     }
 }
 
+/// A replica that moves to another disk, so that disks fill evenly; it is there until that is done, or given up. Writer: the
+/// controller, through [`crate::balance`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaMove {
+    /// The volume's id. One replica of a volume moves at a time.
+    pub volume: String,
+    /// The place that it leaves, see [`crate::replication::place`].
+    pub from: String,
+    /// The place that it gets.
+    pub to: String,
+    /// The disk that it leaves.
+    pub from_disk: String,
+    /// The disk that it gets.
+    pub to_disk: String,
+    /// About how many bytes that are.
+    pub bytes: u64,
+    /// How many replicas the volume had before: it keeps as many.
+    pub copies: usize,
+}
+
+impl Record for ReplicaMove {
+    const KIND: &'static str = "shards/replica-move";
+
+    fn id(&self) -> String {
+        self.volume.clone()
+    }
+}
+
 /// What a volume's NBD socket ends in; its vhost-user socket, the one in [`VolumeStatus`], ends in `sock`.
 pub const NBD_EXTENSION: &str = "nbd";

@@ -1,7 +1,7 @@
 //! Volumes on several disks, of several nodes if there are: one writer, synchronous replicas, and who may be read.
 //!
 //! - [`set`]: the record that says which replicas there are and which are in sync; [`placement`]: where they are;
-//!   [`place`]: how that is written.
+//!   [`place`]: how that is written; [`fill`]: which move, so that disks fill evenly.
 //! - [`writer`]: what the one writer of a volume does next, as a pure state machine; [`op`]: what it asks of replicas.
 //! - [`regions`]: the units of comparing and copying; [`absence`]: what those in sync keep of what others miss.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
@@ -14,6 +14,7 @@
 //! is acknowledged; a replica that has served a writer never again serves one of an older epoch.
 
 pub mod absence;
+pub mod fill;
 pub mod group;
 pub mod link;
 pub mod op;

@@ -22,17 +22,17 @@ const MIB: u64 = 1 << 20;
 const DISK: u64 = 400 * MIB;
 
 impl Cloud {
-    fn disk(&self, disk: &str) -> PathBuf {
+    pub fn disk(&self, disk: &str) -> PathBuf {
         self.site("a").dir.path().join("disks").join(disk)
     }
 
-    fn has_alike(&self, id: &str, disks: &[&str]) {
+    pub fn has_alike(&self, id: &str, disks: &[&str]) {
         let content = |disk: &str| content_of(&self.disk(disk).join("volumes").join(id));
         let first = content(disks[0]);
         assert!(disks.iter().all(|disk| content(disk) == first), "{disks:?} differ");
     }
 
-    async fn until_disks(&self, count: usize) {
+    pub async fn until_disks(&self, count: usize) {
         let here = |tx: &mut cairn_state::Tx| {
             let healthy = disks::list(tx)?.iter().filter(|d| d.error.is_none()).count();
             Ok((healthy == count).then_some(()))

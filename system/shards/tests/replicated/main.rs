@@ -8,6 +8,7 @@ mod absence;
 mod cloud;
 mod disks;
 mod encrypted;
+mod filling;
 mod full;
 
 use std::os::unix::fs::FileExt;
