@@ -250,10 +250,15 @@ impl Replica {
 
     /// Clears marks. What those lack who are away is kept before that, or nothing is from then on.
     fn clean(&self, seq: Seq, areas: &[u64], round: Option<u64>) -> io::Result<()> {
-        let there = self.volume.size().div_ceil(AREA);
-        let areas: Vec<u64> = areas.iter().copied().filter(|area| *area < there).collect();
+        let areas = self.there(areas);
         self.enter(|entries| entries.clear(seq, round, &areas))?;
         self.volume.clear_step(seq, &areas)
+    }
+
+    /// Those of these areas that the volume has. Another node names them, and what is kept of them must have an end.
+    fn there(&self, areas: &[u64]) -> Vec<u64> {
+        let there = self.volume.size().div_ceil(AREA);
+        areas.iter().copied().filter(|area| *area < there).collect()
     }
 
     /// Changes the entries; they are on stable media when this returns.
@@ -279,7 +284,7 @@ impl Replica {
         let cleared: Vec<u64> =
             self.volume.marked().into_iter().filter(|area| !keep.contains(area)).collect();
         self.enter(|entries| match away {
-            Some((round, missed)) => entries.enter(seq, round, missed),
+            Some((round, missed)) => entries.enter(seq, round, &self.there(missed)),
             None => entries.clear(seq, None, &cleared),
         })?;
         self.volume.clear_step(seq, &cleared)?;
