@@ -33,7 +33,8 @@ pub async fn until(what: &str, f: impl Fn() -> bool) {
 }
 
 fn has_no_marks(volume: &Path) -> bool {
-    std::fs::read(volume.join("areas")).is_ok_and(|bits| bits.iter().all(|byte| *byte == 0))
+    // Of one block; before the bits are its sum and its number.
+    std::fs::read(volume.join("marks")).is_ok_and(|block| block[8..].iter().all(|byte| *byte == 0))
 }
 
 /// A volume with something in each MiB, of which nothing is marked.
