@@ -11,9 +11,13 @@ pub const MARKER: &str = "cairn-disk.json";
 pub const DISK_FORMAT: u32 = 1;
 /// The format of volumes that this release makes: every block has a checksum.
 pub const VOLUME_FORMAT: u32 = 2;
-/// The newest format of volumes: other volumes may have some of the files too. A volume is of it from the first copy on
-/// that is made of it, so that no release writes to such a file that does not know of them.
+/// Other volumes may have some of the files too. A volume is of it from the first copy on that is made of it, so that no
+/// release writes to such a file that does not know of them.
 pub const VOLUME_FORMAT_SHARED: u32 = 3;
+/// The format of a volume from the first mark on: marks have sums, in [`MARKS`]. Files may be shared too.
+pub const VOLUME_FORMAT_GUARDED: u32 = 4;
+/// The same of a volume of which segments may lack their sums. The newest format that this release reads.
+pub const VOLUME_FORMAT_GUARDED_UNSUMMED: u32 = 5;
 /// The oldest format of volumes that it reads: segments may lack their sums.
 pub const VOLUME_FORMAT_UNSUMMED: u32 = 1;
 /// Where volumes live, each in a directory named by its id.
@@ -33,6 +37,8 @@ pub const PINNED: &str = "pinned";
 /// What a replica keeps of others' absences, see [`crate::replication::absence`].
 pub const ABSENCE: &str = "absence";
 /// Which areas of a volume a crash may leave other than their sums say, and other than on other replicas.
+pub const MARKS: &str = "marks";
+/// The same as releases before [`VOLUME_FORMAT_GUARDED`] keep it: without sums.
 pub const AREAS: &str = "areas";
 /// How far the search for damage has come in a volume, in its directory.
 pub const SCRUB: &str = "scrub.json";
@@ -134,8 +140,9 @@ impl Manifest {
     /// Reads the manifest found in the directory called `id`.
     pub fn parse(bytes: &[u8], id: &str) -> Result<Manifest, String> {
         let m: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
-        if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT_SHARED).contains(&m.format) {
-            return Err(format!("volume format {}, this release knows {VOLUME_FORMAT_SHARED}", m.format));
+        if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT_GUARDED_UNSUMMED).contains(&m.format) {
+            let newest = VOLUME_FORMAT_GUARDED_UNSUMMED;
+            return Err(format!("volume format {}, this release knows {newest}", m.format));
         }
         if m.id != id {
             return Err(format!("the manifest of {} lies in the directory of {id}", m.id));
@@ -154,7 +161,26 @@ impl Manifest {
 
     /// Whether all its segments have sums.
     pub fn is_summed(&self) -> bool {
-        self.format > VOLUME_FORMAT_UNSUMMED
+        !matches!(self.format, VOLUME_FORMAT_UNSUMMED | VOLUME_FORMAT_GUARDED_UNSUMMED)
+    }
+
+    /// The format once all its segments have sums.
+    pub fn format_summed(&self) -> u32 {
+        match self.format {
+            VOLUME_FORMAT_UNSUMMED => VOLUME_FORMAT,
+            VOLUME_FORMAT_GUARDED_UNSUMMED => VOLUME_FORMAT_GUARDED,
+            other => other,
+        }
+    }
+
+    /// Whether its marks have sums.
+    pub fn is_guarded(&self) -> bool {
+        self.format >= VOLUME_FORMAT_GUARDED
+    }
+
+    /// The format once its marks have sums.
+    pub fn format_guarded(&self) -> u32 {
+        if self.is_summed() { VOLUME_FORMAT_GUARDED } else { VOLUME_FORMAT_GUARDED_UNSUMMED }
     }
 
     /// Whether other volumes may have some of its files too.
@@ -222,11 +248,17 @@ mod tests {
         for (text, format) in [
             (&include_bytes!("../tests/fixtures/manifest-2.json")[..], VOLUME_FORMAT),
             (&include_bytes!("../tests/fixtures/manifest-3.json")[..], VOLUME_FORMAT_SHARED),
+            (&include_bytes!("../tests/fixtures/manifest-4.json")[..], VOLUME_FORMAT_GUARDED),
+            (&include_bytes!("../tests/fixtures/manifest-5.json")[..], VOLUME_FORMAT_GUARDED_UNSUMMED),
         ] {
             let m = Manifest::parse(text, id).unwrap();
-            assert_eq!((m.format, m.size, m.may_share()), (format, 3 << 30, format == 3));
-            assert!(m.is_summed());
-            let newer = Manifest { format: VOLUME_FORMAT_SHARED + 1, ..m };
+            assert_eq!((m.format, m.size, m.may_share()), (format, 3 << 30, format >= 3));
+            assert_eq!((m.is_summed(), m.is_guarded()), (format < 5, format >= 4));
+            let guarded = Manifest { format: m.format_guarded(), ..m.clone() };
+            assert!(guarded.is_guarded() && guarded.is_summed() == m.is_summed());
+            let summed = Manifest { format: m.format_summed(), ..m.clone() };
+            assert!(summed.is_summed() && summed.is_guarded() == m.is_guarded());
+            let newer = Manifest { format: VOLUME_FORMAT_GUARDED_UNSUMMED + 1, ..m };
             assert!(Manifest::parse(&serde_json::to_vec(&newer).unwrap(), id).is_err());
         }
     }

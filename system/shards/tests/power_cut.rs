@@ -57,13 +57,23 @@ struct World {
     flushed: Vec<u8>,
     maybe: BTreeMap<u64, Vec<u8>>,
     next: u8,
+    /// The marks as they were after the last step.
+    marks: BTreeMap<u64, Vec<u8>>,
     /// Copies of the volume, with what each has held since it was made.
     copies: Vec<(std::path::PathBuf, Vec<u8>)>,
 }
 
 const DATA: &str = "seg-00000000";
 const SUMS: &str = "sum-00000000";
-const MARKS: &str = "areas";
+const MARKS: &str = "marks";
+/// Bytes of a block of marks before the bits.
+const HEADER: usize = 8;
+
+/// Whether marks have one that was not there before: then the file was synced.
+fn sets(before: &BTreeMap<u64, Vec<u8>>, now: &BTreeMap<u64, Vec<u8>>) -> bool {
+    let bits = |pages: &BTreeMap<u64, Vec<u8>>| pages.get(&0).map_or(0, |block| block[HEADER]);
+    bits(now) & !bits(before) != 0 || (before.is_empty() && !now.is_empty())
+}
 
 fn sector_of(at: u64) -> usize {
     (at / SPOT * SPOT_LEN + at % SPOT) as usize / 512
@@ -86,6 +96,7 @@ impl World {
     }
 
     fn step(&mut self) {
+        let mut forgets = false;
         match self.random.below(100) {
             0..60 => {
                 let (at, len) = self.place();
@@ -114,6 +125,7 @@ impl World {
                 if pages(&self.dir, MARKS) != before {
                     self.keep(SUMS);
                 }
+                forgets = self.random.below(3) == 0;
             }
             90..95 => {
                 // The process is killed.
@@ -122,16 +134,12 @@ impl World {
             }
             _ => self.cut(),
         }
-        // A mark is on stable media when a change is done; one that was cleared may come back.
+        // A mark is on stable media when a change is done; those that were cleared may come back until then.
         let marks = pages(&self.dir, MARKS);
-        let or = |(at, page): (&u64, &Vec<u8>)| {
-            let old = self.stable[MARKS].get(at).cloned().unwrap_or_default();
-            let both = page.iter().enumerate().map(|(i, b)| b | old.get(i).unwrap_or(&0)).collect();
-            (*at, both)
-        };
-        let marked: BTreeMap<u64, Vec<u8>> = marks.iter().map(or).collect();
-        let forgets = self.random.below(3) == 0;
-        self.stable.insert(MARKS, if forgets { marks } else { marked });
+        if forgets || sets(&self.marks, &marks) {
+            self.stable.insert(MARKS, marks.clone());
+        }
+        self.marks = marks;
     }
 
     /// Copies the volume: what it holds is on stable media then, and the copy never changes.
@@ -232,6 +240,7 @@ fn history(seed: u64) -> u64 {
         flushed,
         maybe: BTreeMap::new(),
         next: 0,
+        marks: BTreeMap::new(),
         copies: vec![],
     };
     let mut mended = 0;

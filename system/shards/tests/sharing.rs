@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use cairn_shards::format::{BLOCK, Manifest, VOLUME_FORMAT, VOLUME_FORMAT_SHARED, VOLUME_FORMAT_UNSUMMED};
+use cairn_shards::format::{
+    BLOCK, Manifest, VOLUME_FORMAT, VOLUME_FORMAT_GUARDED, VOLUME_FORMAT_SHARED, VOLUME_FORMAT_UNSUMMED,
+};
 use cairn_shards::volume::{Findings, Volume, write_manifest};
 use proptest::prelude::*;
 
@@ -155,11 +157,12 @@ fn a_copy_is_links_until_somebody_writes_and_the_last_one_writes_in_place() {
     let parent = tempfile::tempdir().unwrap();
     let a = make(parent.path(), "a");
     assert_eq!(a.manifest().format, VOLUME_FORMAT);
+    assert_eq!(copy(&a, "empty", false).manifest().format, VOLUME_FORMAT_SHARED);
     a.write_slice(0, &[1; 100]).unwrap();
     a.write_slice(SEGMENT, &[1; 100]).unwrap();
     let b = copy(&a, "b", false);
-    assert_eq!((a.manifest().format, b.manifest().format), (VOLUME_FORMAT_SHARED, VOLUME_FORMAT_SHARED));
-    assert_eq!(Volume::open(a.dir()).unwrap().manifest().format, VOLUME_FORMAT_SHARED);
+    assert_eq!((a.manifest().format, b.manifest().format), (VOLUME_FORMAT_GUARDED, VOLUME_FORMAT_GUARDED));
+    assert_eq!(Volume::open(a.dir()).unwrap().manifest().format, VOLUME_FORMAT_GUARDED);
     let shared =
         |v: &Volume| ["seg-00000000", "sum-00000000", "seg-00000001", "sum-00000001"].map(|n| names(v, n));
     assert_eq!((shared(&a), shared(&b)), ([2; 4], [2; 4]));

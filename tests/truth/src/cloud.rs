@@ -299,9 +299,10 @@ impl Node {
 
     /// Whether a crash may have parted data and sums at this byte.
     pub fn is_marked(&self, byte: u64) -> bool {
-        let marks = std::fs::read(self.segment().with_file_name("areas")).unwrap_or_default();
+        let marks = std::fs::read(self.segment().with_file_name("marks")).unwrap_or_default();
         let area = byte / AREA;
-        marks.get(area as usize / 8).is_some_and(|bits| bits & 1 << (area % 8) != 0)
+        // The volume has one block of them, which begins with its sum and its number.
+        marks.get(8 + area as usize / 8).is_some_and(|bits| bits & 1 << (area % 8) != 0)
     }
 
     /// Bits flip on its disk in sectors that `may` says (by number and write); what is cached is forgotten.
@@ -337,15 +338,16 @@ impl Node {
         Ok(1)
     }
 
-    /// A bit flips in its marks: one that `may` be lost, or one of an area that is not there.
-    pub fn rot_marks(&self, dice: &mut Dice, may: impl Fn(usize) -> bool) -> Result<usize> {
-        let file = self.segment().with_file_name("areas");
-        let bits: Vec<usize> =
-            (0..8).filter(|bit| may(*bit) || *bit as u64 * AREA >= crate::run::SIZE).collect();
-        if std::fs::read(&file).unwrap_or_default().is_empty() {
+    /// A bit flips in its marks.
+    pub fn rot_marks(&self, dice: &mut Dice) -> Result<usize> {
+        let file = self.segment().with_file_name("marks");
+        let len = std::fs::read(&file).unwrap_or_default().len();
+        if len == 0 {
             return Ok(0);
         }
-        flip_in(&file, 0, *dice.pick(&bits) as u64)?;
+        // Mostly among those of the areas that are there.
+        let at = if dice.percent(50) { 8 } else { dice.of(0..len as u64) as usize };
+        flip_in(&file, at, dice.of(0..8))?;
         Ok(1)
     }
 }

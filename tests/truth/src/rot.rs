@@ -97,14 +97,8 @@ impl Run {
             let marked = self.marked(victim);
             all += self.cloud.nodes[victim].rot_sums(dice, |area| marked.get(area) == Some(&true))?;
         }
-        // Where the others have no mark, nothing else would say that they may differ.
-        let others = (0..NODES).filter(|node| *node != victim).map(|node| self.marked(node));
-        let kept = others.fold(vec![true; 8], |mut kept, of| {
-            kept.iter_mut().zip(of).for_each(|(kept, of)| *kept &= of);
-            kept
-        });
-        if !alone && killed.len() == NODES && dice.percent(40) {
-            all += self.cloud.nodes[victim].rot_marks(dice, |area| kept.get(area) == Some(&true))?;
+        if !alone && dice.percent(40) {
+            all += self.cloud.nodes[victim].rot_marks(dice)?;
         }
         *self.counts.entry("bits flipped after kills").or_default() += all as u64;
         *self.counts.entry("kills").or_default() += 1;

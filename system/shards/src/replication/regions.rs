@@ -69,10 +69,10 @@ impl Marks {
         self.extend(range);
     }
 
-    /// Adds all regions of an area.
+    /// Adds all regions of an area, of so many that there are.
     pub fn insert_area(&mut self, area: u64, regions: u64) {
-        let end = ((area + 1) * REGIONS_PER_AREA).min(regions);
-        self.insert_range(area * REGIONS_PER_AREA..end);
+        let start = area.saturating_mul(REGIONS_PER_AREA);
+        self.insert_range(start..start.saturating_add(REGIONS_PER_AREA).min(regions));
     }
 
     /// Removes a number; true if it was there.
@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(units(&(7..7), REGION), 0..0);
         let mut marks = Marks::default();
         marks.insert_area(1, 20);
+        marks.insert_area(u64::MAX, 20);
         assert_eq!(marks.iter().collect::<Vec<_>>(), [16, 17, 18, 19]);
     }
 }

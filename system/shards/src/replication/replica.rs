@@ -31,7 +31,7 @@ pub type Digest = [u8; 32];
 /// The digest of what is all zeroes.
 pub const ZEROES: Digest = [0; 32];
 
-/// The boot of a replica whose disk was away for a while: none of the kernel's.
+/// The boot of a replica whose disk was away for a while, or did not take what it was to keep: none of the kernel's.
 const AWAY: &str = "away";
 
 /// What a replica has promised.
@@ -87,7 +87,8 @@ impl Replica {
         Ok(Replica { volume, session, promise, entries, damaged, faltered, boot: boot.into(), ended })
     }
 
-    /// Its disk has gone and come back since the boot: what it had not flushed may be lost, as if the power had failed.
+    /// What it had not flushed may be lost, as if the power had failed: its disk has gone and come back since the boot, or a
+    /// sync has failed.
     fn doubt(&self) -> io::Result<()> {
         let mut promise = guard(&self.promise);
         if promise.boot != self.boot {
@@ -139,6 +140,10 @@ impl Replica {
         let areas = self.volume.marked();
         let kept = promise.boot == self.boot && !self.faltered.load(SeqCst);
         let intact = areas.is_empty() || kept;
+        if !intact {
+            // What the kernel has not stored it still shows, and does not store when it is asked again.
+            self.volume.forget_cached(&areas).map_err(broken)?;
+        }
         if epoch > promise.epoch {
             // On stable media before the first step of this epoch.
             let next = Promise { epoch, ..promise.clone() };
@@ -245,15 +250,26 @@ impl Replica {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.volume.flush().inspect_err(|_| self.faltered.store(true, SeqCst))
+        self.volume.flush().inspect_err(|_| {
+            self.faltered.store(true, SeqCst);
+            // The kernel says it once. A process that comes after this one must know too, before anybody hears of it.
+            if let Err(e) = self.doubt() {
+                tracing::error!(volume = %self.volume.dir().display(), error = %e, "a failed sync is known to this process alone");
+            }
+        })
     }
 
     /// Clears marks. What those lack who are away is kept before that, or nothing is from then on.
     fn clean(&self, seq: Seq, areas: &[u64], round: Option<u64>) -> io::Result<()> {
-        let there = self.volume.size().div_ceil(AREA);
-        let areas: Vec<u64> = areas.iter().copied().filter(|area| *area < there).collect();
+        let areas = self.there(areas);
         self.enter(|entries| entries.clear(seq, round, &areas))?;
         self.volume.clear_step(seq, &areas)
+    }
+
+    /// Those of these areas that the volume has. Another node names them, and what is kept of them must have an end.
+    fn there(&self, areas: &[u64]) -> Vec<u64> {
+        let there = self.volume.size().div_ceil(AREA);
+        areas.iter().copied().filter(|area| *area < there).collect()
     }
 
     /// Changes the entries; they are on stable media when this returns.
@@ -279,7 +295,7 @@ impl Replica {
         let cleared: Vec<u64> =
             self.volume.marked().into_iter().filter(|area| !keep.contains(area)).collect();
         self.enter(|entries| match away {
-            Some((round, missed)) => entries.enter(seq, round, missed),
+            Some((round, missed)) => entries.enter(seq, round, &self.there(missed)),
             None => entries.clear(seq, None, &cleared),
         })?;
         self.volume.clear_step(seq, &cleared)?;

@@ -1,5 +1,5 @@
 //! Which areas of a volume may be other than their sums say after a crash, and other than those of other replicas: one
-//! bit each in the file `areas`, on stable media before anything in the area is changed.
+//! bit each in the file `marks`, on stable media before anything in the area is changed.
 //!
 //! In memory each area has a stamp: the number under which it was last changed. A mark that is there already costs a
 //! look at it and no lock.
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::mark_blocks;
 use crate::format;
 use crate::fsio;
 use crate::replication::regions::{AREA, Marks, REGION, regions_of, units};
@@ -26,6 +27,10 @@ impl Stamps {
     pub fn grow(&mut self, size: u64) {
         let count = size.div_ceil(AREA) as usize;
         self.0.resize_with(self.0.len().max(count), AtomicU64::default);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.len() as u64
     }
 
     fn get(&self, area: u64) -> Option<&AtomicU64> {
@@ -72,11 +77,16 @@ pub struct Areas {
     wanted: Mutex<BTreeSet<u64>>,
     stored: Mutex<Stored>,
     suspects: Mutex<Suspects>,
+    damaged: u64,
 }
 
 struct Stored {
     file: Option<File>,
     bits: Marks,
+    /// Blocks of the file that are as they were written; none if it is to be made anew.
+    blocks: u64,
+    /// There is a file of the form without sums.
+    plain: bool,
 }
 
 /// Regions where a block may not match its sum without being corrupt.
@@ -92,26 +102,35 @@ struct Suspects {
 impl Areas {
     /// Reads the marks of a volume of this size: what they cover is suspect until it was looked at.
     pub fn open(dir: &Path, size: u64) -> io::Result<(Areas, Stamps)> {
-        let bits = match fsio::read_small(&dir.join(format::AREAS)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Marks::default(),
-            read => Marks::from_bytes(&read?),
-        };
+        let found = mark_blocks::read(dir, size.div_ceil(AREA))?;
+        if found.damaged > 0 {
+            let (volume, blocks) = (dir.display(), found.damaged);
+            tracing::error!(%volume, blocks, "marks are not what was written: all they are of is taken for marked");
+        }
         let mut stamps = Stamps::default();
         stamps.grow(size);
         let mut suspects = Suspects::default();
-        for area in bits.iter() {
+        for area in found.bits.iter() {
             suspects.regions.insert_area(area, regions_of(size));
             if let Some(of) = stamps.get(area) {
                 of.store(1, SeqCst);
             }
         }
+        let blocks = if found.damaged > 0 { 0 } else { found.blocks };
+        let stored = Stored { file: None, bits: found.bits, blocks, plain: found.plain };
         let areas = Areas {
             dir: dir.into(),
             wanted: Mutex::default(),
-            stored: Mutex::new(Stored { file: None, bits }),
+            stored: Mutex::new(stored),
             suspects: Mutex::new(suspects),
+            damaged: found.damaged,
         };
         Ok((areas, stamps))
+    }
+
+    /// Blocks of marks that were not what was written when they were read.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// The areas that have marks.
@@ -132,7 +151,7 @@ impl Areas {
             stored.bits.extend(new.iter().copied());
             // Taken for marked only when that is on stable media.
             // If not, those who wait with us ask again, and hear of it themselves.
-            stored.write(&self.dir, &new).and_then(|file| file.sync_data())?;
+            stored.write(&self.dir, &new, stamps.count()).and_then(|file| file.sync_data())?;
             new.iter().filter_map(|area| stamps.get(*area)).for_each(|of| of.store(1, SeqCst));
         }
         Ok(())
@@ -155,7 +174,7 @@ impl Areas {
                 cleared.push(area);
             }
         }
-        if cleared.is_empty() { Ok(()) } else { stored.write(&self.dir, &cleared).map(drop) }
+        if cleared.is_empty() { Ok(()) } else { stored.write(&self.dir, &cleared, stamps.count()).map(drop) }
     }
 
     /// Whether a block in this range may not match without being corrupt.
@@ -205,24 +224,34 @@ impl Areas {
 }
 
 impl Stored {
-    /// Writes the bytes of these areas.
-    fn write(&mut self, dir: &Path, areas: &[u64]) -> io::Result<&File> {
-        if self.file.is_none() {
-            let path = dir.join(format::AREAS);
-            let new = !path.exists();
-            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-            if new {
-                fsio::sync_dir(dir)?;
-            }
-            self.file = Some(file);
+    /// Writes the blocks of these areas, of so many that the volume has.
+    fn write(&mut self, dir: &Path, areas: &[u64], count: u64) -> io::Result<&File> {
+        let path = dir.join(format::MARKS);
+        let whole = self.plain || self.blocks < mark_blocks::blocks_of(count);
+        if whole {
+            self.replace(dir, count)?;
         }
-        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        let places: BTreeSet<u64> = areas.iter().map(|area| area / 8).collect();
-        for at in places {
-            let byte = (0..8).filter(|bit| self.bits.contains(at * 8 + bit)).fold(0u8, |b, bit| b | 1 << bit);
-            file.write_all_at(&[byte], at)?;
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::options().write(true).open(&path)?,
+        };
+        let blocks: BTreeSet<u64> = areas.iter().map(|area| area / mark_blocks::AREAS).collect();
+        for number in blocks.into_iter().filter(|_| !whole) {
+            file.write_all_at(&mark_blocks::encode(number, &self.bits), number * mark_blocks::LEN as u64)?;
         }
-        Ok(file)
+        Ok(self.file.insert(file))
+    }
+
+    /// Makes the file anew, durably.
+    fn replace(&mut self, dir: &Path, count: u64) -> io::Result<()> {
+        self.file = None;
+        fsio::replace(dir, format::MARKS, &mark_blocks::encode_all(count, &self.bits))?;
+        if self.plain {
+            // Until then both count.
+            fsio::remove(dir, format::AREAS)?;
+        }
+        (self.blocks, self.plain) = (mark_blocks::blocks_of(count), false);
+        Ok(())
     }
 }
 

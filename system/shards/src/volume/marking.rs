@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::areas::Stamps;
 use super::blocks::Zeroing;
 use super::{Stamp, Volume, alone, shared};
+use crate::format::Manifest;
 use crate::replication::regions::{AREA, REGION, units};
 use crate::sys::{Pieces, Source};
 
@@ -35,6 +36,16 @@ impl Volume {
         }
     }
 
+    /// Has the manifest say that marks have sums, before the first gets one: a release that does not know of that would
+    /// see no marks. The caller holds no lock of changes.
+    pub(super) fn declare_guarded(&self) -> io::Result<()> {
+        if !self.guarded.load(SeqCst) {
+            self.declare(Manifest::format_guarded)?;
+            self.guarded.store(true, SeqCst);
+        }
+        Ok(())
+    }
+
     /// Writes a slice as a step of a writer.
     pub(crate) fn write_step(&self, step: u64, offset: u64, slice: &[u8]) -> io::Result<()> {
         let mut from = Pieces::<Source>::default();
@@ -55,6 +66,9 @@ impl Volume {
 
     /// Marks areas as a step of a writer does.
     pub(crate) fn mark_step(&self, step: u64, areas: &[u64]) -> io::Result<()> {
+        if !areas.is_empty() {
+            self.declare_guarded()?;
+        }
         let stamps = shared(&self.changes);
         // Another node names them: what the volume does not have cannot be marked.
         let there = self.size().div_ceil(AREA);
@@ -65,6 +79,10 @@ impl Volume {
     /// Clears the marks of areas that no step from this on has changed. What they hold was flushed.
     pub(crate) fn clear_step(&self, step: u64, areas: &[u64]) -> io::Result<()> {
         self.make_sure(areas)?;
+        if areas.is_empty() {
+            return Ok(());
+        }
+        self.declare_guarded()?;
         self.areas.clear(&shared(&self.changes), areas, step)
     }
 
@@ -99,6 +117,7 @@ impl Volume {
             return Ok(());
         }
         self.make_sure(&due)?;
+        self.declare_guarded()?;
         let Some(_alone) = self.use_alone() else { return Ok(()) };
         // What is being written is not covered by any flush.
         let stamps = alone(&self.changes);

@@ -4,8 +4,8 @@
 //! from many threads. It must never report a flush done before what was written ahead of it is on stable media, never
 //! write a volume that is read-only, and never hand out a block that is not what was written.
 //!
-//! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two, `marking` says when marks
-//! are set and cleared; `sharing` copies the volume and keeps what it shares with others as it is; `summing` makes the
+//! `blocks` verifies reads and keeps sums right, `areas` marks where a crash may part the two (`mark_blocks`: in which form),
+//! `marking` says when marks are set and cleared; `sharing` copies the volume and keeps what it shares with others as it is; `summing` makes the
 //! sums of segments that have none, `verify` looks for damage; `torn` tells a writer of several replicas what a crash may
 //! have left half-written.
 
@@ -13,6 +13,7 @@ mod areas;
 mod at_once;
 mod blocks;
 mod cold;
+mod mark_blocks;
 mod marking;
 mod segment;
 mod sharing;
@@ -56,7 +57,7 @@ pub fn is_corrupt(e: &io::Error) -> bool {
 /// What was found out about the blocks of a volume since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Times a block was asked for that is corrupt.
+    /// Times a block was asked for that is corrupt, and blocks of marks that were when the volume was opened.
     pub corrupt: u64,
     /// Sums that were made right after a crash or a write that failed.
     pub mended: u64,
@@ -72,6 +73,8 @@ pub struct Volume {
     read_only: bool,
     /// Whether every segment has sums, or gets them when it is opened.
     summed: AtomicBool,
+    /// Whether marks have sums, as the manifest on the disk says.
+    guarded: AtomicBool,
     segments: RwLock<Vec<Slot>>,
     /// Segments were made since the directory was last synced.
     dir_dirty: AtomicBool,
@@ -152,18 +155,19 @@ impl Volume {
             segment_size: manifest.segment_size,
             read_only,
             summed: manifest.is_summed().into(),
+            guarded: manifest.is_guarded().into(),
             segments: RwLock::new(vec![Slot::Unknown; manifest.segments()]),
             manifest: Mutex::new(manifest),
             dir_dirty: AtomicBool::new(true),
             flushing: Mutex::new(false),
             changes: RwLock::new(stamps),
             stripes: Stripes::default(),
+            corrupt: AtomicU64::new(areas.damaged()),
             areas,
             flushes: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
-            corrupt: AtomicU64::new(0),
             mended: AtomicU64::new(0),
             full: AtomicBool::new(false),
             taken: RwLock::new(false),
@@ -343,6 +347,20 @@ impl Volume {
         Ok(())
     }
 
+    /// The manifest says that it is of another format, on stable media.
+    fn declare(&self, format: impl Fn(&Manifest) -> u32) -> io::Result<()> {
+        let mut manifest = guard(&self.manifest);
+        let next = Manifest { format: format(&manifest), ..manifest.clone() };
+        if next != *manifest {
+            write_manifest(&self.dir, &next)?;
+            if let Some(reader) = &self.reader {
+                *guard(&reader.manifest) = next.clone();
+            }
+            *manifest = next;
+        }
+        Ok(())
+    }
+
     fn open_all(&self) -> io::Result<()> {
         let count = shared(&self.segments).len();
         (0..count).try_for_each(|index| self.segment(index, false).map(drop))
@@ -363,6 +381,7 @@ impl Volume {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         let mut parts = self.parts(offset, len)?;
+        self.declare_guarded()?;
         let stamps = shared(&self.changes);
         let result = self.mark(&stamps, stamp, &(offset..offset + len));
         let result = result.and_then(|()| parts.try_for_each(|part| each(self, &part)));

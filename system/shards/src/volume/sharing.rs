@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::segment::Segment;
-use super::{Slot, Volume, alone, guard, shared, write_manifest};
+use super::{Slot, Volume, alone, guard, mark_blocks, shared};
 use crate::format::{self, Manifest, NEW, OLD, VOLUME_FORMAT_SHARED};
 use crate::fsio;
 use crate::replication::regions::{AREA, Marks};
@@ -68,6 +68,8 @@ impl Volume {
             // The most of it, while changes go on.
             self.sync_marked()?;
         }
+        // Who makes the volume larger has the manifest and waits for changes.
+        let own = self.manifest();
         let _frozen = alone(&self.changes);
         if links {
             self.sync_marked()?;
@@ -75,7 +77,6 @@ impl Volume {
         drop(flushing);
         // Sums are made right without that lock.
         let _still = self.stripes.lock_all();
-        let own = self.manifest();
         (manifest.segment_size, manifest.format) = (own.segment_size, own.format);
         let files = files_of(&self.dir)?;
         if links {
@@ -92,21 +93,16 @@ impl Volume {
         }
         let mut suspect = Marks::default();
         suspect.extend(self.suspect_areas());
-        if suspect.is_empty() { Ok(()) } else { fs::write(dir.join(format::AREAS), suspect.to_bytes()) }
+        if suspect.is_empty() {
+            return Ok(());
+        }
+        manifest.format = manifest.format_guarded();
+        fs::write(dir.join(format::MARKS), mark_blocks::encode_all(self.size().div_ceil(AREA), &suspect))
     }
 
     /// The manifest says that files may be shared, on stable media.
     fn declare_shared(&self) -> io::Result<()> {
-        let mut manifest = guard(&self.manifest);
-        if !manifest.may_share() {
-            let next = Manifest { format: VOLUME_FORMAT_SHARED, ..manifest.clone() };
-            write_manifest(&self.dir, &next)?;
-            if let Some(reader) = &self.reader {
-                *guard(&reader.manifest) = next.clone();
-            }
-            *manifest = next;
-        }
-        Ok(())
+        self.declare(|manifest| if manifest.may_share() { manifest.format } else { VOLUME_FORMAT_SHARED })
     }
 
     /// What was written before this call is on stable media, sums too. What has no mark is already. The caller holds the

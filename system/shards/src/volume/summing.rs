@@ -10,7 +10,7 @@ use super::blocks::{blocks_of, chunks, with_private};
 use super::segment::Segment;
 use super::sums::{Sums, read_at};
 use super::{Volume, guard, read_manifest, write_manifest};
-use crate::format::{BLOCK, Manifest, VOLUME_FORMAT};
+use crate::format::{BLOCK, Manifest};
 use crate::fsio;
 
 /// Makes the sums of a volume in the making, whose segments were written by other means.
@@ -40,7 +40,7 @@ impl Volume {
         if manifest.segments() != count || !manifest.segment_size.is_multiple_of(BLOCK) {
             return Ok(false);
         }
-        let summed = Manifest { format: manifest.format.max(VOLUME_FORMAT), ..manifest.clone() };
+        let summed = Manifest { format: manifest.format_summed(), ..manifest.clone() };
         write_manifest(&self.dir, &summed)?;
         *manifest = summed;
         self.summed.store(true, SeqCst);

@@ -9,8 +9,8 @@ use super::blocks::{blocks_of, chunks};
 use super::segment::Segment;
 use super::sums::{NOTHING, Sums, read_at, sum};
 use super::{Part, Volume, is_corrupt};
-use crate::format::BLOCK;
-use crate::replication::regions::REGION;
+use crate::format::{BLOCK, SUM};
+use crate::replication::regions::{AREA, REGION};
 use crate::sys;
 
 impl Volume {
@@ -33,13 +33,13 @@ impl Volume {
     fn verify_part(&self, segment: &Segment, part: &Part) -> io::Result<u64> {
         // What guests have in memory is there afterwards, too; what they have not is not.
         let cached = sys::read_cached(&segment.data, &mut [0], part.offset)?;
-        forget(segment, part)?;
+        forget(&segment.data, part.offset, part.len)?;
         let mut corrupt = 0;
         for (offset, len) in chunks(part.offset, part.len) {
             corrupt += self.verify_chunk(segment, offset, len)?;
         }
         if !cached {
-            forget(segment, part)?;
+            forget(&segment.data, part.offset, part.len)?;
         }
         Ok(corrupt)
     }
@@ -60,6 +60,21 @@ impl Volume {
             }
         }
         Ok(corrupt)
+    }
+
+    /// Has the kernel forget what it has in memory of these areas and their sums, so that what is read is what the disk has.
+    pub(crate) fn forget_cached(&self, areas: &[u64]) -> io::Result<()> {
+        for start in areas.iter().map(|area| area.saturating_mul(AREA)).filter(|start| *start < self.size()) {
+            for part in self.parts(start, AREA.min(self.size() - start))? {
+                let Some(segment) = self.segment(part.segment, false)? else { continue };
+                forget(&segment.data, part.offset, part.len)?;
+                if let Some(sums) = segment.sums() {
+                    let (first, end) = (part.offset / BLOCK, (part.offset + part.len).div_ceil(BLOCK));
+                    forget(sums, first * SUM, (end - first) * SUM)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -82,8 +97,41 @@ pub(super) fn compare(
     Ok((bytes, differ))
 }
 
-/// Has the kernel forget what it has in memory of a part of a segment, and not what it has still to write.
-fn forget(segment: &Segment, part: &Part) -> io::Result<()> {
-    let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-    Ok(posix_fadvise(&segment.data, part.offset as i64, part.len as i64, advice)?)
+/// Has the kernel forget what it has in memory of a part of a file, and not what it has still to write.
+fn forget(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    Ok(posix_fadvise(file, offset as i64, len as i64, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Manifest;
+    use crate::sys::{Pieces, Sink};
+    use crate::volume::write_manifest;
+
+    #[test]
+    fn what_is_forgotten_is_read_from_the_disk() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("v1");
+        std::fs::create_dir(&dir).unwrap();
+        write_manifest(&dir, &Manifest::new("v1", 2 * AREA, false)).unwrap();
+        let volume = Volume::open(&dir).unwrap();
+        volume.write_slice(AREA, &[2; BLOCK as usize]).unwrap();
+        volume.flush().unwrap();
+        let mut bytes = [0; BLOCK as usize];
+        let mut cached = || {
+            let mut to = Pieces::<Sink>::default();
+            to.push_slice(&mut bytes);
+            volume.try_read(AREA, BLOCK, &mut to).unwrap()
+        };
+        // Not every file system can say so.
+        if cached() {
+            volume.forget_cached(&[0]).unwrap();
+            assert!(cached(), "it is another area's");
+            volume.forget_cached(&[1, u64::MAX]).unwrap();
+            assert!(!cached());
+        }
+        volume.read_slice(AREA, &mut bytes).unwrap();
+        assert_eq!(bytes, [2; BLOCK as usize]);
+    }
 }

@@ -1,5 +1,5 @@
 //! Volumes on several nodes, over real connections and disks: what a guest flushed is there, whichever node is lost.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "../common/mod.rs"]
 mod common;
