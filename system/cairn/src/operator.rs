@@ -96,7 +96,7 @@ pub async fn disk_list(paths: &Paths, json: bool) -> Result<()> {
 fn disks_table(disks: &[DiskView]) -> Result<Table> {
     let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "trouble"]);
     for d in disks {
-        let backups = d.backups.then(|| "has backups, which stay".to_owned());
+        let backups = d.backups.then(|| "backups are still on it".to_owned());
         let trouble = d.error.clone().or(backups.filter(|_| d.state == DiskState::Draining));
         let state = serde_json::to_value(d.state)?.as_str().unwrap_or_default().to_owned();
         rows.add_row(vec![

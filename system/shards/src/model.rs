@@ -281,7 +281,7 @@ pub struct DiskStatus {
     /// Whether the node runs a release that knows of disks as places of replicas.
     #[serde(default)]
     pub knows_places: bool,
-    /// Whether there are backups on it, which stay where they are.
+    /// Whether there are backups on it.
     #[serde(default)]
     pub has_backups: bool,
 }
