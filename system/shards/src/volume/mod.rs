@@ -381,9 +381,9 @@ impl Volume {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         let mut parts = self.parts(offset, len)?;
-        self.declare_guarded()?;
+        let declared = self.declare_guarded();
         let stamps = shared(&self.changes);
-        let result = self.mark(&stamps, stamp, &(offset..offset + len));
+        let result = declared.and_then(|()| self.mark(&stamps, stamp, &(offset..offset + len)));
         let result = result.and_then(|()| parts.try_for_each(|part| each(self, &part)));
         if stamp == Stamp::Flushes {
             // A flush that began meanwhile does not cover it.
