@@ -297,6 +297,17 @@ impl Node {
         self.files.at().join("volumes").join(ID).join("seg-00000000")
     }
 
+    /// The sums of its blocks, without zeroes at the end.
+    pub fn sums(&self) -> Vec<u8> {
+        let mut sums = std::fs::read(self.sums_file()).unwrap_or_default();
+        sums.truncate(sums.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        sums
+    }
+
+    fn sums_file(&self) -> PathBuf {
+        self.segment().with_file_name("sum-00000000")
+    }
+
     /// Whether a crash may have parted data and sums at this byte.
     pub fn is_marked(&self, byte: u64) -> bool {
         let marks = std::fs::read(self.segment().with_file_name("marks")).unwrap_or_default();
@@ -326,8 +337,7 @@ impl Node {
 
     /// Bits flip in sums of blocks of areas that `may` says; answers how many.
     pub fn rot_sums(&self, dice: &mut Dice, may: impl Fn(usize) -> bool) -> Result<usize> {
-        let file = self.segment().with_file_name("sum-00000000");
-        let sums = std::fs::read(&file).unwrap_or_default();
+        let (file, sums) = (self.sums_file(), self.sums());
         let per_area = (AREA / BLOCK * SUM) as usize;
         let of_data = |at: &usize| sums[*at] != 0 && may(at / per_area);
         let places: Vec<usize> = (0..sums.len()).filter(of_data).collect();

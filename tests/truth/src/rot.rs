@@ -49,6 +49,7 @@ impl Run {
             all += count as u64;
         }
         *self.counts.entry("bits flipped").or_default() += all;
+        let whole = (0..NODES).find(|node| !flipped.contains(node)).unwrap_or_default();
         for node in &flipped {
             self.die(false)?;
             self.attach(*node, PATIENCE)?;
@@ -56,7 +57,7 @@ impl Run {
             for _ in 0..ROUNDS {
                 self.vm.check(true, PATIENCE)?;
                 self.vm.check(false, PATIENCE)?;
-                if !self.is_corrupt(*node)? {
+                if !self.is_corrupt(*node, whole)? {
                     break;
                 }
             }
@@ -115,9 +116,12 @@ impl Run {
         Ok(format!("{all} on {}, {names} killed, {compared} alike", NAMES[victim]))
     }
 
-    fn is_corrupt(&self, node: usize) -> Result<bool> {
+    /// Whether data of a replica is not what anybody wrote, or its sums are not those of one that is whole.
+    fn is_corrupt(&self, node: usize, whole: usize) -> Result<bool> {
         let bytes = content(&self.cloud.nodes[node].segment())?;
-        Ok(bytes.chunks_exact(SECTOR).zip(0..).any(|(bytes, sector)| look(bytes, sector) == Found::Corrupt))
+        let mut sectors = bytes.chunks_exact(SECTOR).zip(0..);
+        let data = sectors.any(|(bytes, sector)| look(bytes, sector) == Found::Corrupt);
+        Ok(data || self.cloud.nodes[node].sums() != self.cloud.nodes[whole].sums())
     }
 
     /// Which areas a replica has marked.
