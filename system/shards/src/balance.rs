@@ -55,9 +55,13 @@ pub struct Round {
 impl Round {
     /// Begins, or goes on, with disks as they report themselves.
     pub fn ask(&mut self, tx: &mut Tx, nodes: &Nodes) -> Result<(), Abort> {
-        self.used = usable(tx, nodes)?.into_iter().map(|d| (d.disk, d.used)).collect();
-        self.count = 0;
+        self.begin(&usable(tx, nodes)?);
         Ok(())
+    }
+
+    fn begin(&mut self, disks: &[Disk]) {
+        self.used = disks.iter().map(|d| (d.disk.clone(), d.used)).collect();
+        self.count = 0;
     }
 
     /// Counts what moves.
@@ -111,10 +115,11 @@ impl Balance {
             return Ok(());
         }
         let settled = self.rested.get_or_insert_with(Instant::now).elapsed() >= self.patience;
+        let disks = store.read(|tx| usable(tx, nodes))?;
         if settled {
-            store.read(|tx| self.round.ask(tx, nodes))?;
+            self.round.begin(&disks);
         }
-        let fills = store.read(|tx| fills(tx, nodes))?;
+        let fills: Vec<(String, u64)> = disks.iter().map(|d| (d.disk.clone(), d.fill())).collect();
         let tried = |(at, then): &(Instant, Vec<_>)| at.elapsed() < VAIN_PAUSE && are_alike(then, &fills);
         if self.round.is_over() || self.vain.as_ref().is_some_and(tried) {
             return Ok(());
@@ -138,11 +143,6 @@ impl Balance {
         }
         Ok(())
     }
-}
-
-/// How full disks say they are.
-fn fills(tx: &mut Tx, nodes: &Nodes) -> Result<Vec<(String, u64)>, Abort> {
-    Ok(usable(tx, nodes)?.into_iter().map(|d| (d.disk.clone(), d.fill())).collect())
 }
 
 /// Whether no disk came, went, or became fuller or emptier by more than a point.

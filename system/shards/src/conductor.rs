@@ -237,10 +237,10 @@ fn give_keeper(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn disk(node: &str) -> DiskStatus {
+    pub(crate) fn disk(node: &str) -> DiskStatus {
         DiskStatus {
             node: node.into(),
             disk: format!("disk-{node}"),
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    fn alive(nodes: &[&str]) -> Nodes {
+    pub(crate) fn alive(nodes: &[&str]) -> Nodes {
         Nodes { alive: nodes.iter().map(|n| (*n).to_owned()).collect(), ..Nodes::default() }
     }
 

@@ -142,9 +142,14 @@ impl Backups {
         self.pool.find(&name).map(|_| name)
     }
 
+    /// What was last reported of a backup.
+    fn seen(&self, id: &str) -> Option<BackupStatus> {
+        let told = self.told.get(id).cloned();
+        told.or_else(|| self.statuses.get(id).map(|s| BackupStatus::clone(&s)))
+    }
+
     async fn backup(&mut self, spec: &BackupSpec) -> Result<(), StoreError> {
-        let seen = self.told.get(&spec.id).cloned();
-        let seen = seen.or_else(|| self.statuses.get(&spec.id).map(|s| BackupStatus::clone(&s)));
+        let seen = self.seen(&spec.id);
         let node = self.node.clone();
         let told = |phase, error: Option<String>, done: Option<Done>| BackupStatus {
             id: spec.id.clone(),
@@ -215,9 +220,7 @@ impl Backups {
 
     /// Takes a whole backup from a disk that shall be empty to another of this node. Answers why it stays, if it has to.
     async fn move_on(&mut self, spec: &BackupSpec) -> Option<String> {
-        let status = self.told.get(&spec.id).cloned();
-        let status = status.or_else(|| self.statuses.get(&spec.id).map(|s| BackupStatus::clone(&s)));
-        if spec.deleted || status.is_none_or(|s| s.phase != Phase::Ready) {
+        if spec.deleted || self.seen(&spec.id).is_none_or(|s| s.phase != Phase::Ready) {
             return None;
         }
         match self.ended(&spec.id).await {
@@ -231,12 +234,10 @@ impl Backups {
         if let Some((_, why)) = self.stuck.get(&spec.id).filter(|(at, _)| at.elapsed() < MOVE_AGAIN) {
             return Some(format!("it cannot be moved to another disk: {why}"));
         }
-        let usable = |d: &&Arc<Disk>| d.health().is_ok() && !d.is_spared();
-        let to =
-            disks.iter().filter(usable).max_by_key(|d| d.space().map_or(0, |(_, free)| free)).map(folder);
+        let to = self.pool.roomiest().ok().filter(|d| !d.is_spared());
         let Some(to) = to else { return Some("there is no other disk to move it to".into()) };
         if !self.jobs.contains_key(&spec.id) {
-            let id = spec.id.clone();
+            let (id, to) = (spec.id.clone(), folder(&to));
             self.begin(&spec.id, move |stop| {
                 relocate(&id, &from, &to, stop).map(|()| Done { chunks: 0, stored: 0, size: 0 })
             });

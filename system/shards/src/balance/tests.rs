@@ -1,6 +1,7 @@
 //! Moves as the conductor makes them, over records alone: what is said of replicas here, agents say elsewhere.
 
 use super::*;
+use crate::conductor::tests::{alive, disk as any_disk};
 use crate::conductor::{Absent, pass};
 use crate::model::{Export, Phase};
 use crate::removal;
@@ -8,21 +9,7 @@ use crate::removal;
 const GIB: u64 = 1 << 30;
 
 fn disk(node: &str, disk: &str, used: u64) -> DiskStatus {
-    DiskStatus {
-        node: node.into(),
-        disk: disk.into(),
-        path: "/d".into(),
-        size: 100 * GIB,
-        free: (100 - used) * GIB,
-        healthy: true,
-        error: None,
-        knows_places: true,
-        has_backups: false,
-    }
-}
-
-fn alive(nodes: &[&str]) -> Nodes {
-    Nodes { alive: nodes.iter().map(|n| (*n).to_owned()).collect(), ..Nodes::default() }
+    DiskStatus { disk: disk.into(), size: 100 * GIB, free: (100 - used) * GIB, ..any_disk(node) }
 }
 
 /// A volume of 10 GiB that is used on a node.
