@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
 
 use io_uring::{IoUring, opcode, types};
 
@@ -36,6 +37,8 @@ pub struct Read {
     pub chain: Chain,
     /// Where it reads.
     pub cold: ColdRead,
+    /// When it was asked for.
+    pub begun: Instant,
     buffer: Vec<u8>,
 }
 
@@ -67,7 +70,7 @@ impl Reads {
         let read =
             opcode::Read::new(fd, buffer.as_mut_ptr(), buffer.len() as u32).offset(cold.place.offset());
         let entry = read.build().user_data(slot as u64);
-        self.slots[slot] = Some(Read { chain, cold, buffer });
+        self.slots[slot] = Some(Read { chain, cold, begun: Instant::now(), buffer });
         // SAFETY: the buffer is on the heap, has as many bytes as are asked for, and is neither touched nor freed until
         // the kernel says that it is done (`ended`, `drop`). The file is open as long as the place beside it.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {

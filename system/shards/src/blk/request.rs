@@ -78,6 +78,11 @@ impl<'m> Request<'m> {
         }
     }
 
+    /// Whether it reads.
+    pub fn is_read(&self) -> bool {
+        self.kind == VIRTIO_BLK_T_IN
+    }
+
     /// Whether it may take so long that completions before it should be told first.
     pub fn is_slow(&self) -> bool {
         self.kind == VIRTIO_BLK_T_FLUSH

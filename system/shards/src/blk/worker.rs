@@ -25,6 +25,10 @@ const UNTOLD_MAX: usize = 16;
 /// How long the next request is looked out for before the thread sleeps, at most: about what it costs to be woken.
 const WATCH_MAX: Duration = Duration::from_micros(32);
 const WATCH_MIN: Duration = Duration::from_micros(4);
+/// After so many requests that nobody came behind, a read is waited for by the thread itself.
+const LONELY: u32 = 8;
+/// Reads that take longer are never waited for so: who comes behind would wait as long.
+const QUICK: Duration = Duration::from_micros(500);
 /// What the events of the descriptors are called.
 const KICK: u64 = 0;
 const WAKE: u64 = 1;
@@ -52,7 +56,8 @@ impl Worker {
         }
         let (wake_it, reads, watch) = (wake.try_clone()?, reads.ok(), WATCH_MIN);
         let room = Room::default();
-        let state = Serving { device, queue, kick, wake: wake_it, epoll, reads, room, watch };
+        let lonely = Lonely::default();
+        let state = Serving { device, queue, kick, wake: wake_it, epoll, reads, room, watch, lonely };
         let thread = std::thread::Builder::new().name(name).spawn(move || state.run())?;
         Ok(Worker { thread: Some(thread), wake })
     }
@@ -82,6 +87,33 @@ struct Serving {
     room: Room,
     /// How long it is worth looking out for a request now.
     watch: Duration,
+    lonely: Lonely,
+}
+
+/// Whether requests come one by one, from a guest that waits for each: then a read that waits for a disk is cheaper and
+/// sooner done by a call that waits than by asking for it, sleeping and being told.
+#[derive(Default)]
+struct Lonely {
+    /// So many requests running had the ring for themselves.
+    requests: u32,
+    /// The last read that waited for a disk did not take long.
+    quick: bool,
+}
+
+impl Lonely {
+    /// A request was taken, or has ended.
+    fn note(&mut self, alone: bool) {
+        self.requests = if alone { self.requests.saturating_add(1) } else { 0 };
+    }
+
+    /// A read has waited for a disk.
+    fn took(&mut self, time: Duration) {
+        self.quick = time < QUICK;
+    }
+
+    fn is_so(&self) -> bool {
+        self.quick && self.requests >= LONELY
+    }
 }
 
 impl Serving {
@@ -131,6 +163,7 @@ impl Serving {
                 self.room = request.into_room();
                 outcome
             });
+            self.lonely.took(read.begun.elapsed());
             let chain = read.chain.clone();
             if let Some(reads) = &mut self.reads {
                 reads.recycle(read);
@@ -188,7 +221,19 @@ impl Serving {
             self.room = request.into_room();
             return self.pass_on(chain, map);
         }
-        let mut outcome = request.try_run(&*device.volume, &device.id, writeback);
+        let reading = self.reads.as_ref().is_some_and(Reads::is_busy);
+        let alone = !reading && queue.ring().is_alone(map);
+        self.lonely.note(alone);
+        let mut outcome = None;
+        if alone && self.lonely.is_so() && request.is_read() {
+            // What was completed before must not wait for it.
+            queue.ring().tell(map);
+            let begun = Instant::now();
+            outcome = Some(request.run(&*device.volume, &device.id, writeback));
+            self.lonely.took(begun.elapsed());
+            self.lonely.note(queue.ring().is_alone(map));
+        }
+        let mut outcome = outcome.or_else(|| request.try_run(&*device.volume, &device.id, writeback));
         if outcome.is_none()
             && let Some(reads) = &mut self.reads
             && let Some(cold) = request.cold(&*device.volume)
@@ -206,8 +251,7 @@ impl Serving {
             // It was not begun, and nobody will tell of its end.
             queue.ring().busy -= 1;
         }
-        let reading = self.reads.as_ref().is_some_and(Reads::is_busy);
-        if outcome.is_none() && !request.is_slow() && !reading && queue.ring().is_alone(map) {
+        if outcome.is_none() && !request.is_slow() && alone && queue.ring().is_alone(map) {
             // What was completed before must not wait for it.
             queue.ring().tell(map);
             outcome = Some(request.run(&*device.volume, &device.id, writeback));

@@ -78,15 +78,15 @@ impl Side {
     }
 }
 
-/// What was written below a directory is on the disk, and in no cache (or all in the page cache).
+/// What was written below a directory is on the disk, and in no cache; or all in the page cache, and for every side by the
+/// same reads: how a file came there decides how large the pieces are in which the kernel keeps it, and so what a write costs.
 pub fn settle(files: &Path, warm: bool) -> Result<()> {
     syncfs(File::open(files)?)?;
     for path in all_files(files)? {
         let mut file = File::open(path)?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         if warm {
             std::io::copy(&mut file, &mut std::io::sink())?;
-        } else {
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         }
     }
     Ok(())
