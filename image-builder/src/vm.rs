@@ -303,7 +303,9 @@ fn arguments(options: &VmOptions, kvm: bool) -> Vec<String> {
     for (index, disk) in options.disks.iter().enumerate() {
         let path = escape(&file(&format!("{}.raw", disk.name)));
         pair("-drive", format!("if=none,id=disk{index},format=raw,discard=unmap,file={path}"));
-        pair("-device", format!("virtio-blk-pci,drive=disk{index},serial={}", disk.name));
+        // The first as clouds have them, the others as machines have them: those can be asked how they are.
+        let model = if index == 0 { "virtio-blk-pci" } else { "nvme" };
+        pair("-device", format!("{model},id=device{index},drive=disk{index},serial={}", disk.name));
     }
     args
 }

@@ -44,6 +44,12 @@ enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Asks this node's data disks how they are (SMART), for the storage role to tell.
+    DiskHealth {
+        /// Ask these devices and no other.
+        #[arg(long)]
+        only: Vec<PathBuf>,
+    },
     /// Lets a node in that asks to join the cloud, if its screen shows these words.
     Accept {
         /// Its name, as `cairn status` shows it.
@@ -149,6 +155,7 @@ pub fn run() -> Result<()> {
         Command::Network => role("network", 1, roles::agents::network(paths)),
         Command::Storage => role("storage", 2, roles::agents::storage(paths)),
         Command::Disks { only, no_wait } => operator::disks(&paths, &only, no_wait),
+        Command::DiskHealth { only } => operator::disk_health(&paths, &only),
         Command::Accept { node, words } => {
             order(&paths, "/accept", &Order { node, words: Some(words.join(" ")), ..Order::default() })
         }

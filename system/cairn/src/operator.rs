@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_node::disks::{self, DiskError};
+use cairn_node::paths::make_dir;
 use cairn_node::{Paths, told};
 use cairn_shards::disks::{DiskState, DiskView};
+use cairn_shards::health::{self, Health};
 use cairn_state::RoleStatus;
 use cairn_wire::local_http;
 use comfy_table::{Table, presets};
@@ -42,6 +44,21 @@ pub fn disks(paths: &Paths, only: &[PathBuf], no_wait: bool) -> Result<()> {
     for line in report.disks {
         eprintln!("{:<16} {:>8} MiB  {}", line.device, line.size >> 20, line.use_);
     }
+    Ok(())
+}
+
+/// `cairn disk-health`.
+pub fn disk_health(paths: &Paths, only: &[PathBuf]) -> Result<()> {
+    crate::logging::init();
+    let directory = paths.run.join(health::FOLDER);
+    make_dir(&directory, 0o755)?;
+    disks::health::ask(only, |disk, said| {
+        let Some(health) = Health::of_smartctl(said) else { return };
+        match health.write(&directory, disk) {
+            Ok(()) => tracing::info!(disk, health = health.told(), "a disk was asked"),
+            Err(e) => tracing::error!(disk, error = %e, "what a disk says cannot be kept"),
+        }
+    })?;
     Ok(())
 }
 
@@ -94,7 +111,7 @@ pub async fn disk_list(paths: &Paths, json: bool) -> Result<()> {
 }
 
 fn disks_table(disks: &[DiskView]) -> Result<Table> {
-    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "trouble"]);
+    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "health", "trouble"]);
     for d in disks {
         let backups = d.backups.then(|| "backups are still on it".to_owned());
         let trouble = d.error.clone().or(backups.filter(|_| d.state == DiskState::Draining));
@@ -107,6 +124,7 @@ fn disks_table(disks: &[DiskView]) -> Result<Table> {
             (d.free >> 30).to_string(),
             d.volumes.to_string(),
             evening_out(d),
+            d.health.as_ref().map(Health::told).unwrap_or_default(),
             trouble.unwrap_or_default(),
         ]);
     }

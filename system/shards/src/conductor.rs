@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cairn_state::{Abort, LocalStore, Tx};
 
+use crate::ailing;
 use crate::balance::{self, Balance};
 use crate::disks;
 use crate::model::{DiskStatus, DiskWish, Phase, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
@@ -105,6 +106,7 @@ impl Absences {
 /// Takes one step for each volume that needs one; true if none did.
 pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<bool, Abort> {
     let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced())?;
+    ailing::pass(store, &disks).await?;
     let wishes: Vec<DiskWish> = store.read(|tx| tx.list_unfenced())?;
     let spared = disks::spared(&wishes);
     let mut candidates = placement::candidates(&disks, &spared);
@@ -251,6 +253,7 @@ pub(crate) mod tests {
             error: None,
             knows_places: true,
             has_backups: false,
+            health: None,
         }
     }
 

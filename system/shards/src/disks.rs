@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_state::{Abort, Record, Tx};
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::model::{DiskStatus, DiskWish, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::place;
 use crate::replication::placement;
@@ -59,6 +60,9 @@ pub struct DiskView {
     pub backups: bool,
     /// What is wrong with it.
     pub error: Option<String>,
+    /// What it says of itself, if it can be asked.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 /// An order about a disk.
@@ -155,6 +159,7 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
                 going,
                 backups: d.has_backups,
                 error: d.error,
+                health: d.health,
             }
         })
         .collect())

@@ -4,6 +4,7 @@
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
 //!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks),
+//!   [`ailing`] (disks that say they fail),
 //!   [`balance`] (disks that fill evenly),
 //!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
@@ -18,6 +19,7 @@
 //! what was written; change a file that volumes share; let a guest or an upload reach beyond its own bytes.
 
 pub mod agent;
+pub mod ailing;
 pub mod backup;
 pub mod balance;
 pub mod blk;
@@ -28,6 +30,7 @@ pub mod disk;
 pub mod disks;
 pub mod format;
 mod fsio;
+pub mod health;
 pub mod media;
 pub mod model;
 pub mod nbd;

@@ -6,6 +6,7 @@ use cairn_state::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::crypt::keys::SealedKey;
+use crate::health::Health;
 use crate::replication::place;
 use crate::replication::placement::COPIES;
 use crate::throttle::IoLimits;
@@ -284,6 +285,9 @@ pub struct DiskStatus {
     /// Whether there are backups on it.
     #[serde(default)]
     pub has_backups: bool,
+    /// What it says of itself, if it can be asked.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 impl Record for DiskStatus {

@@ -83,6 +83,7 @@ mod tests {
             error: None,
             knows_places: true,
             has_backups: false,
+            health: None,
         }
     }
 

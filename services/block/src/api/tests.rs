@@ -59,6 +59,7 @@ impl Cloud {
             error: None,
             knows_places: true,
             has_backups: false,
+            health: None,
         };
         svc.store.put_record(&disk).await.unwrap();
         Cloud { svc }

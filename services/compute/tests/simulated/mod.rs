@@ -159,6 +159,7 @@ async fn report_node(store: &SharedStore, node: &str) {
         error: None,
         knows_places: true,
         has_backups: false,
+        health: None,
     };
     store.put_record(&disk).await.unwrap();
     beat(store, node).await;

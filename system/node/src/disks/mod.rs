@@ -1,10 +1,11 @@
 //! The disks of a node: finds the state partition, adopts empty disks, mounts what is ours.
 //!
-//! [`probe`] looks, [`plan`] decides (pure), [`act`] does. A disk that holds anything not put there by Cairn is
+//! [`probe`] looks, [`plan`] decides (pure), [`act`] does; [`health`] asks disks how they are. A disk that holds anything not put there by Cairn is
 //! never written to: it is only named in the [`Report`]. An adoption cut short by a power failure is finished at
 //! the next boot: until its marker file is on it, a partition carries a label that says so.
 
 pub mod act;
+pub mod health;
 pub mod plan;
 pub mod probe;
 

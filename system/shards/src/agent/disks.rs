@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::backup::agent::FOLDER;
 use crate::disk::Disk;
+use crate::health::{self, Health};
 use crate::model::{DiskStatus, DiskWish};
 use crate::pool::Pool;
 
@@ -30,6 +32,8 @@ pub struct Disks {
     node: String,
     store: SharedStore,
     pool: Arc<Pool>,
+    /// Where it is left what disks say of themselves.
+    health_dir: PathBuf,
     news: watch::Sender<u64>,
     probes: HashMap<String, JoinHandle<io::Result<()>>>,
     /// What is in the store, once it was read.
@@ -51,6 +55,7 @@ impl Disks {
             node: args.node.clone(),
             store: args.store.clone(),
             pool,
+            health_dir: args.run_dir.join(health::FOLDER),
             news,
             probes: HashMap::new(),
             reported: None,
@@ -96,6 +101,9 @@ impl Disks {
 
     fn status(&self, disk: &Disk) -> DiskStatus {
         let (size, free) = disk.space().unwrap_or((0, 0));
+        let health = Health::read(&self.health_dir, disk.id());
+        let failing = health.as_ref().and_then(|h| h.failing.as_ref());
+        let failing = failing.map(|why| format!("it says that it is failing: {why}"));
         DiskStatus {
             node: self.node.clone(),
             disk: disk.id().to_owned(),
@@ -103,9 +111,10 @@ impl Disks {
             size,
             free,
             healthy: disk.health().is_ok(),
-            error: trouble(disk.health(), free),
+            error: trouble(disk.health(), free).or(failing),
             knows_places: true,
             has_backups: has_backups(disk),
+            health,
         }
     }
 
@@ -134,6 +143,7 @@ impl Disks {
                 error: Some("it is not there".into()),
                 free: 0,
                 knows_places: true,
+                health: None,
                 ..old.clone()
             };
             now.insert(id.clone(), gone);
@@ -164,7 +174,9 @@ fn trouble(health: Result<(), String>, free: u64) -> Option<String> {
 
 fn is_news(old: &DiskStatus, new: &DiskStatus) -> bool {
     let step = new.size / 1000 * FREE_STEP_PERMILLE;
-    DiskStatus { free: new.free, ..old.clone() } != *new || old.free.abs_diff(new.free) > step
+    DiskStatus { free: new.free, health: new.health.clone(), ..old.clone() } != *new
+        || Health::is_news(old.health.as_ref(), new.health.as_ref())
+        || old.free.abs_diff(new.free) > step
 }
 
 #[async_trait]
@@ -179,8 +191,7 @@ impl Reconciler for Disks {
         self.heed_wishes();
         for disk in self.pool.disks() {
             self.probe(&disk).await;
-            let free = disk.space().map_or(0, |(_, free)| free);
-            let trouble = trouble(disk.health(), free);
+            let trouble = self.status(&disk).error;
             faults.extend(trouble.map(|e| Fault::new(format!("disk {}", disk.id()), e)));
         }
         faults.extend(
@@ -216,6 +227,7 @@ mod tests {
             error: None,
             knows_places: true,
             has_backups: false,
+            health: None,
         };
         assert!(!is_news(&disk(500_000), &disk(501_000)));
         assert!(is_news(&disk(500_000), &disk(510_000)));

@@ -243,6 +243,7 @@ mod tests {
             error: None,
             knows_places: true,
             has_backups: false,
+            health: None,
         };
         change(&store, |tx| tx.put(&disk)).await;
         store

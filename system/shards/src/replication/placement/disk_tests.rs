@@ -16,6 +16,7 @@ fn disk(node: &str, disk: &str, free: u64) -> DiskStatus {
         error: None,
         knows_places: true,
         has_backups: false,
+        health: None,
     }
 }
 
