@@ -111,7 +111,8 @@ pub async fn disk_list(paths: &Paths, json: bool) -> Result<()> {
 }
 
 fn disks_table(disks: &[DiskView]) -> Result<Table> {
-    let mut rows = table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "health", "trouble"]);
+    let mut rows =
+        table(&["node", "disk", "state", "GiB", "free", "volumes", "evening out", "health", "trouble"]);
     for d in disks {
         let backups = d.backups.then(|| "backups are still on it".to_owned());
         let trouble = d.error.clone().or(backups.filter(|_| d.state == DiskState::Draining));

@@ -1,13 +1,14 @@
 //! Disks that say of themselves that they are failing are emptied, without being told to, while there is another to take
 //! what is on them. An operator may keep one after all: it is not begun again for as long as it goes on saying so.
 //!
-//! It writes [`DiskWarning`] records, and one [`DiskWish`] with each.
+//! It writes [`DiskWarning`] records, and has [`disks`] write a [`DiskWish`] with each.
 
 use std::collections::BTreeSet;
 
 use cairn_state::{Abort, LocalStore, Record, Tx};
 use serde::{Deserialize, Serialize};
 
+use crate::disks;
 use crate::model::{DiskStatus, DiskWish};
 
 /// That a disk has said that it is failing, and was heard. Writer: the controller.
@@ -40,23 +41,23 @@ fn failing(disk: &DiskStatus) -> Option<&str> {
 
 /// Wants those emptied that say for the first time that they are failing; forgets what one has said that does not any more.
 fn heed(tx: &mut Tx) -> Result<(), Abort> {
-    let disks = tx.list_unfenced::<DiskStatus>()?;
+    let all = tx.list_unfenced::<DiskStatus>()?;
     let heard: BTreeSet<String> = tx.list_unfenced::<DiskWarning>()?.into_iter().map(|w| w.disk).collect();
     let wished: BTreeSet<String> = tx.list_unfenced::<DiskWish>()?.into_iter().map(|w| w.disk).collect();
     let takes = |d: &DiskStatus| d.healthy && failing(d).is_none() && !wished.contains(&d.disk);
-    let has_others = disks.iter().any(takes);
-    for disk in disks.iter().filter(|d| has_others && !heard.contains(&d.disk)) {
+    let has_others = all.iter().any(takes);
+    for disk in all.iter().filter(|d| has_others && !heard.contains(&d.disk)) {
         let Some(says) = failing(disk) else { continue };
         tracing::warn!(node = disk.node, disk = disk.disk, says, "a disk is failing, and is emptied");
         tx.put(&DiskWarning { disk: disk.disk.clone(), says: says.into() })?;
         if !wished.contains(&disk.disk) {
-            tx.put(&DiskWish { disk: disk.disk.clone(), retire: false })?;
+            disks::empty(tx, &disk.disk)?;
         }
     }
     // One that cannot be asked, or is not there for now, has not taken anything back.
     let is_over = |disk: &str| {
-        let mut all = disks.iter().filter(|d| d.disk == disk).peekable();
-        all.peek().is_none() || all.any(|d| d.health.as_ref().is_some_and(|h| h.failing.is_none()))
+        let mut there = all.iter().filter(|d| d.disk == disk).peekable();
+        there.peek().is_none() || there.any(|d| d.health.as_ref().is_some_and(|h| h.failing.is_none()))
     };
     for disk in heard.iter().filter(|disk| is_over(disk)) {
         tx.delete::<DiskWarning>(disk)?;
@@ -113,6 +114,10 @@ mod tests {
         assert!(hear(&store, &[DiskStatus { health: None, ..disk("a", None) }]).await.is_empty());
         assert!(hear(&store, &[disk("a", Some("worn"))]).await.is_empty());
         assert_eq!(hear(&store, &[disk("b", Some("worn")), disk("c", None)]).await, ["b"]);
-        assert_eq!(hear(&store, &[disk("c", Some("worn"))]).await, ["b"], "nothing is left that could take it");
+        assert_eq!(
+            hear(&store, &[disk("c", Some("worn"))]).await,
+            ["b"],
+            "nothing is left that could take it"
+        );
     }
 }

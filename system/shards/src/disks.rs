@@ -185,6 +185,11 @@ pub fn order(tx: &mut Tx, order: &DiskOrder) -> Result<(), Error> {
     Ok(tx.put(&DiskWish { disk: order.disk.clone(), retire: order.action == DiskAction::Retire })?)
 }
 
+/// Has a disk emptied of what other disks can take.
+pub(crate) fn empty(tx: &mut Tx, disk: &str) -> Result<(), Abort> {
+    tx.put(&DiskWish { disk: disk.into(), retire: false })
+}
+
 /// Refuses to let go what no other disk can take.
 fn refuse_loss(
     tx: &mut Tx,

@@ -66,7 +66,8 @@ impl Health {
             },
             worn: number("/endurance_used/current_percent")
                 .or_else(|| number("/nvme_smart_health_information_log/percentage_used")),
-            media_errors: number("/nvme_smart_health_information_log/media_errors").or_else(|| ata_lost(&said)),
+            media_errors: number("/nvme_smart_health_information_log/media_errors")
+                .or_else(|| ata_lost(&said)),
             temperature: number("/temperature/current"),
             hours: number("/power_on_time/hours"),
         })
@@ -96,7 +97,10 @@ impl Health {
     pub fn read(directory: &Path, disk: &str) -> Option<Health> {
         let path = file(directory, disk)?;
         let age = path.metadata().ok()?.modified().ok()?.elapsed().unwrap_or_default();
-        (age < BELIEVED).then(|| std::fs::read(path).ok()).flatten().and_then(|b| serde_json::from_slice(&b).ok())
+        (age < BELIEVED)
+            .then(|| std::fs::read(path).ok())
+            .flatten()
+            .and_then(|b| serde_json::from_slice(&b).ok())
     }
 
     /// Leaves this for [`Health::read`].
@@ -122,7 +126,8 @@ fn nvme_failing(bits: u64) -> Option<String> {
 
 fn ata_lost(said: &Value) -> Option<u64> {
     let table = said.pointer("/ata_smart_attributes/table")?.as_array()?;
-    let is_one = |row: &&Value| row.get("id").and_then(Value::as_u64).is_some_and(|id| ATA_LOST.contains(&id));
+    let is_one =
+        |row: &&Value| row.get("id").and_then(Value::as_u64).is_some_and(|id| ATA_LOST.contains(&id));
     // Some makers keep other counts in the upper half.
     let raw = |row: &Value| row.pointer("/raw/value").and_then(Value::as_u64).map(|n| n & 0xffff_ffff);
     table.iter().filter(is_one).map(raw).sum()
@@ -168,7 +173,9 @@ mod tests {
 
     #[test]
     fn who_says_nothing_is_not_believed() {
-        for json in ["", "{}", r#"{"smartctl":{"exit_status":1}}"#, "[1]", r#"{"smart_status":{"passed":"yes"}}"#] {
+        for json in
+            ["", "{}", r#"{"smartctl":{"exit_status":1}}"#, "[1]", r#"{"smart_status":{"passed":"yes"}}"#]
+        {
             assert_eq!(Health::of_smartctl(json), None, "{json}");
         }
         let directory = tempfile::tempdir().unwrap();

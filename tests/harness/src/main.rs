@@ -7,6 +7,7 @@ mod client;
 mod cloud;
 mod conformance;
 mod dev;
+mod disk_health;
 mod faults;
 mod iso_nodes;
 mod machine;

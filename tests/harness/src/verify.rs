@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::cloud::Access;
 use crate::dev::{self, Node};
 use crate::tour::Guest;
-use crate::{conformance, faults, machine, nodes, refusals, tour};
+use crate::{conformance, disk_health, faults, machine, nodes, refusals, tour};
 
 /// Options of `cargo verify`.
 #[derive(Args, Clone, Debug)]
@@ -71,6 +71,7 @@ fn on_machine(paths: &Paths, options: &Options, stages: &mut Stages) -> Result<(
     stages.run("boot the ISO", |_| machine::start(paths))?;
     let client = Client::new(paths, Access::load(&paths.cloud())?)?;
     stages.run("memory of the idle node", |_| machine::check_memory(&client))?;
+    stages.run("its disks say how they are", |_| disk_health::check(&client))?;
     stages.run("tour of the booted ISO", |_| tour::take(paths, &client, Guest::Tiny, false))?;
     if !options.all {
         return Ok(());

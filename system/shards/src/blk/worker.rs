@@ -380,3 +380,24 @@ fn finish(device: &Device, ring: &mut Ring, map: &GuestMap, chain: Chain, outcom
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_waited_for_only_while_nobody_comes_behind_and_disks_are_quick() {
+        let mut lonely = Lonely::default();
+        lonely.took(QUICK / 2);
+        (1..LONELY).for_each(|_| lonely.note(true));
+        assert!(!lonely.is_so());
+        lonely.note(true);
+        assert!(lonely.is_so());
+        lonely.took(QUICK);
+        assert!(!lonely.is_so(), "the disk is slow");
+        lonely.took(QUICK / 2);
+        assert!(lonely.is_so());
+        lonely.note(false);
+        assert!(!lonely.is_so(), "somebody waited");
+    }
+}
