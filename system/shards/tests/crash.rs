@@ -21,8 +21,7 @@ const BACKEND: &str = "CAIRN_TEST_BACKEND";
 fn backend_process() {
     let Some(dir) = std::env::var_os(BACKEND) else { return };
     let dir = Path::new(&dir);
-    let pool = Pool::new(dir, None);
-    pool.scan().unwrap();
+    let pool = pool_of(dir);
     let options = ServeOptions { dir: dir.join("run"), gid: None };
     options.prepare().unwrap();
     let _export = Export::start("v1", 1, pool.open("v1").unwrap(), &options).unwrap();
@@ -40,8 +39,7 @@ const PLACE: usize = 20480;
 #[test]
 fn copier_process() {
     let Some(dir) = std::env::var_os(COPIER) else { return };
-    let pool = Pool::new(Path::new(&dir), None);
-    pool.scan().unwrap();
+    let pool = pool_of(Path::new(&dir));
     let volume = pool.open("v1").unwrap();
     for round in 1.. {
         let value = (round % 250 + 1) as u8;
@@ -62,8 +60,7 @@ fn copier_process() {
 fn snapshots_outlive_who_is_killed_while_it_takes_them() {
     let dir = tempfile::tempdir().unwrap();
     let disk = common::make_disk(dir.path(), "d1");
-    let pool = Pool::new(dir.path(), None);
-    pool.scan().unwrap();
+    let pool = pool_of(dir.path());
     pool.create(&NewVolume { id: "v1".into(), size: 3 << 30, read_only: false, source: None }).unwrap();
     drop(pool);
     let mut snapshots = 0;
@@ -73,8 +70,7 @@ fn snapshots_outlive_who_is_killed_while_it_takes_them() {
         std::thread::sleep(Duration::from_millis(150 + round * 37));
         assert!(process.0.try_wait().unwrap().is_none(), "it has ended by itself");
         drop(process);
-        let pool = Pool::new(dir.path(), None);
-        pool.scan().unwrap();
+        let pool = pool_of(dir.path());
         let of_volume = |id: &str| {
             let volume = pool.open(id).unwrap();
             let read = |at: &u64| {
@@ -100,6 +96,19 @@ fn snapshots_outlive_who_is_killed_while_it_takes_them() {
     }
     assert!(snapshots > 12, "only {snapshots} were taken");
     assert!(disk.join("volumes/v1").is_dir());
+}
+
+/// The disk in a directory. A process that another test is about to start may still have the lock of who had it last.
+fn pool_of(dir: &Path) -> Pool {
+    let pool = Pool::new(dir, None);
+    for _ in 0..1000 {
+        pool.scan().unwrap();
+        if !pool.disks().is_empty() {
+            return pool;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the disk is not there: {:?}", pool.refused());
 }
 
 struct Killed(Child);
@@ -137,8 +146,7 @@ fn reconnect(guest: &mut Guest, socket: &Path) {
 fn a_killed_backend_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     common::make_disk(dir.path(), "d1");
-    let pool = Pool::new(dir.path(), None);
-    pool.scan().unwrap();
+    let pool = pool_of(dir.path());
     pool.create(&NewVolume { id: "v1".into(), size: 64 << 20, read_only: false, source: None }).unwrap();
     drop(pool);
     let socket = dir.path().join("run/v1.sock");
@@ -180,8 +188,7 @@ fn a_killed_backend_loses_nothing() {
 fn what_was_under_way_is_done_once_in_whatever_order() {
     let dir = tempfile::tempdir().unwrap();
     common::make_disk(dir.path(), "d1");
-    let pool = Pool::new(dir.path(), None);
-    pool.scan().unwrap();
+    let pool = pool_of(dir.path());
     pool.create(&NewVolume { id: "v1".into(), size: 64 << 20, read_only: false, source: None }).unwrap();
     drop(pool);
     let socket = dir.path().join("run/v1.sock");
