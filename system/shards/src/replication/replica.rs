@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::absence::{Entries, Kept};
+use super::blocks::{Block, Found, Question, blocks_of};
 use super::op::{Failure, Op, Opened};
 use super::regions::{AREA, REGION};
 use super::writer::Seq;
 use crate::disk::Disk;
-use crate::format;
+use crate::format::{self, BLOCK};
 use crate::fsio;
 use crate::pool::Pool;
 use crate::sys::{Pieces, Sink};
@@ -234,6 +235,39 @@ impl Replica {
             return Ok(ZEROES);
         }
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
+    }
+
+    /// What a region holds, block by block.
+    pub fn blocks(&self, session: u64, question: &Question) -> Result<Found, Failure> {
+        drop(self.enter_session(session)?);
+        let start = question.region.saturating_mul(REGION);
+        let len = REGION.min(self.volume.size().saturating_sub(start));
+        self.volume.settle_region(question.region).map_err(broken)?;
+        if self.volume.is_hole(start, len).map_err(broken)? {
+            return Ok(Found::Nothing);
+        }
+        let blocks = match self.read(session, start, len) {
+            Ok(bytes) => blocks_of(&question.key, &bytes),
+            Err(Failure::Corrupt(_)) => self.each_block(session, question, start..start + len)?,
+            Err(why) => return Err(why),
+        };
+        Ok(question.answer(blocks))
+    }
+
+    /// The same where some blocks are corrupt.
+    fn each_block(
+        &self,
+        session: u64,
+        question: &Question,
+        range: Range<u64>,
+    ) -> Result<Vec<Block>, Failure> {
+        let each = |at: u64| match self.read(session, at, BLOCK.min(range.end - at)) {
+            Ok(bytes) => Ok(blocks_of(&question.key, &bytes)),
+            Err(Failure::Corrupt(_)) => Ok(vec![Block::Corrupt]),
+            Err(why) => Err(why),
+        };
+        let blocks: Result<Vec<_>, _> = range.clone().step_by(BLOCK as usize).map(each).collect();
+        Ok(blocks?.concat())
     }
 
     /// The blocks of a region that a crash may have left half-written, in bytes of the volume.

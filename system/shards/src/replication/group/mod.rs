@@ -3,6 +3,7 @@
 //! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
 //! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
 
+mod comparing;
 mod copying;
 mod media;
 
@@ -100,8 +101,15 @@ struct Inner {
 
 /// A connection and its number, by which a late word of an earlier one is known.
 type Numbered = (u64, Arc<dyn Link>);
-/// The node that stores a region, and whom to tell.
-type Copier = (String, Sender<Result<(), Failure>>);
+
+/// Who waits for the steps of a copy.
+struct Copier {
+    /// The node that does them.
+    node: String,
+    /// How many are not answered yet.
+    left: usize,
+    tell: Sender<Result<(), Failure>>,
+}
 
 struct State {
     writer: Writer,
@@ -352,10 +360,16 @@ impl Inner {
     }
 
     fn heard(self: &Arc<Inner>, node: &str, seq: Seq, result: Result<(), Failure>) {
-        let copy = guard(&self.copies).remove(&seq);
-        match copy {
-            Some((_, copier)) => drop(copier.send(result)),
-            None => self.handle(false, |writer| writer.done(node, seq, result)),
+        let mut copies = guard(&self.copies);
+        let Some(copier) = copies.get_mut(&seq).filter(|copier| copier.node == node) else {
+            drop(copies);
+            return self.handle(false, |writer| writer.done(node, seq, result));
+        };
+        copier.left -= 1;
+        // Who does not wait any more has closed the connection.
+        let _ = copier.tell.send(result);
+        if copier.left == 0 {
+            copies.remove(&seq);
         }
     }
 
@@ -363,7 +377,7 @@ impl Inner {
         if let Some((_, link)) = guard(&self.links).remove(node) {
             link.close();
         }
-        guard(&self.copies).retain(|_, (of, _)| of != node);
+        guard(&self.copies).retain(|_, copier| copier.node != node);
     }
 
     fn swap(self: &Arc<Inner>, expect: ReplicaSet, new: ReplicaSet) {
