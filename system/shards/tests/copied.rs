@@ -19,6 +19,7 @@ use cairn_shards::format::BLOCK;
 use cairn_shards::model::VolumeSpec;
 use cairn_shards::pool::{NewVolume, Pool};
 use cairn_shards::replication::group::{Group, Means, Rebuilt, Renewed};
+use cairn_shards::replication::op::Op;
 use cairn_shards::replication::regions::REGION;
 use cairn_shards::replication::remote::{Everywhere, Net};
 use cairn_shards::replication::replica::Replicas;
@@ -139,7 +140,15 @@ impl Pair {
         for side in [&pair.a, &pair.b] {
             (0..SIZE.div_ceil(BLOCK)).step_by(3).for_each(|block| side.write(block, 1));
         }
-        pair
+        pair.joined()
+    }
+
+    /// `b` was like the others once.
+    fn joined(self) -> Pair {
+        let replica = self.b.replicas.get(ID).unwrap();
+        let (session, _) = replica.begin(1, self.size).unwrap();
+        replica.apply(session, 1, &Op::Settle { keep: Vec::new() }).unwrap();
+        self
     }
 
     /// Starts the writer on `a`.
@@ -223,6 +232,15 @@ async fn a_node_of_an_earlier_release_gets_whole_regions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_replica_is_not_compared_and_gets_what_is_there() {
+    let pair = Pair::new(SIZE);
+    [0, 1, 700].iter().for_each(|block| pair.a.write(*block, 1));
+    let (rebuilt, asked) = pair.copied(false, 0).await;
+    assert_eq!((rebuilt.moved, asked), (3 * BLOCK, 5));
+    assert!(pair.b.volume.is_hole(REGION, REGION).unwrap(), "it takes no more room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_is_cut_off_sends_nothing_twice() {
     let pair = Pair::filled();
     let differ = make_differ(&pair);
@@ -243,4 +261,47 @@ async fn what_the_source_holds_wrongly_is_never_sent() {
     // Nothing of that region is, and all of the others.
     assert_eq!((pair.b.block(3), pair.b.block(6)), (vec![1; 4096], vec![1; 4096]));
     assert_eq!(pair.b.block(303), vec![5; 4096]);
+}
+
+/// Seconds that the processors have worked for this process.
+fn worked() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    ticks as f64 / 100.0
+}
+
+/// Figures for people: all of a volume to a new replica, and to one that lacks a block of each 16 MiB, by blocks and by
+/// regions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes gigabytes; run by `cargo test --release -p cairn-shards --test copied figures -- --ignored --nocapture`"]
+async fn figures_of_copies() {
+    let mib = std::env::var("MIB").ok().and_then(|n| n.parse().ok()).unwrap_or(1024);
+    for (what, is_new) in [("a new replica", true), ("one that lacks little", false)] {
+        for (how, is_old) in [("blocks", false), ("regions", true)] {
+            let pair = Pair::new(mib * REGION);
+            for region in 0..mib {
+                let bytes: Vec<u8> = (0..REGION).map(|at| (at * 7 + at / BLOCK + region) as u8 | 1).collect();
+                pair.a.volume.write_slice(region * REGION, &bytes).unwrap();
+                if !is_new {
+                    pair.b.volume.write_slice(region * REGION, &bytes).unwrap();
+                }
+            }
+            if !is_new {
+                (0..mib).step_by(16).for_each(|region| pair.b.write(region * REGION / BLOCK + 9, 2));
+            }
+            pair.a.volume.flush().unwrap();
+            let pair = if is_new { pair } else { pair.joined() };
+            let (begun, before) = (Instant::now(), worked());
+            let (group, _served) = pair.start(is_old, 0).await;
+            until(|| group.set().is_in_sync("b") && group.rebuilt() != Rebuilt::default()).await;
+            let (took, worked) = (begun.elapsed().as_secs_f64(), worked() - before);
+            let Rebuilt { compared, moved } = group.rebuilt();
+            println!(
+                "{mib} MiB to {what}, by {how}: {took:.1} s, {worked:.1} s of processors, compared {} MiB, sent {} KiB",
+                compared / REGION,
+                moved / 1024
+            );
+        }
+    }
 }

@@ -192,7 +192,7 @@ impl Victim {
 
 fn question(random: &mut Random, region: u64) -> Question {
     let mut sum = || u128::from(random.next()).to_le_bytes();
-    Question { region, key: sum(), known: Some(sum()) }
+    Question { region, key: Some(sum()), known: Some(sum()) }
 }
 
 fn kind(op: &Op) -> &'static str {

@@ -2,7 +2,8 @@
 //!
 //! A block is told by 128 bits of SHA-256, under a key that the writer draws for each comparison: a guest that knows two
 //! contents of one digest, made to have one replica pass for the other, does not know the key. Zeroes are told as such,
-//! since nothing is stored for them, and what a replica holds otherwise than it was written is like nothing else.
+//! since nothing is stored for them, and what a replica holds otherwise than it was written is like nothing else. Of a
+//! volume under a key all of this is ciphertext, which is the same on each replica.
 
 use std::ops::Range;
 
@@ -27,7 +28,7 @@ pub enum Block {
     Zeroes,
     /// It is not what was written.
     Corrupt,
-    /// Anything else.
+    /// Anything else; its digest, or zeroes if none was asked for.
     Holds(Sum),
 }
 
@@ -36,8 +37,8 @@ pub enum Block {
 pub struct Question {
     /// The region.
     pub region: u64,
-    /// The key of the digests.
-    pub key: Key,
+    /// The key of the digests; without, it is enough to tell which blocks are zeroes.
+    pub key: Option<Key>,
     /// What the asker has there, see [`sum_of`]: a replica that has the same says no more.
     pub known: Option<Sum>,
 }
@@ -56,9 +57,10 @@ pub enum Found {
 impl Question {
     /// The answer of a replica that has these blocks.
     pub fn answer(&self, blocks: Vec<Block>) -> Found {
-        match self.known {
-            Some(known) if known == sum_of(&self.key, &blocks) => Found::Same,
-            _ => Found::Blocks(blocks),
+        let asked = self.key.zip(self.known);
+        match asked.is_some_and(|(key, known)| known == sum_of(&key, &blocks)) {
+            true => Found::Same,
+            false => Found::Blocks(blocks),
         }
     }
 }
@@ -80,14 +82,15 @@ impl Piece {
 }
 
 /// What bytes are that begin with a block.
-pub fn blocks_of(key: &Key, bytes: &[u8]) -> Vec<Block> {
+pub fn blocks_of(key: Option<&Key>, bytes: &[u8]) -> Vec<Block> {
     bytes.chunks(BLOCK as usize).map(|block| block_of(key, block)).collect()
 }
 
-fn block_of(key: &Key, block: &[u8]) -> Block {
+fn block_of(key: Option<&Key>, block: &[u8]) -> Block {
+    let digest_under = |key: &Key| digest(Sha256::new().chain_update(key).chain_update(block));
     match block.iter().all(|byte| *byte == 0) {
         true => Block::Zeroes,
-        false => Block::Holds(digest(Sha256::new().chain_update(key).chain_update(block))),
+        false => Block::Holds(key.map_or([0; 16], digest_under)),
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
         here[3 * BLOCK as usize..4 * BLOCK as usize].fill(0);
         there[7 * BLOCK as usize..].fill(0);
         here[7 * BLOCK as usize..].fill(0);
-        let (wanted, found) = (blocks_of(&KEY, &here), blocks_of(&KEY, &there));
+        let (wanted, found) = (blocks_of(Some(&KEY), &here), blocks_of(Some(&KEY), &there));
         let expected = [piece(1..3, false), piece(3..4, true), piece(6..7, false)];
         assert_eq!(lacking(&wanted, &found), expected);
         assert_eq!(lacking(&wanted, &wanted), []);
@@ -157,11 +160,15 @@ mod tests {
     #[test]
     fn digests_are_of_their_comparison_and_of_the_whole_block() {
         let block = [3; BLOCK as usize];
-        assert_eq!(block_of(&KEY, &block), block_of(&KEY, &block));
-        assert_ne!(block_of(&KEY, &block), block_of(&[8; 16], &block));
-        assert_ne!(block_of(&KEY, &block[..512]), block_of(&KEY, &block), "a volume may end within one");
+        assert_eq!(block_of(Some(&KEY), &block), block_of(Some(&KEY), &block));
+        assert_ne!(block_of(Some(&KEY), &block), block_of(Some(&[8; 16]), &block));
+        assert_ne!(
+            block_of(Some(&KEY), &block[..512]),
+            block_of(Some(&KEY), &block),
+            "a volume may end within one"
+        );
         // SHA-256 of sixteen sevens and the block, by another program.
-        let Block::Holds(sum) = block_of(&KEY, &block) else { panic!("it holds something") };
+        let Block::Holds(sum) = block_of(Some(&KEY), &block) else { panic!("it holds something") };
         assert_eq!(hex::encode(sum), "f2ef72de7bda1d2b1c5a1a6c67f84198");
     }
 
@@ -169,7 +176,7 @@ mod tests {
     fn one_that_has_the_same_says_no_more() {
         let blocks = vec![Block::Zeroes, Block::Holds([1; 16])];
         let known = Some(sum_of(&KEY, &blocks));
-        let question = Question { region: 0, key: KEY, known };
+        let question = Question { region: 0, key: Some(KEY), known };
         assert_eq!(question.answer(blocks.clone()), Found::Same);
         let other = vec![Block::Holds([1; 16]), Block::Zeroes];
         assert_eq!(question.answer(other.clone()), Found::Blocks(other));

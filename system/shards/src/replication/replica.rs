@@ -247,7 +247,7 @@ impl Replica {
             return Ok(Found::Nothing);
         }
         let blocks = match self.read(session, start, len) {
-            Ok(bytes) => blocks_of(&question.key, &bytes),
+            Ok(bytes) => blocks_of(question.key.as_ref(), &bytes),
             Err(Failure::Corrupt(_)) => self.each_block(session, question, start..start + len)?,
             Err(why) => return Err(why),
         };
@@ -262,7 +262,7 @@ impl Replica {
         range: Range<u64>,
     ) -> Result<Vec<Block>, Failure> {
         let each = |at: u64| match self.read(session, at, BLOCK.min(range.end - at)) {
-            Ok(bytes) => Ok(blocks_of(&question.key, &bytes)),
+            Ok(bytes) => Ok(blocks_of(question.key.as_ref(), &bytes)),
             Err(Failure::Corrupt(_)) => Ok(vec![Block::Corrupt]),
             Err(why) => Err(why),
         };

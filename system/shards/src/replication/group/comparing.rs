@@ -23,37 +23,67 @@ pub(super) struct Lack {
     pub nothing: bool,
 }
 
-/// Compares a region, of so many bytes. Where a release does not tell single blocks, it is one piece.
+impl Lack {
+    fn of(wanted: &[Block], found: &[Block]) -> Lack {
+        Lack { pieces: lacking(wanted, found), nothing: wanted.iter().all(|block| *block == Block::Zeroes) }
+    }
+}
+
+/// Compares a region, of so many bytes. `is_new`: the target may have nothing there. Where a release does not tell single
+/// blocks, the region is one piece.
 pub(super) fn compare(
     source: &dyn Link,
     target: &dyn Link,
     region: u64,
     len: u64,
+    is_new: bool,
 ) -> Result<Lack, CopyFailure> {
     let count = len.div_ceil(BLOCK);
-    let mut question = Question { region, key: Uuid::new_v4().into_bytes(), known: None };
-    let Some(found) = source.blocks(&question).map_err(|e| unread(&e))? else {
+    if is_new && let Some(lack) = compare_with_nothing(source, target, region, count)? {
+        return Ok(lack);
+    }
+    let key = Uuid::new_v4().into_bytes();
+    let question = Question { region, key: Some(key), known: None };
+    let Some(wanted) = wanted(source, &question, count)? else {
         return compare_whole(source, target, region, count);
     };
-    let mut wanted = match found {
-        Found::Nothing => vec![Block::Zeroes; count as usize],
-        Found::Blocks(blocks) if blocks.len() as u64 >= count => blocks,
-        Found::Blocks(_) | Found::Same => return Err(CopyFailure::Source),
+    let question = Question { known: Some(sum_of(&key, &wanted)), ..question };
+    match target.blocks(&question) {
+        Ok(Some(Found::Same)) => Ok(Lack::of(&wanted, &wanted)),
+        Ok(Some(Found::Nothing)) => Ok(Lack::of(&wanted, &[])),
+        Ok(Some(Found::Blocks(found))) => Ok(Lack::of(&wanted, &found)),
+        Ok(None) => compare_whole(source, target, region, count),
+        Err(_) => Err(CopyFailure::Target),
+    }
+}
+
+/// The same without digests, for a target that has nothing there; `None` if it has something.
+fn compare_with_nothing(
+    source: &dyn Link,
+    target: &dyn Link,
+    region: u64,
+    count: u64,
+) -> Result<Option<Lack>, CopyFailure> {
+    let question = Question { region, key: None, known: None };
+    match target.blocks(&question) {
+        Ok(Some(Found::Nothing)) => {}
+        Ok(_) => return Ok(None),
+        Err(_) => return Err(CopyFailure::Target),
+    }
+    Ok(wanted(source, &question, count)?.map(|wanted| Lack::of(&wanted, &[])))
+}
+
+/// The blocks of the source, so many of them; `None` if it does not tell.
+fn wanted(source: &dyn Link, question: &Question, count: u64) -> Result<Option<Vec<Block>>, CopyFailure> {
+    let mut blocks = match source.blocks(question).map_err(|e| unread(&e))? {
+        None => return Ok(None),
+        Some(Found::Nothing) => vec![Block::Zeroes; count as usize],
+        Some(Found::Blocks(blocks)) if blocks.len() as u64 >= count => blocks,
+        Some(Found::Blocks(_) | Found::Same) => return Err(CopyFailure::Source),
     };
     // It may have grown already.
-    wanted.truncate(count as usize);
-    if wanted.contains(&Block::Corrupt) {
-        return Err(CopyFailure::Corrupt);
-    }
-    question.known = Some(sum_of(&question.key, &wanted));
-    let pieces = match target.blocks(&question) {
-        Ok(Some(Found::Same)) => Vec::new(),
-        Ok(Some(Found::Nothing)) => lacking(&wanted, &[]),
-        Ok(Some(Found::Blocks(found))) => lacking(&wanted, &found),
-        Ok(None) => return compare_whole(source, target, region, count),
-        Err(_) => return Err(CopyFailure::Target),
-    };
-    Ok(Lack { pieces, nothing: wanted.iter().all(|block| *block == Block::Zeroes) })
+    blocks.truncate(count as usize);
+    if blocks.contains(&Block::Corrupt) { Err(CopyFailure::Corrupt) } else { Ok(Some(blocks)) }
 }
 
 /// The same by one digest of the whole region.

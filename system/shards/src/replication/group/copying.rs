@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::comparing::{Lack, compare, unread};
-use super::{Copier, Group, Inner, guard};
+use super::connections::Copier;
+use super::{Group, Inner, guard};
 use crate::replication::blocks::Piece;
 use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
@@ -106,7 +107,7 @@ impl Inner {
         let (start, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
         let source = self.link(from).ok_or(CopyFailure::Source)?;
         let target = self.link(to).ok_or(CopyFailure::Target)?;
-        let Lack { pieces, nothing } = compare(&*source, &*target, region, len)?;
+        let Lack { pieces, nothing } = compare(&*source, &*target, region, len, self.is_new(to))?;
         if pieces.is_empty() {
             return Ok(if nothing { Copied::Nothing } else { Copied::Looked });
         }
