@@ -36,6 +36,7 @@ pub mod redundancy;
 pub mod removal;
 pub mod replication;
 pub mod scrub;
+mod seal;
 mod sys;
 pub mod throttle;
 pub mod volume;

@@ -23,6 +23,7 @@ use crate::disk::Disk;
 use crate::format::{self, BLOCK};
 use crate::fsio;
 use crate::pool::Pool;
+use crate::seal;
 use crate::sys::{Pieces, Sink};
 use crate::volume::{self, Volume};
 
@@ -69,7 +70,12 @@ impl Replica {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Promise { format: format::REPLICA_FORMAT, ..Promise::default() }
             }
-            read => serde_json::from_slice(&read?)?,
+            read => {
+                let read = read?;
+                let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+                seal::check(&read).map_err(invalid)?;
+                serde_json::from_slice(&read)?
+            }
         };
         if promise.format != format::REPLICA_FORMAT {
             let text =
@@ -344,7 +350,7 @@ impl Replica {
     }
 
     fn keep(&self, promise: &Promise) -> io::Result<()> {
-        fsio::replace(self.volume.dir(), format::REPLICA, &serde_json::to_vec(promise)?)
+        fsio::replace(self.volume.dir(), format::REPLICA, &seal::seal(&serde_json::to_vec(promise)?))
     }
 }
 
