@@ -36,6 +36,11 @@ pub trait Link: Send + Sync {
     /// What a region holds, block by block; `None` from a release that does not tell.
     fn blocks(&self, question: &Question) -> Result<Option<Found>, Failure>;
 
+    /// Whether it may tell blocks; once it is known not to, nobody need ask.
+    fn may_tell_blocks(&self) -> bool {
+        true
+    }
+
     /// What a region holds, in one.
     fn digest(&self, region: u64) -> Result<Digest, Failure>;
 

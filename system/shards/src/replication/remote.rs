@@ -195,6 +195,10 @@ impl Link for RemoteLink {
         }
     }
 
+    fn may_tell_blocks(&self) -> bool {
+        !self.is_coarse.load(SeqCst)
+    }
+
     fn digest(&self, region: u64) -> Result<Digest, Failure> {
         self.look("digest", region, 0)
     }

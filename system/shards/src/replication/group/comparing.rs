@@ -39,6 +39,9 @@ pub(super) fn compare(
     is_new: bool,
 ) -> Result<Lack, CopyFailure> {
     let count = len.div_ceil(BLOCK);
+    if !source.may_tell_blocks() || !target.may_tell_blocks() {
+        return compare_whole(source, target, region, count);
+    }
     if is_new && let Some(lack) = compare_with_nothing(source, target, region, count)? {
         return Ok(lack);
     }
