@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::seal;
+
 /// The marker that makes a directory a data disk.
 pub const MARKER: &str = "cairn-disk.json";
 /// The format of disks that this release reads and writes.
@@ -139,6 +141,7 @@ impl Manifest {
 
     /// Reads the manifest found in the directory called `id`.
     pub fn parse(bytes: &[u8], id: &str) -> Result<Manifest, String> {
+        seal::check(bytes)?;
         let m: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
         if !(VOLUME_FORMAT_UNSUMMED..=VOLUME_FORMAT_GUARDED_UNSUMMED).contains(&m.format) {
             let newest = VOLUME_FORMAT_GUARDED_UNSUMMED;

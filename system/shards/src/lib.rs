@@ -39,6 +39,7 @@ pub mod redundancy;
 pub mod removal;
 pub mod replication;
 pub mod scrub;
+mod seal;
 mod sys;
 pub mod throttle;
 pub mod volume;

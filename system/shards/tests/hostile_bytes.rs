@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use cairn_shards::format::{BLOCK, Manifest, Marker, SIZE_MAX};
 use cairn_shards::pool::{NewVolume, Pool};
+use cairn_shards::replication::blocks::{Found, Question};
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::replica::Replica;
-use cairn_shards::replication::service::{Ask, Look, Open, Told};
+use cairn_shards::replication::service::{Ask, Compare, Look, Open, Told};
 use cairn_shards::volume::Volume;
 
 /// The size in bytes that a volume begins with, and the size from which on it is not written any more.
@@ -25,7 +26,7 @@ const ROOM: u64 = 16 << 20;
 const AGE: u64 = 1000;
 /// What a peer may ask for. All of it must have been done, or the dice show nothing of it. (Writes that wait for nothing are
 /// tried; a file system in memory refuses them.)
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "open",
     "write",
     "zero",
@@ -37,6 +38,7 @@ const KINDS: [&str; 13] = [
     "settle for",
     "read",
     "digest",
+    "blocks",
     "torn",
     "read matching",
 ];
@@ -177,6 +179,7 @@ impl Victim {
         let (what, found) = match random.below(64) {
             // It hashes a mebibyte.
             0 => ("digest", self.replica.digest(self.session, region).is_ok()),
+            3 => ("blocks", self.replica.blocks(self.session, &question(random, region)).is_ok()),
             1 => ("torn", self.replica.torn(self.session, region).is_ok()),
             2 => ("read matching", self.replica.read_matching(self.session, at, len).is_ok()),
             _ => ("read", self.replica.read(self.session, at, len).is_ok()),
@@ -185,6 +188,11 @@ impl Victim {
             count(done, what);
         }
     }
+}
+
+fn question(random: &mut Random, region: u64) -> Question {
+    let mut sum = || u128::from(random.next()).to_le_bytes();
+    Question { region, key: Some(sum()), known: Some(sum()) }
 }
 
 fn kind(op: &Op) -> &'static str {
@@ -218,6 +226,8 @@ fn no_frame_of_a_peer_ends_a_replica() {
         let _ = postcard::from_bytes::<Told>(&bytes);
         let _ = postcard::from_bytes::<Look>(&bytes);
         let _ = postcard::from_bytes::<Result<Opened, Failure>>(&bytes);
+        let _ = postcard::from_bytes::<Compare>(&bytes);
+        let _ = postcard::from_bytes::<Result<Found, Failure>>(&bytes);
         let Ok(ask) = postcard::from_bytes::<Ask>(&bytes) else { continue };
         decoded += 1;
         victim.heed(&mut random, ask, &mut done);

@@ -1,5 +1,5 @@
 //! Marks as they are on the disk: those of earlier releases count and are taken over, and what is not what was written
-//! counts as marked, until it has been looked at.
+//! counts as marked, until it has been looked at. Manifests and promises that are not what was written are refused.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::path::{Path, PathBuf};
@@ -120,4 +120,22 @@ fn a_volume_that_grows_has_marks_of_all_it_has() {
     drop(replica);
     let (replica, _, areas) = open(&dir);
     assert_eq!((areas, replica.volume().findings().corrupt), (vec![3, 5000], 0));
+}
+
+#[test]
+fn a_manifest_or_a_promise_that_is_not_what_was_written_is_refused() {
+    for (name, written, other) in
+        [("manifest.json", "100663296", "100663808"), ("replica.json", r#""epoch":7"#, r#""epoch":3"#)]
+    {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = directory(parent.path(), VOLUME_FORMAT_GUARDED);
+        let (replica, ..) = open(&dir);
+        replica.begin(7, SIZE).unwrap();
+        drop(replica);
+        let opens = || Volume::open(&dir).and_then(|v| Replica::open(Arc::new(v), "boot")).is_ok();
+        let text = std::fs::read_to_string(dir.join(name)).unwrap();
+        assert!(opens() && text.contains(written), "{name}: {text}");
+        std::fs::write(dir.join(name), text.replace(written, other)).unwrap();
+        assert!(!opens(), "{name}");
+    }
 }

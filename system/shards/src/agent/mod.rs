@@ -9,6 +9,7 @@
 mod attention;
 mod care;
 mod disks;
+mod failures;
 mod keyed;
 mod plan;
 mod reconcile;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attention::{Attention, Look};
+use super::failures::Failures;
 use super::plan::{Plan, Seen, Step, Stored, plan};
 use super::report;
 use super::survey::{concerns, disks, find};
@@ -74,8 +75,8 @@ pub struct Volumes {
     pub(super) groups: HashMap<String, Arc<Group>>,
     /// Volumes being made in the background.
     pub(super) making: HashMap<String, JoinHandle<io::Result<()>>>,
-    /// Replicas that could not be made: when that was known last, and why.
-    pub(super) failures: HashMap<String, (Instant, String)>,
+    /// Replicas that could not be made.
+    pub(super) failures: Failures,
     /// Sizes of the volumes on disk, which only this reconciler changes.
     pub(super) stored: BTreeMap<String, Stored>,
     /// A disk that the last survey could not read.
@@ -126,7 +127,7 @@ impl Volumes {
             switches: HashMap::new(),
             groups: HashMap::new(),
             making: HashMap::new(),
-            failures: HashMap::new(),
+            failures: Failures::default(),
             stored: BTreeMap::new(),
             unread: None,
             usage: HashMap::new(),
@@ -350,7 +351,7 @@ impl Volumes {
         self.switches.retain(|id, _| self.exports.contains_key(id));
         let wanted_here = |name: &String| wanted(&place::split(name).0.to_owned());
         self.told_replicas.retain(|name, _| wanted_here(name));
-        self.failures.retain(|name, _| wanted_here(name));
+        self.failures.retain(wanted_here);
         self.first_seen.retain(|id, _| wanted(id));
         self.reported.retain(|id, _| wanted(id));
         if !self.live() {

@@ -27,8 +27,6 @@ use crate::replication::{place, records, writer};
 /// How far this node's replicas of a volume are, and what stands in their way, by place.
 type Phases = BTreeMap<String, (Phase, Option<String>)>;
 
-/// When what could not be made is tried again, at the soonest.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long the replicas of a new volume are waited for, once one is there.
 const MAKING_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,7 +81,7 @@ impl Volumes {
         failed: Option<String>,
     ) -> (Option<Phase>, Option<String>) {
         let Plan { steps, mut replica, mut blocked } = plan;
-        let failed = self.recently_failed(name, failed);
+        let failed = self.failures.recent(name, failed, Instant::now());
         let waits = |step: &Step| failed.is_some() && matches!(step, Step::Create { .. });
         if let Some(e) = failed.clone().filter(|_| steps.iter().any(waits)) {
             (replica, blocked) = (replica.map(|_| Phase::Failed), Some(e));
@@ -102,15 +100,6 @@ impl Volumes {
             }
         }
         (replica, blocked)
-    }
-
-    /// Why a replica could not be made, now or a moment ago: it is tried again after a while, not as soon as that is known.
-    fn recently_failed(&mut self, name: &str, now: Option<String>) -> Option<String> {
-        if let Some(why) = now {
-            self.failures.insert(name.to_owned(), (Instant::now(), why));
-        }
-        let recent = self.failures.get(name).filter(|(at, _)| at.elapsed() < RETRY_AFTER);
-        recent.map(|(_, why)| why.clone())
     }
 
     /// What is known of the volume, and of none of its replicas.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocks::{Found, Question};
 use super::op::{Failure, Op, Opened};
 use super::place;
 use super::replica::{Digest, Replica, Replicas};
@@ -32,7 +33,15 @@ pub trait Link: Send + Sync {
     /// Reads bytes.
     fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure>;
 
-    /// What a region holds.
+    /// What a region holds, block by block; `None` from a release that does not tell.
+    fn blocks(&self, question: &Question) -> Result<Option<Found>, Failure>;
+
+    /// Whether it may tell blocks; once it is known not to, nobody need ask.
+    fn may_tell_blocks(&self) -> bool {
+        true
+    }
+
+    /// What a region holds, in one.
     fn digest(&self, region: u64) -> Result<Digest, Failure>;
 
     /// The blocks of a region that a crash may have left half-written, in bytes of the volume; none from a release that
@@ -117,6 +126,10 @@ impl Link for LocalLink {
 
     fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
         self.replica.read(self.session, offset, len)
+    }
+
+    fn blocks(&self, question: &Question) -> Result<Option<Found>, Failure> {
+        self.replica.blocks(self.session, question).map(Some)
     }
 
     fn digest(&self, region: u64) -> Result<Digest, Failure> {

@@ -3,7 +3,7 @@
 //! - [`set`]: the record that says which replicas there are and which are in sync; [`placement`]: where they are;
 //!   [`place`]: how that is written; [`fill`]: which move, so that disks fill evenly.
 //! - [`writer`]: what the one writer of a volume does next, as a pure state machine; [`op`]: what it asks of replicas.
-//! - [`regions`]: the units of comparing and copying; [`absence`]: what those in sync keep of what others miss.
+//! - [`regions`]: the units of comparing and copying; [`blocks`]: what of one differs; [`absence`]: what those in sync keep of what others miss.
 //! - [`replica`]: a replica on a disk here; [`link`] a writer's connection to one, [`remote`] to one elsewhere, which
 //!   [`service`] answers.
 //! - [`group`]: the writer at work, with its threads and connections; [`pace`]: how fast it rebuilds; [`records`]: the
@@ -14,6 +14,7 @@
 //! is acknowledged; a replica that has served a writer never again serves one of an older epoch.
 
 pub mod absence;
+pub mod blocks;
 pub mod fill;
 pub mod group;
 pub mod link;

@@ -8,15 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_wire::remote::{Code, Connection, Error, Messages, Outgoing, PeerId, Peers, Refusal};
 use futures_util::stream;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::blocks::{BLOCKS, Found, Question};
 use super::link::{Answer, Ear, Link, LocalLink, Opener, Target};
 use super::op::{Failure, Op, Opened};
 use super::place;
 use super::replica::{Digest, Replicas};
-use super::service::{Ask, Look, Open, SERVICE, Told};
+use super::service::{Ask, Compare, Look, Open, SERVICE, Told};
 use super::writer::Seq;
 
 /// How long a connection may take to be opened, and a read to be answered.
@@ -70,6 +72,8 @@ pub struct RemoteLink {
     connection: Connection,
     asks: UnboundedSender<Ask>,
     closed: Arc<AtomicBool>,
+    /// It is of a release that does not tell single blocks: it is asked once.
+    is_coarse: AtomicBool,
     listener: tokio::task::AbortHandle,
     runtime: Handle,
 }
@@ -104,7 +108,8 @@ impl RemoteLink {
         let closed = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(listen(told, ear, closed.clone())).abort_handle();
         let runtime = Handle::current();
-        let link = RemoteLink { name, session, connection, asks, closed, listener, runtime };
+        let is_coarse = AtomicBool::new(false);
+        let link = RemoteLink { name, session, connection, asks, closed, is_coarse, listener, runtime };
         Ok((Arc::new(link), opened))
     }
 
@@ -114,8 +119,12 @@ impl RemoteLink {
 
     fn ask<T: DeserializeOwned>(&self, method: &str, at: u64, len: u64) -> Result<Result<T, Failure>, Error> {
         let look = Look { volume: self.name.clone(), session: self.session, at, len };
+        self.call(method, &look)
+    }
+
+    fn call<A: Serialize, T: DeserializeOwned>(&self, method: &str, ask: &A) -> Result<T, Error> {
         let method = format!("{SERVICE}/{method}");
-        self.runtime.block_on(self.connection.call(&method, &look, WITHIN))
+        self.runtime.block_on(self.connection.call(&method, ask, WITHIN))
     }
 }
 
@@ -166,6 +175,28 @@ impl Link for RemoteLink {
 
     fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
         self.look("read", offset, len)
+    }
+
+    fn blocks(&self, question: &Question) -> Result<Option<Found>, Failure> {
+        if self.is_coarse.load(SeqCst) {
+            return Ok(None);
+        }
+        let (volume, question) = (self.name.clone(), question.clone());
+        match self.call("blocks", &Compare { volume, session: self.session, question }) {
+            Err(Error::Refused(refusal)) if refusal.code == Code::NotFound => {
+                self.is_coarse.store(true, SeqCst);
+                Ok(None)
+            }
+            Err(e) => Err(Failure::Broken(e.to_string())),
+            Ok(Ok(Found::Blocks(blocks))) if blocks.len() as u64 > BLOCKS => {
+                Err(Failure::Broken("it tells of more blocks than there are".into()))
+            }
+            Ok(found) => found.map(Some),
+        }
+    }
+
+    fn may_tell_blocks(&self) -> bool {
+        !self.is_coarse.load(SeqCst)
     }
 
     fn digest(&self, region: u64) -> Result<Digest, Failure> {

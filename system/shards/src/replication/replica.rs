@@ -15,13 +15,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::absence::{Entries, Kept};
+use super::blocks::{Block, Found, Question, blocks_of};
 use super::op::{Failure, Op, Opened};
 use super::regions::{AREA, REGION};
 use super::writer::Seq;
 use crate::disk::Disk;
-use crate::format;
+use crate::format::{self, BLOCK};
 use crate::fsio;
 use crate::pool::Pool;
+use crate::seal;
 use crate::sys::{Pieces, Sink};
 use crate::volume::{self, Volume};
 
@@ -68,7 +70,12 @@ impl Replica {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Promise { format: format::REPLICA_FORMAT, ..Promise::default() }
             }
-            read => serde_json::from_slice(&read?)?,
+            read => {
+                let read = read?;
+                let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+                seal::check(&read).map_err(invalid)?;
+                serde_json::from_slice(&read)?
+            }
         };
         if promise.format != format::REPLICA_FORMAT {
             let text =
@@ -236,6 +243,39 @@ impl Replica {
         self.read(session, start, len).map(|bytes| digest_of(&bytes))
     }
 
+    /// What a region holds, block by block.
+    pub fn blocks(&self, session: u64, question: &Question) -> Result<Found, Failure> {
+        drop(self.enter_session(session)?);
+        let start = question.region.saturating_mul(REGION);
+        let len = REGION.min(self.volume.size().saturating_sub(start));
+        self.volume.settle_region(question.region).map_err(broken)?;
+        if self.volume.is_hole(start, len).map_err(broken)? {
+            return Ok(Found::Nothing);
+        }
+        let blocks = match self.read(session, start, len) {
+            Ok(bytes) => blocks_of(question.key.as_ref(), &bytes),
+            Err(Failure::Corrupt(_)) => self.each_block(session, question, start..start + len)?,
+            Err(why) => return Err(why),
+        };
+        Ok(question.answer(blocks))
+    }
+
+    /// The same where some blocks are corrupt.
+    fn each_block(
+        &self,
+        session: u64,
+        question: &Question,
+        range: Range<u64>,
+    ) -> Result<Vec<Block>, Failure> {
+        let each = |at: u64| match self.read(session, at, BLOCK.min(range.end - at)) {
+            Ok(bytes) => Ok(blocks_of(question.key.as_ref(), &bytes)),
+            Err(Failure::Corrupt(_)) => Ok(vec![Block::Corrupt]),
+            Err(why) => Err(why),
+        };
+        let blocks: Result<Vec<_>, _> = range.clone().step_by(BLOCK as usize).map(each).collect();
+        Ok(blocks?.concat())
+    }
+
     /// The blocks of a region that a crash may have left half-written, in bytes of the volume.
     pub fn torn(&self, session: u64, region: u64) -> Result<Vec<Range<u64>>, Failure> {
         let _current = self.enter_session(session)?;
@@ -310,7 +350,7 @@ impl Replica {
     }
 
     fn keep(&self, promise: &Promise) -> io::Result<()> {
-        fsio::replace(self.volume.dir(), format::REPLICA, &serde_json::to_vec(promise)?)
+        fsio::replace(self.volume.dir(), format::REPLICA, &seal::seal(&serde_json::to_vec(promise)?))
     }
 }
 

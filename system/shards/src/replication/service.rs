@@ -2,8 +2,8 @@
 //!
 //! `write` is a stream: the first message opens, each later one is a step; the first answer says what was opened, each
 //! later one how a step ended, in order. `keep` is the same with a writer and a replica that know of absences: releases
-//! differ by which of the two they have. `read`, `digest`, `torn` and `matching` are
-//! single calls of that session; releases differ by whether they have the last two. Only the cloud's own
+//! differ by which of the two they have. `read`, `digest`, `torn`, `matching` and `blocks` are
+//! single calls of that session; releases differ by whether they have the last three. Only the cloud's own
 //! may call; which of two writers counts is decided by their epochs alone.
 
 use std::ops::Range;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::absence::Kept;
+use super::blocks::{Found, Question};
 use super::op::{Failure, Op, Opened};
 use super::replica::{Digest, Replica, Replicas};
 use super::writer::Seq;
@@ -76,6 +77,17 @@ pub struct Look {
     pub len: u64,
 }
 
+/// A question about the blocks of a region.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Compare {
+    /// What the replica goes by here.
+    pub volume: String,
+    /// The session.
+    pub session: u64,
+    /// The question.
+    pub question: Question,
+}
+
 /// The service.
 pub struct ReplicaService {
     replicas: Arc<Replicas>,
@@ -111,12 +123,13 @@ impl ReplicaService {
         if look.len > BYTES_MAX {
             return Err(Refusal::invalid(format!("more than {BYTES_MAX} bytes")));
         }
-        let (replicas, volume) = (self.replicas.clone(), look.volume.clone());
+        Ok((self.replica(look.volume.clone()).await?, look))
+    }
+
+    async fn replica(&self, volume: String) -> Result<Arc<Replica>, Refusal> {
+        let replicas = self.replicas.clone();
         let replica = blocking(move || replicas.get(&volume).map_err(|e| Failure::Broken(e.to_string())));
-        match replica.await {
-            Ok(replica) => Ok((replica, look)),
-            Err(e) => Err(Refusal::unavailable(e.to_string())),
-        }
+        replica.await.map_err(|e| Refusal::unavailable(e.to_string()))
     }
 }
 
@@ -160,7 +173,7 @@ impl Service for ReplicaService {
         Limits { calls: CALLS_MAX, ..Limits::default() }
     }
 
-    async fn call(&self, call: Call) -> Result<Outgoing, Refusal> {
+    async fn call(&self, mut call: Call) -> Result<Outgoing, Refusal> {
         match call.method.as_str() {
             "write" => self.write(call, false).await,
             "keep" => self.write(call, true).await,
@@ -175,6 +188,13 @@ impl Service for ReplicaService {
                 let digest: Result<Digest, Failure> =
                     blocking(move || replica.digest(look.session, look.at)).await;
                 Outgoing::message(&digest)
+            }
+            "blocks" => {
+                let Compare { volume, session, question } = call.message().await?;
+                let replica = self.replica(volume).await?;
+                let found: Result<Found, Failure> =
+                    blocking(move || replica.blocks(session, &question)).await;
+                Outgoing::message(&found)
             }
             "torn" => {
                 let (replica, look) = self.look(call).await?;

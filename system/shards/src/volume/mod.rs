@@ -39,6 +39,7 @@ pub use self::summing::make_sums;
 pub(crate) use self::sums::{CHUNK, crc};
 use crate::format::{self, Manifest};
 use crate::fsio;
+use crate::seal::seal;
 use crate::sys::{Pieces, Sink, Source};
 
 /// A block that is not what was written there.
@@ -443,7 +444,7 @@ fn read_manifest(dir: &Path, id: &str) -> io::Result<Manifest> {
 
 /// Writes a volume's manifest, durably.
 pub fn write_manifest(dir: &Path, manifest: &Manifest) -> io::Result<()> {
-    fsio::replace(dir, format::MANIFEST, &serde_json::to_vec_pretty(manifest)?)
+    fsio::replace(dir, format::MANIFEST, &seal(&serde_json::to_vec_pretty(manifest)?))
 }
 
 fn split(mut offset: u64, mut len: u64, segment_size: u64) -> impl Iterator<Item = Part> {

@@ -94,7 +94,7 @@ async fn a_guest_outlives_a_disk_of_the_only_node_and_the_disk_gets_what_it_miss
     second.remount().await.unwrap();
     cloud.until_in_sync("v1", &both).await;
     let status = cloud.until_status("v1", |s| s.rebuilt > 0).await;
-    assert_eq!(status.rebuilt, 2 * MIB, "a region for each block that was missed");
+    assert_eq!(status.rebuilt, 2 * 4096, "each block that was missed, and no more");
     assert!(status.compared <= 2 * 16 * MIB, "compared {}", status.compared);
     assert_eq!(status.corrupt, 0);
     g = guest(move || {

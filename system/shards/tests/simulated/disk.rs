@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_shards::replication::absence::{Entries, Kept};
+use cairn_shards::replication::blocks::Block;
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::regions::{AREA, REGION, units};
 
@@ -33,14 +34,16 @@ pub struct Disk {
     suspects: BTreeSet<u64>,
     /// Whether its release knows of absences.
     pub keeps: bool,
+    /// Whether its release tells no single blocks of a region.
+    pub is_coarse: bool,
     size: u64,
     /// What it keeps of others' absences; on stable media before marks are cleared.
     entries: Entries,
 }
 
 impl Disk {
-    pub fn new() -> Disk {
-        Disk { alive: true, boot: 1, keeps: true, ..Disk::default() }
+    pub fn new(is_coarse: bool) -> Disk {
+        Disk { alive: true, boot: 1, keeps: true, is_coarse, ..Disk::default() }
     }
 
     pub fn view(&self) -> Content {
@@ -97,37 +100,29 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes the content of a region from another replica.
-    pub fn store_region(
-        &mut self,
-        session: u64,
-        seq: u64,
-        region: u64,
-        content: &Content,
-    ) -> Result<(), Failure> {
+    /// Takes blocks from another replica.
+    pub fn store(&mut self, session: u64, seq: u64, content: &Content) -> Result<(), Failure> {
         if self.session != session {
             return Err(Failure::Fenced);
         }
-        for area in units(&(region * REGION..(region + 1) * REGION), AREA) {
-            self.set_mark(area, seq);
-        }
+        content.keys().for_each(|at| self.set_mark(at / AREA, seq));
         if content.iter().any(|(at, version)| *version > 0 && self.has_no_room(*at)) {
             return Err(Failure::Full);
         }
-        self.corrupt.retain(|at| at / REGION != region);
-        let view = self.view();
-        let here = view.range(region * REGION..(region + 1) * REGION);
-        let gone: Vec<u64> = here.map(|(at, _)| *at).filter(|at| !content.contains_key(at)).collect();
-        self.cache.extend(gone.into_iter().map(|at| (at, 0)));
+        self.corrupt.retain(|at| !content.contains_key(at));
         self.cache.extend(content.iter().map(|(at, version)| (*at, *version)));
         Ok(())
     }
 
-    /// What a region holds; `None` if some of it is corrupt.
-    pub fn region(&self, region: u64) -> Option<Content> {
-        let (view, here) = (self.view(), region * REGION..(region + 1) * REGION);
-        let whole = self.corrupt.range(here.clone()).next().is_none();
-        whole.then(|| view.range(here).map(|(at, v)| (*at, *v)).collect())
+    /// What a region holds, block by block; the version stands for the digest.
+    pub fn blocks(&self, region: u64) -> Vec<Block> {
+        let view = self.view();
+        let block = |at: u64| match view.get(&at).copied().unwrap_or(0) {
+            _ if self.corrupt.contains(&at) => Block::Corrupt,
+            0 => Block::Zeroes,
+            version => Block::Holds(u128::from(version).to_le_bytes()),
+        };
+        (region * REGION..(region + 1) * REGION).step_by(BLOCK as usize).map(block).collect()
     }
 
     /// Its process ends; the next one suspects what has marks.

@@ -56,6 +56,9 @@ pub struct Told {
     /// Suspect blocks that were got from a witness, and those that were taken as they are.
     pub mended: u64,
     pub taken: u64,
+    /// Regions of which something was copied, and those of them of which only a part was.
+    pub copied: u64,
+    pub spared: u64,
 }
 
 impl Told {
@@ -69,6 +72,8 @@ impl Told {
         self.hopeless += other.hopeless;
         self.mended += other.mended;
         self.taken += other.taken;
+        self.copied += other.copied;
+        self.spared += other.spared;
     }
 }
 

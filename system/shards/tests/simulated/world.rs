@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::time::Duration;
 
+use cairn_shards::replication::blocks::{Block, Piece};
 use cairn_shards::replication::op::{Failure, Op, Opened};
 use cairn_shards::replication::place::node_of;
 use cairn_shards::replication::set::ReplicaSet;
 use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Reading, Swapped, Term, Writer};
 
 use crate::Random;
+use crate::copying::Copy;
 use crate::disk::{Content, Disk};
 use crate::guest::{Asked, Guest};
 
@@ -24,7 +26,10 @@ pub enum Event {
     Step { writer: usize, node: String, session: u64, seq: u64, op: Op },
     Done { writer: usize, node: String, session: u64, seq: u64, result: Result<(), Failure> },
     Read { writer: usize, copy: Copy },
+    Compare { writer: usize, copy: Copy, wanted: Vec<Block> },
+    Fetch { writer: usize, copy: Copy, pieces: Vec<Piece> },
     Store { writer: usize, copy: Copy, content: Content },
+    Stored { writer: usize, copy: Copy, result: Result<(), Failure> },
     Copied { writer: usize, result: Result<(), CopyFailure> },
     Swap { writer: usize, expect: ReplicaSet, new: ReplicaSet },
     Swapped { writer: usize, result: Swapped },
@@ -33,21 +38,14 @@ pub enum Event {
     Back(String),
 }
 
-#[derive(Clone)]
-pub struct Copy {
-    from: (String, u64),
-    to: (String, u64),
-    region: u64,
-    seq: u64,
-    witnesses: Vec<String>,
-}
-
 /// A writer and its connections, each with the session it began.
 pub struct Running {
     pub core: Writer,
     pub node: String,
     pub alive: bool,
-    links: BTreeMap<String, u64>,
+    pub links: BTreeMap<String, u64>,
+    /// The copy whose steps are on their way, and how many are.
+    pub copying: Option<(Copy, usize)>,
 }
 
 pub struct World {
@@ -77,10 +75,13 @@ impl World {
     pub fn new(seed: u64) -> World {
         let paired = matches!(seed % 5, 1 | 2);
         let names = if paired { ["a/x", "a/y", "b", "c"] } else { ["a", "b", "c", "d"] }.map(String::from);
+        // One is of an earlier release in some histories.
+        let is_coarse = |name: &str| seed % 7 == 3 && name == "b";
+        let disk = |n: &String| (n.clone(), Disk::new(is_coarse(n)));
         World {
             random: Random(seed),
             now: 0,
-            disks: names.iter().map(|n| (n.clone(), Disk::new())).collect(),
+            disks: names.iter().map(disk).collect(),
             boots: names.iter().map(|n| (node_of(n).to_owned(), 1)).collect(),
             set: ReplicaSet::new("v", names[..3].iter().cloned()),
             size: SIZE,
@@ -102,7 +103,7 @@ impl World {
         self.events.insert(self.next, event);
     }
 
-    fn soon(&mut self, event: Event) {
+    pub fn soon(&mut self, event: Event) {
         let ms = self.random.below(20);
         self.after(ms, event);
     }
@@ -125,7 +126,13 @@ impl World {
         let boot = self.boot_of(node);
         let term = Term { node: node.into(), boot, epoch, user_since };
         let core = Writer::new(term, self.size, self.set.clone());
-        self.writers.push(Running { core, node: node.into(), alive: true, links: BTreeMap::new() });
+        self.writers.push(Running {
+            core,
+            node: node.into(),
+            alive: true,
+            links: BTreeMap::new(),
+            copying: None,
+        });
         let index = self.writers.len() - 1;
         self.guest.current = index;
         self.after(0, Event::Tick(index));
@@ -218,7 +225,10 @@ impl World {
             }
             match action {
                 Action::Open(node) => self.soon(Event::Open { writer, node }),
-                Action::Close(node) => drop(self.writers[writer].links.remove(&node)),
+                Action::Close(node) => {
+                    self.writers[writer].links.remove(&node);
+                    self.give_up(writer, &node);
+                }
                 Action::Send { node, seq, op } => {
                     if let Some(session) = self.writers[writer].links.get(&node).copied() {
                         self.in_order(writer, node.clone(), Event::Step { writer, node, session, seq, op });
@@ -246,7 +256,7 @@ impl World {
         source.map(|n| self.disks[n].view()).unwrap_or_default()
     }
 
-    fn in_order(&mut self, writer: usize, node: String, event: Event) {
+    pub fn in_order(&mut self, writer: usize, node: String, event: Event) {
         let ms = self.random.below(30);
         let last = self.busy_until.entry((writer, node)).or_default();
         *last = (*last + 1).max(self.now + ms);
@@ -254,7 +264,7 @@ impl World {
         self.after(ms, event);
     }
 
-    fn reaches(&self, writer: usize, node: &str) -> bool {
+    pub fn reaches(&self, writer: usize, node: &str) -> bool {
         let from = self.writers[writer].node.clone();
         self.disks[node].alive && !self.cut.contains(&(from, node_of(node).to_owned()))
     }
@@ -312,56 +322,12 @@ impl World {
             Event::Lost { writer, node, session } => {
                 if self.writers[writer].links.get(&node) == Some(&session) {
                     self.writers[writer].links.remove(&node);
+                    self.give_up(writer, &node);
                     self.tell(writer, |w| w.lost(&node, &Failure::Broken("gone".into())));
                 }
             }
             Event::Back(node) => self.disks.get_mut(&node).unwrap().alive = true,
             copying => self.copy(copying),
-        }
-    }
-
-    fn copy(&mut self, event: Event) {
-        match event {
-            Event::Read { writer, copy } => {
-                let (node, session) = &copy.from;
-                if !self.reaches(writer, node) || self.disks[node].session != *session {
-                    return self.soon(Event::Copied { writer, result: Err(CopyFailure::Source) });
-                }
-                let (node, region) = (node.clone(), copy.region);
-                self.mend(writer, &node, region, &copy.witnesses);
-                match self.disks[&node].region(region) {
-                    Some(content) => self.soon(Event::Store { writer, copy, content }),
-                    None => self.soon(Event::Copied { writer, result: Err(CopyFailure::Corrupt) }),
-                }
-            }
-            Event::Store { writer, copy, content } => {
-                let (node, session) = copy.to;
-                let stored = match self.reaches(writer, &node) {
-                    true => self.disks.get_mut(&node).unwrap().store_region(
-                        session,
-                        copy.seq,
-                        copy.region,
-                        &content,
-                    ),
-                    false => Err(Failure::Fenced),
-                };
-                self.soon(Event::Copied { writer, result: stored.map_err(|_| CopyFailure::Target) });
-            }
-            Event::Copied { writer, result } => self.tell(writer, |w| w.copied(result)),
-            _ => {}
-        }
-    }
-
-    /// A block that is suspect is got from a witness that has it whole, or taken as it is: that must only be where no
-    /// replica is known to have what was acknowledged.
-    fn mend(&mut self, writer: usize, source: &str, region: u64, witnesses: &[String]) {
-        for at in self.disks[source].torn(region) {
-            let whole = |n: &String| self.reaches(writer, n) && !self.disks[n].corrupt.contains(&at);
-            let witness = witnesses.iter().find(|n| whole(n));
-            self.guest.told.taken += u64::from(witness.is_none());
-            self.guest.told.mended += u64::from(witness.is_some());
-            let version = witness.map(|n| self.disks[n].view().get(&at).copied().unwrap_or(0));
-            self.disks.get_mut(source).unwrap().mend(at, version);
         }
     }
 

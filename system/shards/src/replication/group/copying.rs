@@ -1,14 +1,16 @@
 //! How a group makes regions of replicas alike, at the pace that guests leave.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
+use super::comparing::{Lack, compare, unread};
+use super::connections::Copier;
 use super::{Group, Inner, guard};
+use crate::replication::blocks::Piece;
 use crate::replication::link::Link;
 use crate::replication::op::{Failure, Op};
 use crate::replication::regions::REGION;
-use crate::replication::replica::ZEROES;
 use crate::replication::writer::{CopyFailure, Seq};
 
 /// How long one region may take to be stored.
@@ -21,7 +23,7 @@ enum Copied {
     Nothing,
     /// It was read.
     Looked,
-    /// So many bytes were sent.
+    /// So many bytes were sent; zeroes are made where they are.
     Moved(u64),
 }
 
@@ -30,7 +32,7 @@ enum Copied {
 pub struct Rebuilt {
     /// Bytes that were compared.
     pub compared: u64,
-    /// Bytes that differed and were sent.
+    /// Bytes of the blocks that differed and were sent, but for those of zeroes.
     pub moved: u64,
 }
 
@@ -94,7 +96,7 @@ impl Inner {
             // Nobody has it whole: the source's is taken as it is.
             let Some(data) = whole.filter(|data| data.len() as u64 == len) else { continue };
             let op = Op::Write { offset, data };
-            self.store(from, &*source, seq, op).map_err(|_| CopyFailure::Source)?;
+            self.store(from, &*source, seq, vec![op]).map_err(|_| CopyFailure::Source)?;
         }
         Ok(())
     }
@@ -102,36 +104,45 @@ impl Inner {
     /// Makes a region of one replica like that of another.
     fn copy(&self, from: &str, to: &str, region: u64, seq: Seq) -> Result<Copied, CopyFailure> {
         let size = guard(&self.state).writer.size();
-        let (offset, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
+        let (start, len) = (region * REGION, REGION.min(size.saturating_sub(region * REGION)));
         let source = self.link(from).ok_or(CopyFailure::Source)?;
         let target = self.link(to).ok_or(CopyFailure::Target)?;
-        let wanted = source.digest(region).map_err(|e| unread(&e))?;
-        let alike = match target.digest(region) {
-            Ok(found) => found == wanted,
-            Err(Failure::Corrupt(_)) => false,
-            Err(_) => return Err(CopyFailure::Target),
-        };
-        if alike {
-            return Ok(if wanted == ZEROES { Copied::Nothing } else { Copied::Looked });
+        let Lack { pieces, nothing } = compare(&*source, &*target, region, len, self.is_new(to))?;
+        if pieces.is_empty() {
+            return Ok(if nothing { Copied::Nothing } else { Copied::Looked });
         }
-        let op = match wanted {
-            ZEROES => Op::Zero { offset, len, unmap: true },
-            _ => Op::Write { offset, data: source.read(offset, len).map_err(|e| unread(&e))? },
+        // All of it is read before any is sent: nothing is under way any more when the source fails.
+        let read = |piece: &Piece| {
+            let bytes = piece.bytes(len);
+            let (offset, len) = (start + bytes.start, bytes.end - bytes.start);
+            match piece.zeroes {
+                true => Ok(Op::Zero { offset, len, unmap: true }),
+                false => source.read(offset, len).map(|data| Op::Write { offset, data }),
+            }
         };
-        let moved = if let Op::Write { data, .. } = &op { data.len() as u64 } else { 0 };
-        let stored = self.store(to, &*target, seq, op);
+        let steps: Result<Vec<Op>, Failure> = pieces.iter().map(read).collect();
+        let steps = steps.map_err(|e| unread(&e))?;
+        let bytes = |op: &Op| if let Op::Write { data, .. } = op { data.len() as u64 } else { 0 };
+        let moved = steps.iter().map(bytes).sum();
+        let stored = self.store(to, &*target, seq, steps);
         stored.map(|()| Copied::Moved(moved)).map_err(|_| CopyFailure::Target)
     }
 
-    /// Does a step of a copy, and waits for its end.
-    fn store(&self, node: &str, link: &dyn Link, seq: Seq, op: Op) -> Result<(), Failure> {
-        match link.local() {
-            Some(local) => local.apply(seq, &op),
-            None => self.await_copy(node, seq).map_or_else(Err, |answer| {
-                link.send(seq, op);
-                answer.recv_timeout(COPY_MAX).unwrap_or_else(|e| Err(Failure::Broken(e.to_string())))
-            }),
+    /// Does the steps of a copy, and waits for their end. One that fails ends the connection.
+    fn store(&self, node: &str, link: &dyn Link, seq: Seq, steps: Vec<Op>) -> Result<(), Failure> {
+        if let Some(local) = link.local() {
+            return steps.iter().try_for_each(|op| local.apply(seq, op));
         }
+        let (tell, told) = channel();
+        let count = steps.len();
+        guard(&self.copies).insert(seq, Copier { node: node.to_owned(), left: count, tell });
+        steps.into_iter().for_each(|op| link.send(seq, op));
+        let until = Instant::now() + COPY_MAX;
+        let answer = |_| match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(answer) => answer,
+            Err(e) => Err(Failure::Broken(e.to_string())),
+        };
+        (0..count).try_for_each(answer)
     }
 
     /// A replica is in sync: says what that took.
@@ -143,15 +154,4 @@ impl Inner {
             guard(&self.rebuilt).add(rebuilt);
         }
     }
-
-    fn await_copy(&self, to: &str, seq: Seq) -> Result<Receiver<Result<(), Failure>>, Failure> {
-        let (answer, awaited) = channel();
-        guard(&self.copies).insert(seq, (to.to_owned(), answer));
-        Ok(awaited)
-    }
-}
-
-/// How a copy failed whose source could not be read.
-fn unread(why: &Failure) -> CopyFailure {
-    if matches!(why, Failure::Corrupt(_)) { CopyFailure::Corrupt } else { CopyFailure::Source }
 }

@@ -3,6 +3,8 @@
 //! Requests come on threads that may block; answers of other nodes on tasks that may not. The state machine is behind
 //! one lock, which is never held during I/O. Steps on the replica of this node are done by the thread that has them.
 
+mod comparing;
+mod connections;
 mod copying;
 mod media;
 
@@ -12,14 +14,15 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cairn_state::SharedStore;
 use tokio::runtime::Handle;
 
-use super::link::{Answer, Ear, Link, Opener, Target};
+use self::connections::{Connected, Copier};
+use super::link::{Link, Opener};
 use super::op::{Failure, Op};
 use super::pace::Pace;
 use super::records;
@@ -86,7 +89,7 @@ struct Inner {
     state: Mutex<State>,
     /// Told of completions and of each change of phase.
     news: Condvar,
-    links: Mutex<HashMap<String, Numbered>>,
+    links: Mutex<HashMap<String, Connected>>,
     links_made: AtomicU64,
     copies: Mutex<HashMap<Seq, Copier>>,
     /// What replicas took so far that are not in sync yet, by node, and all that are.
@@ -97,11 +100,6 @@ struct Inner {
     silenced: AtomicBool,
     full: AtomicBool,
 }
-
-/// A connection and its number, by which a late word of an earlier one is known.
-type Numbered = (u64, Arc<dyn Link>);
-/// The node that stores a region, and whom to tell.
-type Copier = (String, Sender<Result<(), Failure>>);
 
 struct State {
     writer: Writer,
@@ -280,10 +278,6 @@ impl Inner {
         drop(self.runtime.spawn_blocking(move || f(&this)));
     }
 
-    fn link(&self, node: &str) -> Option<Arc<dyn Link>> {
-        guard(&self.links).get(node).map(|(_, link)| link.clone())
-    }
-
     /// Does a step on the replica of this node.
     fn send_own(
         self: &Arc<Inner>,
@@ -313,57 +307,6 @@ impl Inner {
             self.means.pace.served(begun.elapsed());
             end(result.map_err(|e| error(&e)));
         }
-    }
-
-    fn open(self: &Arc<Inner>, node: String) {
-        let made = self.links_made.fetch_add(1, SeqCst);
-        let size = guard(&self.state).writer.wanted_size();
-        let target = Target { place: node.clone(), volume: self.volume.clone(), epoch: self.epoch, size };
-        match self.means.opener.open(&target, self.ear(&node, made)) {
-            Ok((link, opened)) => {
-                tracing::debug!(volume = self.volume, node, "a replica is connected");
-                guard(&self.links).insert(node.clone(), (made, link));
-                self.handle(true, |writer| writer.opened(&node, opened));
-            }
-            Err(why) => {
-                tracing::debug!(volume = self.volume, node, %why, "a replica cannot be connected");
-                self.handle(true, |writer| writer.lost(&node, &why));
-            }
-        }
-    }
-
-    /// What hears the replica of this connection; an older one is not listened to.
-    fn ear(self: &Arc<Inner>, node: &str, made: u64) -> Ear {
-        let (group, node) = (Arc::downgrade(self), node.to_owned());
-        Arc::new(move |answer| {
-            let Some(group) = group.upgrade() else { return };
-            match answer {
-                Answer::Done(seq, result) => group.heard(&node, seq, result),
-                Answer::Lost(why) => {
-                    let current = guard(&group.links).get(&node).is_none_or(|(link, _)| *link == made);
-                    if current {
-                        tracing::info!(volume = group.volume, node, %why, "a replica is lost");
-                        group.close(&node);
-                        group.handle(false, |writer| writer.lost(&node, &why));
-                    }
-                }
-            }
-        })
-    }
-
-    fn heard(self: &Arc<Inner>, node: &str, seq: Seq, result: Result<(), Failure>) {
-        let copy = guard(&self.copies).remove(&seq);
-        match copy {
-            Some((_, copier)) => drop(copier.send(result)),
-            None => self.handle(false, |writer| writer.done(node, seq, result)),
-        }
-    }
-
-    fn close(&self, node: &str) {
-        if let Some((_, link)) = guard(&self.links).remove(node) {
-            link.close();
-        }
-        guard(&self.copies).retain(|_, (of, _)| of != node);
     }
 
     fn swap(self: &Arc<Inner>, expect: ReplicaSet, new: ReplicaSet) {
