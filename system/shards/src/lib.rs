@@ -4,10 +4,10 @@
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
 //!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks),
-//!   [`balance`] (disks that fill evenly),
+//!   [`balance`] (disks that fill evenly), [`adoption`] (disks that were put into other nodes),
 //!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
-//!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
+//!   on them), [`disk`], [`ownership`] (whose a disk is), [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
 //!   (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
 //!   disks, [`backup`] copies volumes and back.
 //!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
@@ -17,6 +17,7 @@
 //! anew that once held data; destroy a volume without its tombstone; guess the format of an image; hand out what is not
 //! what was written; change a file that volumes share; let a guest or an upload reach beyond its own bytes.
 
+pub mod adoption;
 pub mod agent;
 pub mod backup;
 pub mod balance;
@@ -31,6 +32,7 @@ mod fsio;
 pub mod media;
 pub mod model;
 pub mod nbd;
+pub mod ownership;
 pub mod pool;
 pub mod redundancy;
 pub mod removal;

@@ -59,6 +59,9 @@ impl Cloud {
             error: None,
             knows_places: true,
             has_backups: false,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         };
         svc.store.put_record(&disk).await.unwrap();
         Cloud { svc }

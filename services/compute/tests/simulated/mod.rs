@@ -159,6 +159,9 @@ async fn report_node(store: &SharedStore, node: &str) {
         error: None,
         knows_places: true,
         has_backups: false,
+        knows_owners: true,
+        gone: false,
+        visiting: None,
     };
     store.put_record(&disk).await.unwrap();
     beat(store, node).await;

@@ -16,6 +16,9 @@ fn disk(node: &str, disk: &str, free: u64) -> DiskStatus {
         error: None,
         knows_places: true,
         has_backups: false,
+        knows_owners: true,
+        gone: false,
+        visiting: None,
     }
 }
 
