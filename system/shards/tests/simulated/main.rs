@@ -1,5 +1,5 @@
 //! Histories of a replicated volume: crashes, power cuts that lose what was not flushed, partitions, a store that
-//! cannot be reached, replicas that come and go, disks of a node that lives. After each, every flushed write is read back from every replica that
+//! cannot be reached, replicas that come and go, disks of a node that lives, disks that are put into other nodes. After each, every flushed write is read back from every replica that
 //! the store calls in sync, and no flush succeeds over a write that was acknowledged and lost. Seeds are printed;
 //! `SEED=n` runs one, `SEEDS=n` so many, from `FIRST=n` on.
 #![allow(
@@ -58,6 +58,8 @@ struct History {
     /// Disks become full in it. Its guest asks for no two changes of one block at a time, since the order in which they
     /// are made is not known once one of them is held.
     fills: bool,
+    /// Disks are put into other nodes in it.
+    moves: bool,
     /// What says when bits flip, in some histories: it is none of the others' business.
     damage: Option<Random>,
 }
@@ -69,10 +71,15 @@ impl History {
         let writer = world.start(&node, 1, 1);
         let fills = world.random.chance(30);
         let damage = (seed % 4 == 2 && !fills).then_some(Random(!seed));
-        History { world, writer, epoch: 1, user_since: 1, fills, damage }
+        let moves = seed % 7 == 5 && !world.is_paired();
+        History { world, writer, epoch: 1, user_since: 1, fills, moves, damage }
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if self.moves && self.world.writers[self.writer].core.phase() == Phase::Fenced {
+            // As its node does: it has seen a replica in another place, and no other writer has begun.
+            self.restart_writer();
+        }
         self.ask_again();
         self.flip_a_bit();
         let what = self.world.random.below(100);
@@ -95,6 +102,7 @@ impl History {
             85..90 => self.partition(),
             90..93 => self.world.cut.clear(),
             93..95 => self.world.store_up = !self.world.store_up,
+            95..97 if self.moves && self.world.random.chance(70) => self.move_disk(),
             95..97 => self.change_members(),
             _ => self.world.run(3000),
         }
@@ -213,6 +221,24 @@ impl History {
         self.world.drop_links(&place, None);
         let ms = 100 + self.world.random.below(8000);
         self.world.after(ms, Event::Back(place));
+    }
+
+    /// A disk is taken out of its node, with what it had not flushed or after it was, and put into another.
+    fn move_disk(&mut self) {
+        let (place, node) = (any_place(&mut self.world), any_node(&mut self.world));
+        if node == node_of(&place) {
+            return;
+        }
+        match self.world.random.chance(50) {
+            true => self.world.cut_power(&place),
+            false => self.world.disks.get_mut(&place).unwrap().kill(),
+        }
+        self.world.drop_links(&place, None);
+        let ms = self.world.random.below(6000);
+        self.world.run(ms);
+        let there = self.world.move_disk(&place, &node);
+        let ms = self.world.random.below(3000);
+        self.world.after(ms, Event::Back(there));
     }
 
     fn power_cut(&mut self) {
