@@ -71,7 +71,7 @@ impl History {
         let writer = world.start(&node, 1, 1);
         let fills = world.random.chance(30);
         let damage = (seed % 4 == 2 && !fills).then_some(Random(!seed));
-        let moves = seed % 7 == 5 && !world.is_paired();
+        let moves = seed % 7 == 5;
         History { world, writer, epoch: 1, user_since: 1, fills, moves, damage }
     }
 
@@ -82,6 +82,10 @@ impl History {
         }
         self.ask_again();
         self.flip_a_bit();
+        if self.moves && self.world.random.chance(8) {
+            self.write();
+            self.move_disk();
+        }
         let what = self.world.random.below(100);
         if self.world.traced {
             println!("{} step {what}, {:?}", self.world.now, self.world.set);
@@ -102,7 +106,6 @@ impl History {
             85..90 => self.partition(),
             90..93 => self.world.cut.clear(),
             93..95 => self.world.store_up = !self.world.store_up,
-            95..97 if self.moves && self.world.random.chance(70) => self.move_disk(),
             95..97 => self.change_members(),
             _ => self.world.run(3000),
         }
@@ -234,7 +237,9 @@ impl History {
             false => self.world.disks.get_mut(&place).unwrap().kill(),
         }
         self.world.drop_links(&place, None);
-        let ms = self.world.random.below(6000);
+        // Before its writer has noticed, as one that stood still for so long, or after.
+        let ms = if self.world.random.chance(50) { 300 } else { 6000 };
+        let ms = self.world.random.below(ms);
         self.world.run(ms);
         let there = self.world.move_disk(&place, &node);
         let ms = self.world.random.below(3000);
