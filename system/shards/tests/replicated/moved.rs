@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -18,6 +18,7 @@ use cairn_shards::volumes;
 
 use crate::absence::until;
 use crate::cloud::{Cloud, content_of};
+use crate::common::make_disk;
 use crate::{ALL, SIZE, assert_stamped, connected, export, guest, stamp, volume};
 
 fn alive(nodes: &[&str]) -> Nodes {
@@ -325,4 +326,35 @@ async fn a_disk_of_an_older_release_that_was_moved_meanwhile_is_not_taken_for_an
     cloud.until_in_sync("v1", &["b", "c", "c/disk-a"]).await;
     guest(move || assert_stamped(&mut g, 2)).await;
     assert!(content_of(&cloud.disk_of("a", "c").join("volumes/v1")) == cloud.site("b").content("v1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_live_node_without_its_disk_reaches_what_is_on_it_where_it_is() {
+    let mut cloud = Cloud::started(&ALL).await;
+    let one = VolumeSpec { copies: Some(1), ..VolumeSpec::new("one", "a", SIZE) };
+    cloud.change(|tx| volumes::create(tx, one.clone())).await;
+    cloud.until_status("one", |s| s.phase == Phase::Ready).await;
+    let (epoch, socket) = export(&cloud, "one", "a").await;
+    guest(move || stamp(&mut connected(&socket), 5)).await;
+    // It boots with another disk, on which no empty volume may take the place of the one that is missing.
+    cloud.stop("a").await;
+    cloud.put_disk("a", "a", "c");
+    make_disk(&cloud.site("a").dir.path().join("disks"), "disk-new");
+    cloud.until_visiting("c", "a").await;
+    cloud.start("a").await;
+    let gone = |tx: &mut cairn_state::Tx| Ok(tx.get::<DiskStatus>("a/disk-a")?.filter(|d| d.gone));
+    cloud.until("a says that it is gone", gone).await;
+    cloud.until_status("one", |s| s.phase == Phase::Failed).await;
+    assert!(cloud.adopts(&ALL).await);
+    cloud.until("its user is on a", |tx| Ok(tx.get::<VolumeSpec>("one")?.filter(|s| s.lead() == "a"))).await;
+    let socket = cloud.until_status("one", |s| s.phase == Phase::Ready && s.epoch == epoch).await.socket;
+    guest(move || {
+        let mut g = connected(Path::new(&socket.unwrap()));
+        assert_stamped(&mut g, 5);
+        stamp(&mut g, 6);
+    })
+    .await;
+    assert!(!cloud.site("a").dir.path().join("disks/disk-new/volumes/one").exists());
+    let (_, socket) = export(&cloud, "one", "c").await;
+    guest(move || assert_stamped(&mut connected(&socket), 6)).await;
 }
