@@ -1,3 +1,5 @@
+//! What the store says after a disk was adopted, by cases and for all small sets of replicas.
+
 use super::*;
 use crate::conductor::tests::alive;
 use crate::disks;
