@@ -82,6 +82,9 @@ mod tests {
             error: None,
             knows_places: true,
             has_backups: false,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
             health: Some(health),
         }
     }

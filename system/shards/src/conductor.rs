@@ -1,7 +1,7 @@
 //! The controller's care for replicas: more of them when nodes come, others when nodes are lost, and a new keeper for a
 //! volume whose keeper is lost. One runs on each controller; what two do at once, one of them finds done.
 //!
-//! It changes records of replicas only as [`placement::repair`] and [`balance`] say, never which of them are in sync, and a
+//! It changes records of replicas only as [`placement::repair`], [`balance`] and [`adoption`] say, never which of them are in sync, and a
 //! spec only to give it another keeper. It reads all volumes, at rest between looks: nobody waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cairn_state::{Abort, LocalStore, Tx};
 
+use crate::adoption;
 use crate::ailing;
 use crate::balance::{self, Balance};
 use crate::disks;
@@ -105,6 +106,7 @@ impl Absences {
 
 /// Takes one step for each volume that needs one; true if none did.
 pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<bool, Abort> {
+    let adopted = adoption::pass(store, nodes).await?;
     let disks: Vec<DiskStatus> = store.read(|tx| tx.list_unfenced())?;
     ailing::pass(store, &disks).await?;
     let wishes: Vec<DiskWish> = store.read(|tx| tx.list_unfenced())?;
@@ -120,7 +122,7 @@ pub async fn pass(store: &LocalStore, nodes: &Nodes, absent: &Absent) -> Result<
     };
     let specs: Vec<VolumeSpec> = store.read(|tx| tx.list_unfenced())?;
     let moves: Vec<ReplicaMove> = store.read(|tx| tx.list_unfenced())?;
-    let mut rests = moves.is_empty();
+    let mut rests = moves.is_empty() && !adopted;
     let moving: BTreeSet<&str> = moves.iter().map(|m| m.volume.as_str()).collect();
     for spec in specs {
         let moves = moving.contains(spec.id.as_str());
@@ -254,6 +256,9 @@ pub(crate) mod tests {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         }
     }
 

@@ -11,14 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::format::{self, Marker};
+use crate::format::{self, Marker, Owner};
 use crate::fsio;
+use crate::ownership::{Belief, Verdict, judge};
 use crate::replication::place;
 
 /// A data disk in use by this process, and by no other.
 pub struct Disk {
     id: String,
     path: PathBuf,
+    /// Whose it says it is.
+    owner: Option<Owner>,
     /// The marker file, locked as long as the disk is in use.
     _marker: File,
     health: Mutex<Result<(), String>>,
@@ -37,14 +40,32 @@ pub enum Refusal {
     /// It belongs to another cloud: nothing of ours is on it.
     #[error("it belongs to the cloud {0}")]
     Foreign(String),
+    /// It belongs to another node: nothing on it is this one's, until the cloud says so.
+    #[error(
+        "it belongs to {}: nothing on it is used here until that node is known to be without it",
+        if owner.is_empty() { "a node that is not known" } else { owner }
+    )]
+    Elsewhere {
+        /// The disk's id.
+        disk: String,
+        /// The node; empty if nobody knows which.
+        owner: String,
+    },
+    /// Whose it is only the store can tell, which was not heard of yet.
+    #[error("whose it is will be known when the store can be reached")]
+    Undecided(String),
     /// It has a marker, but cannot be used, now or at all; something of ours may be on it.
     #[error("{0}")]
     Unusable(String),
 }
 
+/// Says what the store believes of the disk of this id.
+pub type Beliefs<'a> = &'a dyn Fn(&str) -> Belief;
+
 impl Disk {
-    /// Takes the disk mounted at `path` into use, and clears what an earlier process left in staging.
-    pub fn open(path: &Path, cloud: Option<&str>) -> Result<Disk, Refusal> {
+    /// Takes the disk mounted at `path` into use, and clears what an earlier process left in staging. With the name of a
+    /// node only if it is that node's; it is made so first if the store says it is.
+    pub fn open(path: &Path, cloud: Option<&str>, of: Option<(&str, Beliefs<'_>)>) -> Result<Disk, Refusal> {
         let unusable = |e: io::Error| Refusal::Unusable(e.to_string());
         let marker_path = path.join(format::MARKER);
         let bytes = match fsio::read_small(&marker_path) {
@@ -55,11 +76,30 @@ impl Disk {
         if cloud.is_some_and(|ours| ours != marker.cloud) {
             return Err(Refusal::Foreign(marker.cloud));
         }
+        let written = read_owner(path)?;
+        let owner = match of {
+            None => written,
+            Some((node, beliefs)) => {
+                let empty = written.is_none() && is_empty(path).map_err(unusable)?;
+                match judge(node, written.as_ref(), empty, &beliefs(&marker.disk)) {
+                    Verdict::Use => written,
+                    Verdict::Take(adoption) => Some(Owner::new(node, adoption)),
+                    Verdict::Elsewhere(owner) => {
+                        return Err(Refusal::Elsewhere { disk: marker.disk, owner });
+                    }
+                    Verdict::Wait => return Err(Refusal::Undecided(marker.disk)),
+                }
+            }
+        };
         let file = File::open(marker_path).map_err(unusable)?;
         fsio::lock(&file).map_err(unusable)?;
+        if let Some(owner) = owner.as_ref().filter(|_| of.is_some()) {
+            make_owned(path, owner).map_err(unusable)?;
+        }
         let disk = Disk {
             id: marker.disk,
             path: path.into(),
+            owner,
             _marker: file,
             health: Mutex::new(Ok(())),
             spared: AtomicBool::new(false),
@@ -88,6 +128,11 @@ impl Disk {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is still this node's, by what the store believes now.
+    pub fn is_of(&self, node: &str, belief: &Belief) -> bool {
+        judge(node, self.owner.as_ref(), false, belief) == Verdict::Use
     }
 
     /// Whether the marker is still where it was found: false once the disk is unmounted.
@@ -198,6 +243,64 @@ impl Disk {
     pub fn empty_trash(&self) -> io::Result<()> {
         empty(&self.path.join(format::TRASH))
     }
+}
+
+fn read_owner(path: &Path) -> Result<Option<Owner>, Refusal> {
+    match fsio::read_small(&path.join(format::OWNER)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Refusal::Unusable(e.to_string())),
+        Ok(bytes) => Owner::parse(&bytes).map(Some).map_err(Refusal::Unusable),
+    }
+}
+
+/// Whether there is nothing on a disk that could be mistaken for another node's.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    for folder in [format::VOLUMES, format::BACKUPS] {
+        match fs::read_dir(path.join(folder)).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => return Ok(false),
+            Ok(false) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Has the disk say whose it is, durably. What was adopted is bound to the disk before: by its places, all on it is.
+fn make_owned(path: &Path, owner: &Owner) -> io::Result<()> {
+    if read_owner(path).ok().flatten().as_ref() == Some(owner) {
+        return Ok(());
+    }
+    if owner.adoption > 0 {
+        let volumes = path.join(format::VOLUMES);
+        let entries = match fs::read_dir(&volumes) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        fsio::each_at_once(&entries, |entry| {
+            let pinned = entry.path().join(format::PINNED);
+            if entry.file_type()?.is_dir() && !pinned.exists() {
+                File::create(pinned)?.sync_all()?;
+                fsio::sync_dir(&entry.path())?;
+            }
+            Ok(())
+        })?;
+    }
+    fsio::replace(path, format::OWNER, &serde_json::to_vec(owner)?)
+}
+
+/// The volumes on a disk that is not in use which are not bound to it, and its whole backups.
+pub fn unbound_and_backups(path: &Path) -> io::Result<(Vec<String>, Vec<String>)> {
+    let those = |folder: &str, is_one: &dyn Fn(&Path) -> bool| -> io::Result<Vec<String>> {
+        let dir = path.join(folder);
+        let found = match names(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found?,
+        };
+        Ok(found.into_iter().filter(|id| format::is_id(id) && is_one(&dir.join(id))).collect())
+    };
+    let unbound = those(format::VOLUMES, &|dir| !dir.join(format::PINNED).exists())?;
+    Ok((unbound, those(format::BACKUPS, &|dir| dir.join(format::MANIFEST).exists())?))
 }
 
 /// A volume directory that is being built. It vanishes when dropped, unless it was published.

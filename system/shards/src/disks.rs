@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_state::{Abort, Record, Tx};
 use serde::{Deserialize, Serialize};
 
+use crate::adoption;
 use crate::health::Health;
 use crate::model::{DiskStatus, DiskWish, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::place;
@@ -31,6 +32,8 @@ pub enum DiskState {
     Drained,
     /// It is given up, and nothing is on it: it may be taken out.
     Retired,
+    /// It belongs to another node: nothing on it is used here, until that node is known to be without it.
+    Elsewhere,
 }
 
 /// A disk, for people.
@@ -134,6 +137,7 @@ pub fn list(tx: &mut Tx) -> Result<Vec<DiskView>, Abort> {
             let volumes = on.get(&d.disk).map_or(0, BTreeSet::len);
             let empty = volumes == 0 && !d.has_backups;
             let state = match wishes.get(&d.disk) {
+                _ if d.visiting.is_some() => DiskState::Elsewhere,
                 Some(wish) if empty => {
                     if wish.retire {
                         DiskState::Retired
@@ -232,6 +236,8 @@ pub fn sweep(tx: &mut Tx) -> Result<(), Abort> {
     let ended = wishes.iter().filter(|w| !known.contains(&w.disk) && !on.contains_key(&w.disk));
     for wish in ended {
         tx.delete::<DiskWish>(&wish.id())?;
+        // What is on it was made anew elsewhere: if it ever comes back, nothing there may be taken for that.
+        adoption::disown(tx, &wish.disk)?;
     }
     Ok(())
 }

@@ -9,6 +9,10 @@ use crate::seal;
 
 /// The marker that makes a directory a data disk.
 pub const MARKER: &str = "cairn-disk.json";
+/// Which node the disk belongs to, beside the marker. The marker is locked by whoever uses the disk, so it stays the file it is.
+pub const OWNER: &str = "cairn-owner.json";
+/// The format of [`OWNER`] that this release reads and writes.
+pub const OWNER_FORMAT: u32 = 1;
 /// The format of disks that this release reads and writes.
 pub const DISK_FORMAT: u32 = 1;
 /// The format of volumes that this release makes: every block has a checksum.
@@ -28,7 +32,9 @@ pub const VOLUMES: &str = "volumes";
 pub const STAGING: &str = "staging";
 /// Where destroyed volumes wait for their bytes to be freed. What is found here was reported gone.
 pub const TRASH: &str = "trash";
-/// The manifest of a volume, in its directory.
+/// Where backups lie, each in a directory named by its id.
+pub const BACKUPS: &str = "backups";
+/// The manifest of a volume, in its directory. One of this name says that a backup is whole, too.
 pub const MANIFEST: &str = "manifest.json";
 /// The upload an image was made from, in its directory, where it isn't the segments themselves.
 pub const ORIGINAL: &str = "original";
@@ -88,6 +94,34 @@ impl Marker {
             return Err("its marker names no valid disk id".into());
         }
         Ok(marker)
+    }
+}
+
+/// Whose a data disk is, as the disk says it; the store may know better, see [`crate::ownership`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// [`OWNER_FORMAT`].
+    pub format: u32,
+    /// The node by whose name its unbound replicas go.
+    pub node: String,
+    /// How often the disk had been adopted when this was written. From the first time on, all on it is bound to it.
+    pub adoption: u64,
+}
+
+impl Owner {
+    /// What a disk says of itself that is this node's since this adoption.
+    pub fn new(node: &str, adoption: u64) -> Owner {
+        Owner { format: OWNER_FORMAT, node: node.into(), adoption }
+    }
+
+    /// Reads the file; an error says why nobody can tell whose the disk is.
+    pub fn parse(bytes: &[u8]) -> Result<Owner, String> {
+        let owner: Owner =
+            serde_json::from_slice(bytes).map_err(|e| format!("its {OWNER} is not valid: {e}"))?;
+        match owner.format {
+            OWNER_FORMAT => Ok(owner),
+            other => Err(format!("its {OWNER} has format {other}, this release knows {OWNER_FORMAT}")),
+        }
     }
 }
 
@@ -234,6 +268,18 @@ mod tests {
         assert!(Marker::parse(br#"{"format":2,"disk":"d1","cloud":"c1"}"#).is_err());
         assert!(Marker::parse(br#"{"format":1,"disk":"../x","cloud":"c1"}"#).is_err());
         assert!(Marker::parse(b"").is_err());
+    }
+
+    #[test]
+    fn what_an_owner_is_reads_back_and_another_format_is_refused() {
+        let owner = Owner::new("n", 2);
+        assert_eq!(Owner::parse(&serde_json::to_vec(&owner).unwrap()), Ok(owner));
+        assert_eq!(
+            Owner::parse(include_bytes!("../tests/fixtures/owner-1.json")),
+            Ok(Owner::new("cairn-0a1b2c", 3))
+        );
+        assert!(Owner::parse(br#"{"format":2,"node":"n","adoption":0}"#).is_err());
+        assert!(Owner::parse(b"").is_err());
     }
 
     #[test]

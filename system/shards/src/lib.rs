@@ -4,12 +4,12 @@
 //!
 //! - The controller's: [`model`] (the records), [`volumes`] (what services call inside their own transactions),
 //!   [`conductor`] (replicas where they are wanted), [`removal`] (nodes that leave), [`disks`] (what is wanted of disks),
-//!   [`ailing`] (disks that say they fail),
-//!   [`balance`] (disks that fill evenly),
+//!   [`ailing`] (disks that say they fail), [`balance`] (disks that fill evenly), [`adoption`] (disks that were put into
+//!   other nodes),
 //!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
-//!   on them), [`disk`], [`volume`] (I/O on one volume), [`scrub`] (the search for damage), [`blk`] (guests), [`data`]
-//!   (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
+//!   on them), [`disk`], [`ownership`] (whose a disk is), [`volume`] (I/O on one volume), [`scrub`] (the search for damage),
+//!   [`blk`] (guests), [`data`] (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
 //!   disks, [`backup`] copies volumes and back.
 //!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
 //!
@@ -18,6 +18,7 @@
 //! anew that once held data; destroy a volume without its tombstone; guess the format of an image; hand out what is not
 //! what was written; change a file that volumes share; let a guest or an upload reach beyond its own bytes.
 
+pub mod adoption;
 pub mod agent;
 pub mod ailing;
 pub mod backup;
@@ -34,6 +35,7 @@ pub mod health;
 pub mod media;
 pub mod model;
 pub mod nbd;
+pub mod ownership;
 pub mod pool;
 pub mod redundancy;
 pub mod removal;

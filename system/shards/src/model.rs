@@ -288,6 +288,46 @@ pub struct DiskStatus {
     /// What it says of itself, if it can be asked.
     #[serde(default)]
     pub health: Option<Health>,
+    /// Whether the node runs a release that knows whose disks are.
+    #[serde(default)]
+    pub knows_owners: bool,
+    /// It was this node's, and is not there any more.
+    #[serde(default)]
+    pub gone: bool,
+    /// Set if it belongs to another node: nothing on it is used here, until it is adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visiting: Option<Visiting>,
+}
+
+/// A disk of one node in another, as that one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visiting {
+    /// Whose it is; empty if nobody knows.
+    pub owner: String,
+    /// Volumes on it that are not bound to it.
+    pub unbound: Vec<String>,
+    /// Whole backups on it.
+    pub backups: Vec<String>,
+}
+
+/// Which node a disk belongs to, once it was adopted. It counts, whatever the disk says ([`crate::ownership`]). Writer: the
+/// controller, through [`crate::adoption`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskOwner {
+    /// The disk's id.
+    pub disk: String,
+    /// The node; empty if whoever has it is to adopt it.
+    pub node: String,
+    /// How often it was adopted.
+    pub adoption: u64,
+}
+
+impl Record for DiskOwner {
+    const KIND: &'static str = "shards/disk-owner";
+
+    fn id(&self) -> String {
+        self.disk.clone()
+    }
 }
 
 impl Record for DiskStatus {

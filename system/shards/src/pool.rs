@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::crypt::recode::Recode;
 use crate::disk::{Disk, Refusal, Staging};
 use crate::format::{self, Manifest};
+use crate::ownership::Belief;
 use crate::replication::place;
 use crate::volume::{self, Volume};
 
@@ -18,6 +19,9 @@ use crate::volume::{self, Volume};
 pub struct Pool {
     disks_dir: PathBuf,
     cloud: Option<String>,
+    /// The node whose disks are used; any node's without a name.
+    node: Option<String>,
+    beliefs: Mutex<Beliefs>,
     disks: Mutex<BTreeMap<String, Arc<Disk>>>,
     refused: Mutex<BTreeMap<String, Refusal>>,
     /// Disks that were in use at some time.
@@ -25,6 +29,26 @@ pub struct Pool {
     open: Mutex<HashMap<String, Weak<Volume>>>,
     /// Ids that something is being made under, beside [`Pool::create`].
     claimed: Mutex<HashSet<String>>,
+}
+
+/// What the store believes of disks, and of those it knows nothing of.
+#[derive(Debug, Clone, Default)]
+pub struct Beliefs {
+    /// Of disks, by id.
+    pub of: HashMap<String, Belief>,
+    /// Whether that is the store's, and not only what a ledger kept of it.
+    pub live: bool,
+}
+
+/// A disk of another node, here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor {
+    /// Its id.
+    pub disk: String,
+    /// Whose it is; empty if nobody knows.
+    pub owner: String,
+    /// Where it is mounted.
+    pub path: PathBuf,
 }
 
 /// An id that is taken by an import under way, until dropped.
@@ -65,6 +89,8 @@ impl Pool {
         Pool {
             disks_dir: disks_dir.into(),
             cloud,
+            node: None,
+            beliefs: Mutex::default(),
             disks: Mutex::default(),
             refused: Mutex::default(),
             known: Mutex::default(),
@@ -73,9 +99,26 @@ impl Pool {
         }
     }
 
-    /// Takes new disks into use and lets go of those that are gone.
+    /// The same for the disks of this node alone.
+    pub fn of_node(self, node: &str) -> Pool {
+        Pool { node: Some(node.into()), ..self }
+    }
+
+    /// Says what the store believes of disks; the next scan heeds it.
+    pub fn believe(&self, beliefs: Beliefs) {
+        *guard(&self.beliefs) = beliefs;
+    }
+
+    /// Takes new disks into use and lets go of those that are gone, or are another node's by now.
     pub fn scan(&self) -> io::Result<()> {
-        guard(&self.disks).retain(|_, disk| disk.is_present());
+        let believed = guard(&self.beliefs).clone();
+        let belief = |disk: &str| {
+            let unknown = || Belief { live: believed.live, ..Belief::default() };
+            believed.of.get(disk).cloned().unwrap_or_else(unknown)
+        };
+        let is_ours =
+            |disk: &Disk| self.node.as_ref().is_none_or(|node| disk.is_of(node, &belief(disk.id())));
+        guard(&self.disks).retain(|_, disk| disk.is_present() && is_ours(disk));
         let mut refused = BTreeMap::new();
         let entries = match std::fs::read_dir(&self.disks_dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -85,7 +128,8 @@ impl Pool {
             if guard(&self.disks).values().any(|d| d.path() == path) {
                 continue;
             }
-            match Disk::open(&path, self.cloud.as_deref()) {
+            let of = self.node.as_ref().map(|node| (node.as_str(), &belief as &dyn Fn(&str) -> Belief));
+            match Disk::open(&path, self.cloud.as_deref(), of) {
                 Ok(disk) => {
                     tracing::info!(disk = disk.id(), path = %path.display(), "a data disk is in use");
                     let first = guard(&self.known).insert(disk.id().into());
@@ -110,10 +154,33 @@ impl Pool {
         guard(&self.refused).iter().map(|(path, why)| (path.clone(), why.to_string())).collect()
     }
 
+    /// Disks of other nodes, which are not used.
+    pub fn visitors(&self) -> Vec<Visitor> {
+        let refused = guard(&self.refused);
+        let visitor = |(path, why): (&String, &Refusal)| match why {
+            Refusal::Elsewhere { disk, owner } => {
+                Some(Visitor { disk: disk.clone(), owner: owner.clone(), path: path.into() })
+            }
+            _ => None,
+        };
+        refused.iter().filter_map(visitor).collect()
+    }
+
+    /// The disks, by id, of which only the store can tell whose they are, and has not yet.
+    pub fn undecided(&self) -> Vec<String> {
+        let refused = guard(&self.refused);
+        let undecided = |why: &Refusal| match why {
+            Refusal::Undecided(disk) => Some(disk.clone()),
+            _ => None,
+        };
+        refused.values().filter_map(undecided).collect()
+    }
+
     /// A disk that may hold volumes of ours and is not used, with the reason; `None` if all are.
     pub fn unread(&self) -> Option<String> {
         let refused = guard(&self.refused);
-        let mut ours = refused.iter().filter(|(_, why)| matches!(why, Refusal::Unusable(_)));
+        let may_be_ours = |why: &Refusal| matches!(why, Refusal::Unusable(_) | Refusal::Undecided(_));
+        let mut ours = refused.iter().filter(|(_, why)| may_be_ours(why));
         ours.next().map(|(path, why)| format!("disk at {path}: {why}"))
     }
 

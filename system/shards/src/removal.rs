@@ -84,6 +84,9 @@ mod tests {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         }
     }
 

@@ -97,7 +97,8 @@ fn take_over(
 ) -> Result<u64, Abort> {
     // Another node writes it from now on: its one replica must be named, so that it can be reached from there.
     if spec.node != node && tx.get::<ReplicaSet>(&spec.id)?.is_none() {
-        tx.put(&ReplicaSet::new(&spec.id, [spec.node.clone()]))?;
+        let set = only_copy(tx, &spec)?;
+        tx.put(&set)?;
     }
     // Generations of a spec never repeat, which is all that an epoch has to promise.
     let epoch = spec.generation + 1;
@@ -110,6 +111,14 @@ fn take_over(
     Ok(epoch)
 }
 
+/// The record of the one replica of a volume that had none. If it was ever on a disk it counts as written: should that disk
+/// be away now, no empty volume is made in its place.
+fn only_copy(tx: &mut Tx, spec: &VolumeSpec) -> Result<ReplicaSet, Abort> {
+    let was_there = disks::of_only_copy(tx, &spec.id)?.is_some();
+    let epoch = if was_there { spec.epoch() } else { 0 };
+    Ok(ReplicaSet { epoch, ..ReplicaSet::new(&spec.id, [spec.node.clone()]) })
+}
+
 /// Lets `node` prepare to serve the volume to the owner it has, who moves there: the volume is reported
 /// [`Prepared`](crate::model::Prepared).
 /// Asking again changes nothing.
@@ -119,7 +128,8 @@ pub fn begin_move(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
         return Ok(());
     }
     if spec.node != node && tx.get::<ReplicaSet>(id)?.is_none() {
-        tx.put(&ReplicaSet::new(id, [spec.node.clone()]))?;
+        let set = only_copy(tx, &spec)?;
+        tx.put(&set)?;
     }
     put_next(tx, VolumeSpec { moving: Some(node.into()), ..spec })
 }
@@ -328,6 +338,20 @@ mod tests {
         change(&store, |tx| resize(tx, "v", 4096).and_then(|()| resize(tx, "v", 512))).await;
         let spec = store.read(|tx| tx.get::<VolumeSpec>("v")).unwrap().unwrap();
         assert_eq!((spec.size, spec.generation), (4096, 2));
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_was_on_a_disk_is_not_made_anew_when_another_node_uses_it() {
+        let store = LocalStore::in_memory().unwrap();
+        for (id, disk) in [("v", Some("d")), ("w", None)] {
+            change(&store, |tx| create(tx, spec(id))).await;
+            let told =
+                VolumeStatus { disk: disk.map(Into::into), ..VolumeStatus::new(&spec(id), Phase::Failed) };
+            change(&store, |tx| tx.put(&told)).await;
+            change(&store, |tx| export(tx, id, "m", "server")).await;
+        }
+        let epoch = |id: &str| store.read(|tx| tx.get::<ReplicaSet>(id)).unwrap().unwrap().epoch;
+        assert_eq!((epoch("v"), epoch("w")), (1, 0));
     }
 
     #[tokio::test]

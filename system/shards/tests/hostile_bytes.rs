@@ -11,7 +11,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_shards::format::{BLOCK, Manifest, Marker, SIZE_MAX};
+use cairn_shards::format::{BLOCK, Manifest, Marker, Owner, SIZE_MAX};
 use cairn_shards::pool::{NewVolume, Pool};
 use cairn_shards::replication::blocks::{Found, Question};
 use cairn_shards::replication::op::{Failure, Op, Opened};
@@ -260,6 +260,7 @@ fn no_bytes_of_a_disk_end_who_reads_them() {
             read += 1;
         }
         let _ = Marker::parse(&b);
+        let _ = Owner::parse(&b);
     }
     assert!(read > runs / 100, "{read} of {runs}");
 }

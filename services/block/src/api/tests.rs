@@ -60,6 +60,9 @@ impl Cloud {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         };
         svc.store.put_record(&disk).await.unwrap();
         Cloud { svc }

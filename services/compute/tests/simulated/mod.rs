@@ -160,6 +160,9 @@ async fn report_node(store: &SharedStore, node: &str) {
         knows_places: true,
         has_backups: false,
         health: None,
+        knows_owners: true,
+        gone: false,
+        visiting: None,
     };
     store.put_record(&disk).await.unwrap();
     beat(store, node).await;

@@ -15,13 +15,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::backup::agent::FOLDER;
-use crate::disk::Disk;
+use crate::disk::{Disk, unbound_and_backups};
 use crate::health::{self, Health};
-use crate::model::{DiskStatus, DiskWish};
-use crate::pool::Pool;
+use crate::model::{DiskOwner, DiskStatus, DiskWish, Visiting};
+use crate::ownership::Belief;
+use crate::pool::{Beliefs, Pool, Visitor};
 
 /// How long a probe may take before the disk counts as hanging.
 const PROBE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the store is waited for where it alone can tell whose a disk is.
+const BELIEF_PATIENCE: Duration = Duration::from_secs(3);
 /// With less than this many bytes free a disk is reported full.
 const FULL_BELOW: u64 = 64 << 20;
 /// Changes of the free space below this share of the disk are not worth a write to the store.
@@ -40,17 +43,27 @@ pub struct Disks {
     reported: Option<BTreeMap<String, DiskStatus>>,
     /// What an operator wants of disks.
     wishes: Mirror<DiskWish>,
+    /// Whose disks are, as far as they were ever adopted; what all nodes report of disks.
+    owners: Mirror<DiskOwner>,
+    statuses: Mirror<DiskStatus>,
 }
 
 impl Disks {
     /// What wakes it.
     pub fn wake(&self) -> Vec<watch::Receiver<u64>> {
-        vec![self.wishes.changes()]
+        vec![self.wishes.changes(), self.owners.changes()]
     }
 
     /// Starts with no disk known.
-    pub async fn new(args: &AgentArgs, pool: Arc<Pool>, news: watch::Sender<u64>) -> Disks {
+    pub async fn new(
+        args: &AgentArgs,
+        pool: Arc<Pool>,
+        owners: Mirror<DiskOwner>,
+        news: watch::Sender<u64>,
+    ) -> Disks {
         Disks {
+            owners,
+            statuses: Mirror::start(args.store.clone(), None).await,
             wishes: Mirror::start(args.store.clone(), None).await,
             node: args.node.clone(),
             store: args.store.clone(),
@@ -69,7 +82,18 @@ impl Disks {
         }
     }
 
+    /// Has the pool know what the store says of disks.
+    async fn believe(&self) {
+        if !self.pool.undecided().is_empty() {
+            let known = async { tokio::join!(self.owners.wait_synced(), self.statuses.wait_synced()) };
+            let _ = tokio::time::timeout(BELIEF_PATIENCE, known).await;
+        }
+        let live = self.owners.synced() && self.statuses.synced();
+        self.pool.believe(beliefs(&self.owners.all(), &self.statuses.all(), live));
+    }
+
     async fn scan(&mut self) -> Result<(), Fault> {
+        self.believe().await;
         let pool = self.pool.clone();
         let before: Vec<String> = ids(&pool.disks());
         let scanned = spawn_blocking(move || pool.scan()).await;
@@ -115,7 +139,66 @@ impl Disks {
             knows_places: true,
             has_backups: has_backups(disk),
             health,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         }
+    }
+
+    /// What is told of a disk of another node; `None` if it cannot be read. What is on it changes no more, and is looked at
+    /// once.
+    async fn visiting(&self, visitor: Visitor) -> Option<DiskStatus> {
+        let Visitor { disk, owner, path } = visitor;
+        let known = self.reported.as_ref().and_then(|all| all.get(&disk)?.visiting.clone());
+        let (shown, of) = (path.display().to_string(), owner.clone());
+        let found = match known.filter(|v| v.owner == owner) {
+            Some(known) => known,
+            None => {
+                let looked =
+                    spawn_blocking(move || unbound_and_backups(&path)).await.map_err(io::Error::other);
+                let (unbound, backups) = looked
+                    .flatten()
+                    .inspect_err(
+                        |e| tracing::warn!(disk, error = %e, "a disk of another node cannot be read"),
+                    )
+                    .ok()?;
+                Visiting { owner, unbound, backups }
+            }
+        };
+        let of = if of.is_empty() { "nobody knows which node".to_owned() } else { format!("node {of}") };
+        Some(DiskStatus {
+            node: self.node.clone(),
+            disk,
+            path: shown,
+            size: 0,
+            free: 0,
+            healthy: false,
+            error: Some(format!("it belongs to {of}, and is not used here yet")),
+            knows_places: true,
+            has_backups: false,
+            knows_owners: true,
+            gone: false,
+            visiting: Some(found),
+            health: None,
+        })
+    }
+
+    /// All disks that are here.
+    async fn here(&self) -> BTreeMap<String, DiskStatus> {
+        let mut now: BTreeMap<String, DiskStatus> =
+            self.pool.disks().iter().map(|d| (d.id().to_owned(), self.status(d))).collect();
+        for visitor in self.pool.visitors() {
+            if let Some(status) = self.visiting(visitor).await {
+                now.entry(status.disk.clone()).or_insert(status);
+            }
+        }
+        now
+    }
+
+    /// Whether what was told of a disk is to be forgotten once it is not there: it was given up, or was never this node's.
+    fn is_forgotten(&self, status: &DiskStatus) -> bool {
+        let given_up = self.wishes.get(&status.disk).is_some_and(|wish| wish.retire);
+        given_up || status.visiting.is_some()
     }
 
     async fn report(&mut self) -> Result<(), cairn_state::StoreError> {
@@ -124,26 +207,29 @@ impl Disks {
             let ours = all.into_iter().filter(|d| d.node == self.node);
             self.reported = Some(ours.map(|d| (d.disk.clone(), d)).collect());
         }
-        let mut now: BTreeMap<String, DiskStatus> =
-            self.pool.disks().iter().map(|d| (d.id().to_owned(), self.status(d))).collect();
+        let mut now = self.here().await;
+        // What is said of these stands: by it the store tells whose they are.
+        let undecided = self.pool.undecided();
+        let away = |id: &String| !now.contains_key(id) && !undecided.contains(id);
+        let known = self.reported.iter().flatten();
+        let ended = known.filter(|(id, status)| away(id) && self.is_forgotten(status));
+        let ended: Vec<String> = ended.map(|(id, _)| id.clone()).collect();
         let reported = self.reported.get_or_insert_default();
-        // One that was given up is forgotten once it is gone.
-        let given_up = |id: &String| self.wishes.get(id).is_some_and(|wish| wish.retire);
-        let ended: Vec<String> =
-            reported.keys().filter(|id| !now.contains_key(*id) && given_up(id)).cloned().collect();
         for id in ended {
             if let Some(status) = reported.get(&id) {
                 self.store.delete_record::<DiskStatus>(&status.id()).await?;
             }
             reported.remove(&id);
         }
-        for (id, old) in reported.iter().filter(|(id, _)| !now.contains_key(*id)).collect::<Vec<_>>() {
+        for (id, old) in reported.iter().filter(|(id, _)| away(id)).collect::<Vec<_>>() {
             let gone = DiskStatus {
                 healthy: false,
                 error: Some("it is not there".into()),
                 free: 0,
                 knows_places: true,
                 health: None,
+                knows_owners: true,
+                gone: true,
                 ..old.clone()
             };
             now.insert(id.clone(), gone);
@@ -156,6 +242,19 @@ impl Disks {
         }
         Ok(())
     }
+}
+
+/// What the store says of each disk. `live`: it is the store that says so.
+pub(super) fn beliefs(owners: &[Arc<DiskOwner>], statuses: &[Arc<DiskStatus>], live: bool) -> Beliefs {
+    let mut of: HashMap<String, Belief> = HashMap::new();
+    for owner in owners {
+        of.entry(owner.disk.clone()).or_default().owner = Some(DiskOwner::clone(owner));
+    }
+    for status in statuses.iter().filter(|s| s.visiting.is_none()) {
+        of.entry(status.disk.clone()).or_default().reports.push((status.node.clone(), status.healthy));
+    }
+    of.values_mut().for_each(|belief| belief.live = live);
+    Beliefs { of, live }
 }
 
 fn has_backups(disk: &Disk) -> bool {
@@ -228,6 +327,9 @@ mod tests {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         };
         assert!(!is_news(&disk(500_000), &disk(501_000)));
         assert!(is_news(&disk(500_000), &disk(510_000)));

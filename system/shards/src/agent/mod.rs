@@ -34,6 +34,7 @@ use crate::backup::agent::Backups;
 use crate::blk::ServeOptions;
 use crate::crypt::keys::Keyring;
 use crate::data;
+use crate::model::DiskOwner;
 use crate::pool::Pool;
 use crate::replication::group::{Means, Renewed};
 use crate::replication::remote::{Everywhere, Net};
@@ -111,13 +112,15 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     {
         tracing::warn!(error = %e, "the limit of open files was not raised");
     }
-    let pool = Arc::new(Pool::new(&disks_dir, options.cloud.clone()));
+    let pool = Arc::new(Pool::new(&disks_dir, options.cloud.clone()).of_node(&args.node));
     let serve = ServeOptions {
         dir: args.run_dir.join("storage"),
         gid: options.socket_group.as_deref().and_then(gid),
     };
     let _ = tokio::fs::create_dir_all(&args.state_dir).await;
     // Volumes that were exported come back before anything is asked of the controller.
+    let owners: Mirror<DiskOwner> = Mirror::start(args.store.clone(), Some(&args.state_dir)).await;
+    pool.believe(disks::beliefs(&owners.all(), &[], false));
     let scanned = pool.clone();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || scanned.scan()).await {
         tracing::error!(disks_dir = %disks_dir.display(), error = %e, "no data disks");
@@ -147,7 +150,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
         reconcile::Volumes::new(&args, pool.clone(), serve, mirrors, means, replicas.clone(), news.clone());
     let backups = Backups::start(&args, pool.clone(), backup_sets, watch::Sender::new(0)).await;
     let backups_wake = backups.wake();
-    let disks = disks::Disks::new(&args, pool.clone(), news).await;
+    let disks = disks::Disks::new(&args, pool.clone(), owners, news).await;
     let disks_wake = disks.wake();
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),

@@ -89,7 +89,7 @@ pub struct Volumes {
     pub(super) orphans: BTreeSet<String>,
     /// What was written to the store; the mirror of it may lag behind.
     pub(super) reported: HashMap<String, VolumeStatus>,
-    pub(super) told_replicas: HashMap<String, ReplicaStatus>,
+    pub(super) told_replicas: BTreeMap<String, ReplicaStatus>,
     /// When a volume whose replicas are not made yet was first looked at.
     pub(super) first_seen: HashMap<String, Instant>,
     /// Volumes that were said to be ready to move here, each with the generation.
@@ -135,7 +135,7 @@ impl Volumes {
             attention,
             orphans: BTreeSet::new(),
             reported: HashMap::new(),
-            told_replicas: HashMap::new(),
+            told_replicas: BTreeMap::new(),
             first_seen: HashMap::new(),
             told_prepared: BTreeSet::new(),
         }

@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use super::reconcile::{Volumes, blocking};
 use super::replicated_plan::{Origin, Plan, Seen, Step, plan, plan_further};
 use super::report;
+use super::survey::names_of;
 use crate::blk::Export;
 use crate::media::{self, Media, Switch};
 use crate::model::{Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
@@ -59,6 +60,7 @@ impl Volumes {
             }
             trouble = trouble.or(blocked);
         }
+        self.forget_moved(set);
         if set.on_node(&self.node).next().is_none() {
             let plan = plan(spec, set, &seen, &self.node);
             trouble = self.carry_out(spec, set, &spec.id, plan, None).await.1;
@@ -365,6 +367,14 @@ impl Volumes {
         }
         self.told_replicas.insert(name, status);
         Ok(())
+    }
+
+    /// What was told of replicas that are in no place of this node any more is told anew if they come back.
+    fn forget_moved(&mut self, set: &ReplicaSet) {
+        let here: Vec<String> = set.on_node(&self.node).map(|r| place::name(&set.id, &r.place)).collect();
+        for name in names_of(&self.told_replicas, &set.id).iter().filter(|name| !here.contains(name)) {
+            self.told_replicas.remove(name);
+        }
     }
 
     async fn tell_prepared(&mut self, spec: &VolumeSpec) -> Result<(), StoreError> {

@@ -134,8 +134,8 @@ pub(super) fn concerns(spec: &VolumeSpec, sets: &Mirror<ReplicaSet>, node: &str)
     used || spec.node == node || sets.get(&spec.id).is_some_and(|set| set.on_node(node).next().is_some())
 }
 
-/// What there is of a volume in what was found, by what it goes by.
-fn names_of(stored: &BTreeMap<String, Stored>, id: &str) -> Vec<String> {
+/// What there is of a volume in what is known by what replicas go by, by that.
+pub(super) fn names_of<T>(stored: &BTreeMap<String, T>, id: &str) -> Vec<String> {
     let (first, end) = (place::on_disk(id, ""), place::on_disk(id, "\u{7f}"));
     let bound = stored.range(first..end).map(|(name, _)| name.clone());
     stored.contains_key(id).then(|| id.to_owned()).into_iter().chain(bound).collect()

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 2;
 /// When a backup that could not be moved is tried again.
 const MOVE_AGAIN: Duration = Duration::from_secs(60);
 /// Where backups lie on a data disk.
-pub const FOLDER: &str = "backups";
+pub const FOLDER: &str = crate::format::BACKUPS;
 
 /// What a copy has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

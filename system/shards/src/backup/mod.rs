@@ -164,9 +164,11 @@ pub fn purge_if_gone(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     Ok(true)
 }
 
-/// Asks for a read-only volume made of a backup, on the node that has it; its content is under this key.
+/// Asks for a read-only volume made of a backup, on the node that has it: this one, unless its disk was moved since. Its
+/// content is under this key.
 pub fn restore(tx: &mut Tx, id: &str, backup: &str, node: &str, key: Option<SealedKey>) -> Result<(), Abort> {
-    tx.put(&RestoreSpec { id: id.into(), backup: backup.into(), node: node.into(), key })
+    let node = tx.get::<BackupSpec>(backup)?.map_or_else(|| node.to_owned(), |spec| spec.node);
+    tx.put(&RestoreSpec { id: id.into(), backup: backup.into(), node, key })
 }
 
 /// How a restore stands.
@@ -244,6 +246,9 @@ mod tests {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         };
         change(&store, |tx| tx.put(&disk)).await;
         store

@@ -42,7 +42,8 @@ pub fn candidates(disks: &[DiskStatus], spared: &BTreeSet<String>) -> Vec<Candid
     // While a node runs a release that knows of no disks as places, nothing is bound to one anywhere.
     let may_bind = disks.iter().all(|d| d.knows_places);
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    disks.iter().for_each(|d| *count.entry(&d.node).or_default() += 1);
+    let own = disks.iter().filter(|d| d.visiting.is_none());
+    own.for_each(|d| *count.entry(&d.node).or_default() += 1);
     let mut found: BTreeMap<&str, Candidate> = BTreeMap::new();
     for disk in disks.iter().filter(|d| d.healthy && !spared.contains(&d.disk)) {
         let empty = || Candidate { node: disk.node.clone(), free: 0, disks: BTreeMap::new() };

@@ -176,6 +176,13 @@ impl ReplicaSet {
         set
     }
 
+    /// The set with a replica in another place, and all that is known of it: the disk it is on is there by now.
+    pub fn moved(&self, from: &str, to: &str) -> ReplicaSet {
+        let mut set = self.clone();
+        set.replicas.iter_mut().filter(|r| r.place == from).for_each(|r| r.place = to.into());
+        set
+    }
+
     /// The round of absences that lasts.
     pub fn absence(&self) -> Option<u64> {
         self.replicas.iter().map(|r| r.round).max().filter(|round| *round > 0)

@@ -10,6 +10,7 @@ mod disks;
 mod encrypted;
 mod filling;
 mod full;
+mod moved;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! Histories of a replicated volume: crashes, power cuts that lose what was not flushed, partitions, a store that
-//! cannot be reached, replicas that come and go, disks of a node that lives. After each, every flushed write is read back from every replica that
+//! cannot be reached, replicas that come and go, disks of a node that lives, disks that are put into other nodes. After each, every flushed write is read back from every replica that
 //! the store calls in sync, and no flush succeeds over a write that was acknowledged and lost. Seeds are printed;
 //! `SEED=n` runs one, `SEEDS=n` so many, from `FIRST=n` on.
 #![allow(
@@ -59,6 +59,8 @@ struct History {
     /// Disks become full in it. Its guest asks for no two changes of one block at a time, since the order in which they
     /// are made is not known once one of them is held.
     fills: bool,
+    /// Disks are put into other nodes in it.
+    moves: bool,
     /// What says when bits flip, in some histories: it is none of the others' business.
     damage: Option<Random>,
 }
@@ -70,12 +72,21 @@ impl History {
         let writer = world.start(&node, 1, 1);
         let fills = world.random.chance(30);
         let damage = (seed % 4 == 2 && !fills).then_some(Random(!seed));
-        History { world, writer, epoch: 1, user_since: 1, fills, damage }
+        let moves = seed % 7 == 5;
+        History { world, writer, epoch: 1, user_since: 1, fills, moves, damage }
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if self.moves && self.world.writers[self.writer].core.phase() == Phase::Fenced {
+            // As its node does: it has seen a replica in another place, and no other writer has begun.
+            self.restart_writer();
+        }
         self.ask_again();
         self.flip_a_bit();
+        if self.moves && self.world.random.chance(8) {
+            self.write();
+            self.move_disk();
+        }
         let what = self.world.random.below(100);
         if self.world.traced {
             println!("{} step {what}, {:?}", self.world.now, self.world.set);
@@ -214,6 +225,26 @@ impl History {
         self.world.drop_links(&place, None);
         let ms = 100 + self.world.random.below(8000);
         self.world.after(ms, Event::Back(place));
+    }
+
+    /// A disk is taken out of its node, with what it had not flushed or after it was, and put into another.
+    fn move_disk(&mut self) {
+        let (place, node) = (any_place(&mut self.world), any_node(&mut self.world));
+        if node == node_of(&place) {
+            return;
+        }
+        match self.world.random.chance(50) {
+            true => self.world.cut_power(&place),
+            false => self.world.disks.get_mut(&place).unwrap().kill(),
+        }
+        self.world.drop_links(&place, None);
+        // Before its writer has noticed, as one that stood still for so long, or after.
+        let ms = if self.world.random.chance(50) { 300 } else { 6000 };
+        let ms = self.world.random.below(ms);
+        self.world.run(ms);
+        let there = self.world.move_disk(&place, &node);
+        let ms = self.world.random.below(3000);
+        self.world.after(ms, Event::Back(there));
     }
 
     fn power_cut(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_shards::replication::blocks::{Block, Piece};
 use cairn_shards::replication::op::{Failure, Op, Opened};
-use cairn_shards::replication::place::node_of;
+use cairn_shards::replication::place::{disk_of, node_of, on_disk};
 use cairn_shards::replication::set::ReplicaSet;
 use cairn_shards::replication::writer::{Action, CopyFailure, Phase, Reading, Swapped, Term, Writer};
 
@@ -160,6 +160,17 @@ impl World {
         self.disks.get_mut(place).unwrap().power_cut(&mut random);
     }
 
+    /// A disk that is off is put into a node, and the store says that what it has is there. Answers its new place.
+    pub fn move_disk(&mut self, from: &str, node: &str) -> String {
+        let to = on_disk(node, disk_of(from).unwrap_or(from));
+        if let Some(disk) = self.disks.remove(from) {
+            self.disks.insert(to.clone(), disk);
+        }
+        self.set = self.set.moved(from, &to);
+        self.publish();
+        to
+    }
+
     /// A node boots, some time.
     pub fn boot(&mut self, node: &str) {
         *self.boots.get_mut(node).unwrap() += 1;
@@ -177,7 +188,7 @@ impl World {
         let running = &self.writers[writer];
         let Reading::From(node) = running.core.read_from(&(at..at + 1)) else { return None };
         let node = node.to_owned();
-        let (session, disk) = (*running.links.get(&node)?, &self.disks[&node]);
+        let (session, disk) = (*running.links.get(&node)?, self.disks.get(&node)?);
         let reachable = !self.cut.contains(&(running.node.clone(), node_of(&node).to_owned()));
         let serves = running.alive && disk.alive && disk.session == session && reachable;
         if serves && disk.corrupt.contains(&at) && !disk.is_suspect(at) {
@@ -252,8 +263,8 @@ impl World {
     /// What the replica that a writer reads from holds; nothing if there is none.
     fn source_of(&self, writer: usize) -> Content {
         let set = self.writers[writer].core.set();
-        let source = set.in_sync().find(|n| self.disks[*n].alive);
-        source.map(|n| self.disks[n].view()).unwrap_or_default()
+        let source = set.in_sync().filter_map(|n| self.disks.get(n)).find(|disk| disk.alive);
+        source.map(Disk::view).unwrap_or_default()
     }
 
     pub fn in_order(&mut self, writer: usize, node: String, event: Event) {
@@ -266,7 +277,7 @@ impl World {
 
     pub fn reaches(&self, writer: usize, node: &str) -> bool {
         let from = self.writers[writer].node.clone();
-        self.disks[node].alive && !self.cut.contains(&(from, node_of(node).to_owned()))
+        self.disks.get(node).is_some_and(|d| d.alive) && !self.cut.contains(&(from, node_of(node).to_owned()))
     }
 
     fn happen(&mut self, event: Event) {
@@ -296,7 +307,7 @@ impl World {
                     self.writers[writer].links.insert(node.clone(), session);
                     self.tell(writer, |w| w.opened(&node, opened));
                     // It may have gone before it was heard of.
-                    if !self.disks[&node].alive {
+                    if !self.disks.get(&node).is_some_and(|d| d.alive) {
                         self.after(50, Event::Lost { writer, node, session });
                     }
                 }
@@ -326,7 +337,8 @@ impl World {
                     self.tell(writer, |w| w.lost(&node, &Failure::Broken("gone".into())));
                 }
             }
-            Event::Back(node) => self.disks.get_mut(&node).unwrap().alive = true,
+            // Unless it is elsewhere by then.
+            Event::Back(node) => self.disks.get_mut(&node).into_iter().for_each(|disk| disk.alive = true),
             copying => self.copy(copying),
         }
     }

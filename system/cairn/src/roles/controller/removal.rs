@@ -230,6 +230,9 @@ mod tests {
             knows_places: true,
             has_backups: false,
             health: None,
+            knows_owners: true,
+            gone: false,
+            visiting: None,
         }
     }
 

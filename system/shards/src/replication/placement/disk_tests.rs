@@ -17,6 +17,9 @@ fn disk(node: &str, disk: &str, free: u64) -> DiskStatus {
         knows_places: true,
         has_backups: false,
         health: None,
+        knows_owners: true,
+        gone: false,
+        visiting: None,
     }
 }
 

@@ -344,7 +344,7 @@ impl Writer {
             }
             Swapped::Found(Some(found)) => {
                 self.version += 1;
-                if found.epoch > self.term.epoch {
+                if found.epoch > self.term.epoch || self.knows_by_another_name(&found) {
                     return self.fence();
                 }
                 self.distrust(&found);
@@ -364,6 +364,9 @@ impl Writer {
             return self.fence();
         }
         if version == self.version && self.swap.is_none() && set != self.set {
+            if self.knows_by_another_name(&set) {
+                return self.fence();
+            }
             self.distrust(&set);
             self.adopt(set);
         }
@@ -383,6 +386,13 @@ impl Writer {
         self.requests.clear();
         self.waiting.clear();
         std::mem::take(&mut self.actions)
+    }
+
+    /// Whether a replica that has something is where none was: its disk was moved. What it lacks, this writer knows of
+    /// another place, and may have on its way there. One that begins anew asks the replicas.
+    fn knows_by_another_name(&self, found: &ReplicaSet) -> bool {
+        let unknown = |place: &str| !self.members.contains_key(place);
+        found.replicas.iter().any(|r| (r.in_sync || r.round > 0) && unknown(&r.place))
     }
 
     /// Who was called out of sync by somebody else lacks nobody knows what.

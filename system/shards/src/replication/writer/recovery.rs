@@ -245,4 +245,25 @@ mod tests {
         assert!(ended.contains(&Action::Complete { request: asked, result: Err(Failure::Fenced) }));
         fenced(&mut writer);
     }
+
+    #[test]
+    fn a_writer_takes_no_replica_for_whole_whose_disk_was_moved() {
+        let set = ReplicaSet { epoch: 3, ..ReplicaSet::new("v", ["a", "b/x"].map(String::from)) };
+        let term = Term { node: "a".into(), boot: "x".into(), epoch: 3, user_since: 3 };
+        for moved in [set.moved("b/x", "c/x"), set.without(|at| at == "b/x").unwrap().moved("b/x", "c/x")] {
+            let mut writer = Writer::new(term.clone(), 1 << 20, set.clone());
+            let (asked, _) = writer.request(Op::Flush);
+            let version = writer.version();
+            let end = Action::Complete { request: asked, result: Err(Failure::Fenced) };
+            assert!(
+                writer.seen(moved, version).contains(&end),
+                "what it has on its way, it does not say is done"
+            );
+            assert_eq!(writer.phase(), Phase::Fenced);
+        }
+        let mut writer = Writer::new(term, 1 << 20, set.clone());
+        let version = writer.version();
+        writer.seen(set.added("c"), version);
+        assert_ne!(writer.phase(), Phase::Fenced, "one that is new has nothing yet");
+    }
 }
