@@ -1,8 +1,7 @@
 //! Compares the volumes that other systems keep with what is wanted of them, and acts. Whatever speaks to a cluster runs in
 //! the background, one thing at a time for a volume: a cluster that is down holds up its own volumes and nothing else.
 //!
-//! It is the one owner of these volumes' exports. It writes [`VolumeStatus`] and [`Prepared`] records of them, for those
-//! that this node leads, or that come here.
+//! It is the one owner of these volumes' exports; how they are served and what is said of them is in [`super::serving`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -10,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Reporter, SharedStore, StoreError, StoreExt};
+use cairn_state::{AgentArgs, Fault, Mirror, Reconciler, Reporter, SharedStore};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use super::driver::{Driver, Opened, Origin};
 use super::family::Family;
@@ -24,8 +23,8 @@ use super::told::Told;
 use crate::agent::report;
 use crate::blk::{Export, ServeOptions};
 use crate::crypt::keys::Keyring;
-use crate::media::{self, Media, Switch};
-use crate::model::{Phase, Prepared, VolumeSpec, VolumeStatus};
+use crate::media::{self, Switch};
+use crate::model::{Phase, VolumeSpec, VolumeStatus};
 use crate::pool::Pool;
 use crate::replication::set::ReplicaSet;
 
@@ -35,8 +34,6 @@ const AT_ONCE: usize = 4;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long until it is looked again whether another node has made a volume.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a pass waits for the requests under way when it takes a volume from its user.
-const UNEXPORT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the reconciler reads.
 pub struct Mirrors {
@@ -61,11 +58,11 @@ enum Done {
     Opened(u64, Arc<dyn Opened>),
 }
 
-struct Served {
-    export: Export,
-    switch: Arc<Switch>,
+pub(super) struct Served {
+    pub(super) export: Export,
+    pub(super) switch: Arc<Switch>,
     /// What it is served from; `None` while its user is on another node.
-    opened: Option<Arc<dyn Opened>>,
+    pub(super) opened: Option<Arc<dyn Opened>>,
 }
 
 struct Failure {
@@ -78,23 +75,23 @@ struct Failure {
 
 /// The reconciler of volumes that other systems keep.
 pub struct External {
-    node: String,
-    store: SharedStore,
+    pub(super) node: String,
+    pub(super) store: SharedStore,
     reporter: Reporter,
-    serve: ServeOptions,
-    mirrors: Mirrors,
+    pub(super) serve: ServeOptions,
+    pub(super) mirrors: Mirrors,
     pool: Arc<Pool>,
     family: Arc<Family>,
     told: Told,
     news: watch::Sender<u64>,
     turns: Arc<Semaphore>,
-    exports: HashMap<String, Served>,
+    pub(super) exports: HashMap<String, Served>,
     doing: HashMap<String, JoinHandle<io::Result<Done>>>,
     /// Bytes of volumes that were looked at, made or grown here, and when.
     known: HashMap<String, (Instant, Option<u64>)>,
     failures: HashMap<String, Failure>,
-    reported: HashMap<String, VolumeStatus>,
-    told_prepared: BTreeSet<(String, u64)>,
+    pub(super) reported: HashMap<String, VolumeStatus>,
+    pub(super) told_prepared: BTreeSet<(String, u64)>,
 }
 
 impl External {
@@ -133,7 +130,7 @@ impl External {
         vec![specs.changes(), statuses.changes(), backends.changes(), keys.changes(), self.news.subscribe()]
     }
 
-    fn live(&self) -> bool {
+    pub(super) fn live(&self) -> bool {
         self.mirrors.specs.synced() && self.mirrors.statuses.synced() && self.mirrors.backends.synced()
     }
 
@@ -368,114 +365,6 @@ impl External {
             }
             Done::Opened(..) => {}
         }
-    }
-
-    /// Serves what was opened, if it is still wanted so.
-    async fn opened(&mut self, spec: &VolumeSpec, epoch: u64, opened: Arc<dyn Opened>) -> io::Result<()> {
-        let wanted = spec.export.as_ref().is_some_and(|e| e.node == self.node && e.epoch == epoch);
-        if !wanted || spec.deleted {
-            return Ok(());
-        }
-        match self.exports.get_mut(&spec.id).filter(|s| s.export.is_serving()) {
-            Some(served) => {
-                let (switch, media) = (served.switch.clone(), opened.media());
-                served.opened = Some(opened);
-                served.export.set_epoch(epoch);
-                spawn_blocking(move || switch.set(media)).await.map_err(io::Error::other)
-            }
-            None => self.serve(spec, epoch, opened.media(), Some(opened)).await,
-        }
-    }
-
-    async fn serve(
-        &mut self,
-        spec: &VolumeSpec,
-        epoch: u64,
-        media: Arc<dyn Media>,
-        opened: Option<Arc<dyn Opened>>,
-    ) -> io::Result<()> {
-        self.unexport(&spec.id).await?; // one whose thread died
-        let (serve, volume, switch) = (self.serve.clone(), spec.id.clone(), Arc::new(Switch::new(media)));
-        switch.limit(&spec.limits);
-        let of = switch.clone();
-        let export = spawn_blocking(move || {
-            serve.prepare()?;
-            Export::start(&volume, epoch, of, &serve)
-        });
-        let export = export.await.map_err(io::Error::other)??;
-        self.exports.insert(spec.id.clone(), Served { export, switch, opened });
-        Ok(())
-    }
-
-    async fn unexport(&mut self, id: &str) -> io::Result<()> {
-        let Some(mut served) = self.exports.remove(id) else { return Ok(()) };
-        let stopped = spawn_blocking(move || (served.export.stop(UNEXPORT_PATIENCE), served)).await;
-        match stopped.map_err(io::Error::other)? {
-            (true, _) => Ok(()),
-            (false, served) => {
-                self.exports.insert(id.to_owned(), served);
-                Err(io::Error::new(io::ErrorKind::TimedOut, "a request of its last user is still under way"))
-            }
-        }
-    }
-
-    async fn tell(
-        &mut self,
-        spec: &VolumeSpec,
-        seen: &Seen,
-        phase: Phase,
-        blocked: Option<String>,
-    ) -> Result<(), StoreError> {
-        if !self.live() {
-            return Ok(());
-        }
-        self.tell_prepared(spec).await?;
-        if spec.lead() != self.node {
-            return Ok(());
-        }
-        let gone = self.reported.get(&spec.id).is_some_and(|s| s.phase == Phase::Gone) && spec.deleted;
-        let phase = if gone { Phase::Gone } else { phase };
-        let known = seen.status.as_ref();
-        let had = known.filter(|s| s.phase != Phase::Gone || spec.deleted).and_then(|s| s.disk.clone());
-        let stored = seen.stored.filter(|_| phase != Phase::Gone);
-        let export =
-            self.exports.get(&spec.id).map(|s| &s.export).filter(|e| e.is_serving() && e.epoch() > 0);
-        let status = VolumeStatus {
-            phase,
-            error: blocked.filter(|_| phase != Phase::Gone),
-            socket: export.map(|e| e.socket().display().to_string()),
-            epoch: export.map_or(0, Export::epoch),
-            size: stored.unwrap_or(0),
-            disk: stored.and(spec.backend.clone()).or(had),
-            ..VolumeStatus::new(spec, phase)
-        };
-        if self.mirrors.statuses.get(&spec.id).as_deref() != Some(&status)
-            && self.reported.get(&spec.id).is_none_or(|s| *s != status || gone)
-        {
-            self.store.put_record(&status).await?;
-        }
-        self.reported.insert(spec.id.clone(), status);
-        Ok(())
-    }
-
-    async fn tell_prepared(&mut self, spec: &VolumeSpec) -> Result<(), StoreError> {
-        let key = (spec.id.clone(), spec.generation);
-        let served = self.exports.get(&spec.id).filter(|s| s.export.is_serving());
-        match served.filter(|_| spec.moving.as_ref() == Some(&self.node)) {
-            Some(served) if !self.told_prepared.contains(&key) => {
-                let (volume, node) = (spec.id.clone(), self.node.clone());
-                let socket = served.export.socket().display().to_string();
-                let prepared = Prepared { volume, node, generation: spec.generation, socket };
-                self.store.put_record(&prepared).await?;
-                self.told_prepared.insert(key);
-            }
-            None if self.told_prepared.iter().any(|(id, _)| *id == spec.id) => {
-                self.store.delete_record::<Prepared>(&format!("{}/{}", spec.id, self.node)).await?;
-                self.told_prepared.retain(|(id, _)| *id != spec.id);
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Lets go of what is no concern of this node's any more.

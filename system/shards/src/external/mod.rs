@@ -19,4 +19,5 @@ pub mod orders;
 mod plan;
 pub mod rbd;
 mod server;
+mod serving;
 mod told;

@@ -26,6 +26,9 @@ const BEGIN_MAX: u64 = 64 << 10;
 /// The most requests under way for which that is done; the program reads no more of them than this.
 const BEGUN_MAX: usize = 12;
 
+/// The error of a server that is about to end, in the protocol's numbers; the same says that a cluster has blocklisted it.
+const SHUTDOWN: u32 = 108;
+
 /// Who is told of a request's end, with what was read.
 type Tell = Box<dyn FnOnce(io::Result<Vec<u8>>) + Send>;
 
@@ -252,9 +255,17 @@ impl Connection {
         while let Ok((error, cookie)) = protocol::reply_head(&mut stream) {
             let waiter = guard(&self.waiting).as_mut().and_then(|w| w.remove(&cookie));
             let Some(Waiter { bytes, tell }) = waiter else { break };
-            if error != 0 {
-                tell(Err(io::Error::from_raw_os_error(error.cast_signed())));
-                continue;
+            match error {
+                0 => {}
+                // The program ends; or its cluster refuses it, since another has the right to write. It was not done.
+                SHUTDOWN => {
+                    tell(Err(lost()));
+                    continue;
+                }
+                error => {
+                    tell(Err(io::Error::from_raw_os_error(error.cast_signed())));
+                    continue;
+                }
             }
             let mut data = vec![0; bytes];
             match stream.read_exact(&mut data) {

@@ -206,6 +206,12 @@ impl Bench<'_> {
             ensure!(seen == format!("{}\n{written}", (2u64 << 30) / 512), "the guest sees {seen:?}");
             self.detach(VOLUME)
         })?;
+        self.made_of_it(scene, &written)
+    }
+
+    /// What is made of a volume with this written to it.
+    fn made_of_it(&self, scene: &Scene, written: &str) -> Result<()> {
+        let login = scene.login_to(names::SERVER_A)?;
         step("a volume of the snapshot has what was written", || {
             let snapshot = self.client.field(&["volume", "snapshot", "show", SNAPSHOT], "id")?;
             self.create(OTHERS[0], &["--snapshot", &snapshot])?;
