@@ -12,6 +12,7 @@ pub mod cloud;
 pub mod emulated_cloud;
 pub mod emulated_node;
 pub mod exec;
+pub mod foreign;
 pub mod guests;
 pub mod host;
 pub mod hybrid;

@@ -17,7 +17,7 @@ use crate::model::{
 };
 use crate::quota::{self, Delta};
 use crate::servers::visible;
-use crate::{capacity, lifecycle};
+use crate::{capacity, elsewhere, lifecycle};
 
 /// What a new backup shall be.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +55,7 @@ pub fn is_continued(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
 pub fn create(tx: &mut Tx, caller: &Caller, wanted: NewBackup) -> ApiResult<Backup> {
     let mut volume = visible(tx, caller, &wanted.volume_id)?;
     caller.require_writer()?;
+    elsewhere::refuse(&volume.backend, "A backup of", &volume.id)?;
     let mut backup = Backup {
         id: uuid::Uuid::new_v4().to_string(),
         project_id: caller.require_writer()?.to_owned(),
@@ -288,6 +289,7 @@ fn require_secret(backup: &Backup, volume: &Volume) -> ApiResult<()> {
 
 fn overwrite(tx: &mut Tx, caller: &Caller, id: &str, backup: &Backup) -> ApiResult<Volume> {
     let mut volume = visible(tx, caller, id)?;
+    elsewhere::refuse(&volume.backend, "Restoring a backup into", id)?;
     if volume.status != Status::Available || !volume.attachments.is_empty() {
         return Err(ApiError::bad_request(format!(
             "Invalid volume: Volume to be restored to must be available, but current status is: {}.",

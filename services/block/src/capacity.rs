@@ -1,7 +1,8 @@
 //! Where a volume goes, and whether it fits.
 //!
 //! Volumes take room as they are written, so more is promised than there is: at most [`OVERCOMMIT`] times what
-//! the healthy disks of a node hold. What was promised is counted in one record per node.
+//! the healthy disks of a node hold. What was promised is counted in one record per node, and one per backend that is
+//! elsewhere ([`crate::elsewhere`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use cairn_shards::disks;
 use cairn_shards::model::DiskStatus;
 use cairn_state::{Abort, Tx};
 
+use crate::elsewhere;
 use crate::model::{Disabled, GIB, Metadata, Provisioned};
 
 /// How many times a node's room may be promised. Guests rarely fill their disks at once, and clones share.
@@ -28,7 +30,7 @@ pub const CAPABILITIES: [(&str, &str); 2] =
     [("vendor_name", "Cairn"), ("storage_protocol", "vhost-user-blk")];
 /// What a volume may be meant for or not, and what none is: its copies are the engine's own matter, and fail over by
 /// themselves.
-const EITHER: [(&str, &str); 3] =
+pub(crate) const EITHER: [(&str, &str); 3] =
     [("multiattach", "<is> true"), ("multiattach", "<is> false"), ("replication_enabled", "<is> false")];
 /// The extra spec that asks for a backend.
 const NAME: &str = "volume_backend_name";
@@ -85,11 +87,16 @@ pub fn host_name(node: &str, backend: &str) -> String {
 }
 
 /// The node and the backend that a host's name means: `node@backend#pool` or less of it; a node alone has the usual one.
-pub fn parse_host(host: &str) -> Option<(&str, &'static str)> {
+/// Whether there is such a backend is another question.
+pub fn parse_host(host: &str) -> Option<(&str, &str)> {
     let (node, rest) = host.split_once('@').unwrap_or((host, BACKEND));
     let (backend, pool) = rest.split_once('#').unwrap_or((rest, rest));
-    let known = BACKENDS.iter().find(|b| **b == backend)?;
-    (pool == backend).then_some((node, *known))
+    (pool == backend).then_some((node, backend))
+}
+
+/// Whether a backend is one of those that every node with disks has.
+pub fn is_own(backend: &str) -> bool {
+    BACKENDS.contains(&backend)
 }
 
 /// The pools of all nodes that have disks, by node.
@@ -152,13 +159,13 @@ fn choose<'a>(
     best.map(|p| p.node.as_str()).ok_or_else(|| no_room(gigabytes, &why))
 }
 
-fn no_room(gigabytes: u64, why: &[String]) -> ApiError {
+pub(crate) fn no_room(gigabytes: u64, why: &[String]) -> ApiError {
     let why = if why.is_empty() { "no node has a healthy data disk".to_owned() } else { why.join("; ") };
     ApiError::conflict(format!("No valid backend was found for a volume of {gigabytes} GiB: {why}."))
 }
 
-/// Promises more room on a node whose fitness was checked.
-fn promise(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
+/// Promises more room on a node (or whatever has an account) whose fitness was checked.
+pub(crate) fn promise(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
     let mut now = tx.get::<Provisioned>(node)?.unwrap_or_default();
     now.node = node.into();
     now.gigabytes += gigabytes;
@@ -184,8 +191,14 @@ pub fn release(tx: &mut Tx, node: &str, gigabytes: u64) -> Result<(), Abort> {
 }
 
 /// What a type's extra specs ask of the backend it must be, or the first that no backend meets. Specs with another scope
-/// than `capabilities` are for drivers, and mean nothing here.
-pub fn backend_for(extra_specs: &Metadata) -> Result<&'static str, &str> {
+/// than `capabilities` are for drivers, and mean nothing here. `elsewhere` has the names of backends beside those of nodes.
+pub fn backend_for<'a>(extra_specs: &'a Metadata, elsewhere: &BTreeSet<String>) -> Result<String, &'a str> {
+    let named =
+        extra_specs.iter().filter(|(key, _)| key.strip_prefix("capabilities:").unwrap_or(key) == NAME);
+    let wanted = named.map(|(_, value)| value.strip_prefix("<in> ").unwrap_or(value)).next();
+    if let Some(name) = wanted.filter(|name| elsewhere.contains(*name)) {
+        return elsewhere::meets(extra_specs, NAME).map(|()| name.to_owned());
+    }
     let mut chosen = BACKEND;
     for (key, value) in extra_specs {
         let name = key.strip_prefix("capabilities:").unwrap_or(key);
@@ -198,7 +211,7 @@ pub fn backend_for(extra_specs: &Metadata) -> Result<&'static str, &str> {
             return Err(key);
         }
     }
-    Ok(chosen)
+    Ok(chosen.to_owned())
 }
 
 #[cfg(test)]
@@ -234,15 +247,18 @@ mod tests {
     #[test]
     fn extra_specs_are_met_or_named() {
         let specs = |k: &str, v: &str| Metadata::from([(k.to_owned(), v.to_owned())]);
-        let asked = |k: &str, v: &str| backend_for(&specs(k, v)).map_err(str::to_owned);
-        assert_eq!(asked("vendor_name", "Cairn"), Ok(BACKEND));
-        assert_eq!(asked("capabilities:vendor_name", "<in> Cairn"), Ok(BACKEND));
-        assert_eq!(asked("driver:thing", "x"), Ok(BACKEND));
+        let others = BTreeSet::from(["ceph".to_owned()]);
+        let asked = |k: &str, v: &str| backend_for(&specs(k, v), &others).map_err(str::to_owned);
+        let (usual, single) = (Ok(BACKEND.to_owned()), Ok(SINGLE.to_owned()));
+        assert_eq!(asked("vendor_name", "Cairn"), usual);
+        assert_eq!(asked("capabilities:vendor_name", "<in> Cairn"), usual);
+        assert_eq!(asked("driver:thing", "x"), usual);
         assert_eq!(asked("vendor_name", "Other"), Err("vendor_name".into()));
-        assert_eq!(asked("volume_backend_name", SINGLE), Ok(SINGLE));
-        assert_eq!(asked("capabilities:volume_backend_name", BACKEND), Ok(BACKEND));
+        assert_eq!(asked("volume_backend_name", SINGLE), single);
+        assert_eq!(asked("capabilities:volume_backend_name", BACKEND), usual);
+        assert_eq!(asked("volume_backend_name", "ceph"), Ok("ceph".into()));
         assert!(asked("volume_backend_name", "other").is_err());
-        assert_eq!(asked("multiattach", "<is> True"), Ok(BACKEND));
+        assert_eq!(asked("multiattach", "<is> True"), usual);
         assert!(asked("replication_enabled", "<is> True").is_err());
     }
 
@@ -251,7 +267,8 @@ mod tests {
         assert_eq!(parse_host("n@cairn#cairn"), Some(("n", BACKEND)));
         assert_eq!(parse_host(&host_name("n", SINGLE)), Some(("n", SINGLE)));
         assert_eq!(parse_host("n"), Some(("n", BACKEND)));
-        assert_eq!(parse_host("n@other"), None);
+        assert_eq!(parse_host("n@other"), Some(("n", "other")));
+        assert!(!is_own("other") && is_own(SINGLE));
         assert_eq!(parse_host("n@cairn#other"), None);
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::messages::{self, Event};
 use crate::model::{GIB, Metadata, Snapshot, Status, Unmanaged, Volume, VolumeType};
 use crate::quota::{self, Delta};
-use crate::{capacity, groups, keys, types};
+use crate::{capacity, elsewhere, groups, keys, types};
 
 /// The property of an image that names the type of volumes made of it.
 const IMAGE_TYPE: &str = "cinder_img_volume_type";
@@ -95,10 +95,18 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     let key = keys::of_new(tx, &wanted, &volume_type, source.as_ref())?;
     // Where it is used; else where its source is, with which a clone shares blocks.
     let near = wanted.node.as_deref().or(source.as_ref().map(|s| s.node.as_str()));
-    let asked = types::backend(&volume_type);
-    let backend = asked.as_ref().copied().unwrap_or(capacity::BACKEND);
-    let promised = (!wanted.hidden).then_some(backend);
-    let node = asked.and_then(|_| capacity::place(tx, size_gb, near, promised));
+    let asked = types::backend(tx, &volume_type)?;
+    let backend = asked.as_ref().map_or(capacity::BACKEND, String::as_str).to_owned();
+    let is_image = matches!(wanted.source, Source::Image(_));
+    elsewhere::require_same(source.as_ref(), is_image, &backend, key.is_some())?;
+    if wanted.group_id.is_some() {
+        elsewhere::refuse(&backend, "A group with", "of this type")?;
+    }
+    if wanted.content_comes {
+        elsewhere::refuse(&backend, "Restoring a backup into a new", "of this type")?;
+    }
+    let node = asked
+        .and_then(|backend| elsewhere::place(tx, size_gb, near, &backend, !wanted.hidden, source.as_ref()));
     let (node, refused) = match (node, &wanted.request_id) {
         (Ok(node), _) => (node, None),
         (Err(e), Some(request)) if e.status == StatusCode::CONFLICT => {
@@ -108,7 +116,7 @@ pub fn volume(tx: &mut Tx, caller: &Caller, wanted: NewVolume) -> ApiResult<Volu
     };
     let multiattach = types::is_multiattach(&volume_type);
     let mut volume = record(&wanted, caller, project, size_gb, volume_type.id, node, source.map(|s| s.id));
-    volume.backend = backend.into();
+    volume.backend = backend;
     (volume.key, volume.multiattach) = (key, multiattach);
     if let Some((e, request)) = refused {
         volume.status = Status::Error;
@@ -286,7 +294,7 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
     }
     let (source, size_gb) = wanted.content.unwrap_or_else(|| (volume.id.clone(), volume.size_gb));
     quota::charge(tx, &volume.project_id, Delta::snapshot(size_gb, &volume.type_id))?;
-    let node = capacity::place(tx, size_gb, Some(&volume.node), None)?;
+    let node = elsewhere::place(tx, size_gb, Some(&volume.node), &volume.backend, false, None)?;
     let snapshot = Snapshot {
         id: uuid::Uuid::new_v4().to_string(),
         volume_id: volume.id.clone(),
@@ -302,12 +310,14 @@ pub fn snapshot(tx: &mut Tx, caller: &Caller, volume: &Volume, wanted: NewSnapsh
         metadata: wanted.metadata,
         group_snapshot_id: wanted.group_snapshot_id,
         node,
+        backend: volume.backend.clone(),
         created_at: Timestamp::now(),
         updated_at: None,
     };
     let spec = VolumeSpec::new(&snapshot.id, &snapshot.node, snapshot.size_gb * GIB);
     let copies = capacity::copies(&volume.backend);
-    volumes::create(tx, VolumeSpec { source: Some(source), read_only: true, copies, ..spec })?;
+    let backend = elsewhere::keeper(&volume.backend);
+    volumes::create(tx, VolumeSpec { source: Some(source), read_only: true, copies, backend, ..spec })?;
     tx.put(&snapshot)?;
     Ok(snapshot)
 }
@@ -321,5 +331,6 @@ fn ask_for(tx: &mut Tx, volume: &Volume) -> Result<(), Abort> {
 pub fn content(volume: &Volume) -> VolumeSpec {
     let spec = VolumeSpec::new(&volume.id, &volume.node, volume.size_gb * GIB);
     let (source, key) = (volume.source.clone(), volume.key.clone());
-    VolumeSpec { source, key, copies: capacity::copies(&volume.backend), ..spec }
+    let backend = elsewhere::keeper(&volume.backend);
+    VolumeSpec { source, key, copies: capacity::copies(&volume.backend), backend, ..spec }
 }

@@ -13,7 +13,7 @@ use crate::create::{self, NewSnapshot, NewVolume, Source};
 use crate::model::{BY_GROUP, BY_TYPE, Group, GroupSnapshot, GroupType, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
 use crate::servers::visible;
-use crate::{lifecycle, types};
+use crate::{elsewhere, lifecycle, types};
 
 /// The spec by which a type of groups asks for snapshots of all volumes at one moment.
 const CONSISTENT: &str = "consistent_group_snapshot_enabled";
@@ -202,6 +202,7 @@ pub fn update(tx: &mut Tx, caller: &Caller, id: &str, change: Change) -> ApiResu
     for volume_id in &change.add {
         let mut volume = visible(tx, caller, volume_id)?;
         require_fit(&group, &volume.type_id)?;
+        elsewhere::refuse(&volume.backend, "A group with", &volume.id)?;
         let fit = matches!(volume.status, Status::Available | Status::InUse);
         if !fit || volume.group_id.is_some() || volume.project_id != group.project_id {
             return Err(ApiError::bad_request(format!(

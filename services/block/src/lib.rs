@@ -13,6 +13,7 @@ pub mod backups;
 pub mod capacity;
 mod conductor;
 pub mod create;
+pub mod elsewhere;
 pub mod groups;
 mod keys;
 mod lifecycle;

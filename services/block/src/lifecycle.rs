@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::messages::{self, Event};
 use crate::model::{AttachedBy, BY_SOURCE, BY_VOLUME, GIB, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, create, groups, retype, transfers};
+use crate::{create, elsewhere, groups, retype, transfers};
 
 /// Asks for a volume's end. With `cascade`, its snapshots end with it; with `force`, whatever it is at.
 pub fn delete_volume(tx: &mut Tx, volume: &mut Volume, cascade: bool, force: bool) -> ApiResult<()> {
@@ -122,7 +122,7 @@ pub fn extend(tx: &mut Tx, volume: &mut Volume, to_gb: u64) -> ApiResult<()> {
             Delta { gigabytes: by_gb, of_type: &volume.type_id, ..Delta::default() },
         )?;
     }
-    capacity::grow(tx, &volume.node, to_gb, by_gb)?;
+    elsewhere::grow(tx, &volume.backend, &volume.node, to_gb, by_gb)?;
     volumes::resize(tx, &volume.id, to_gb * GIB)?;
     volume.size_gb = to_gb;
     volume.before = Some(volume.status);
@@ -223,7 +223,7 @@ fn purge_volume(tx: &mut Tx, volume: &Volume) -> Result<bool, Abort> {
     if !retype::end(tx, volume)? || !volumes::purge_if_gone(tx, &volume.id)? {
         return Ok(false);
     }
-    capacity::release(tx, &volume.node, volume.size_gb)?;
+    elsewhere::release(tx, &volume.backend, &volume.node, volume.size_gb)?;
     if !volume.hidden {
         quota::refund(tx, &volume.project_id, Delta::volume(volume.size_gb, &volume.type_id))?;
     }
@@ -241,7 +241,7 @@ pub fn advance_snapshot(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
         if !volumes::purge_if_gone(tx, id)? {
             return Ok(false);
         }
-        capacity::release(tx, &snapshot.node, snapshot.size_gb)?;
+        elsewhere::release(tx, &snapshot.backend, &snapshot.node, snapshot.size_gb)?;
         quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb, &snapshot.type_id))?;
         let deleted = tx.delete::<Snapshot>(id)?;
         if let Some(whole) = &snapshot.group_snapshot_id {

@@ -6,7 +6,7 @@ use cairn_gateway::{ApiError, ApiResult, Caller};
 use cairn_state::{Abort, Tx};
 
 use crate::model::{Metadata, VolumeType};
-use crate::{capacity, keys};
+use crate::{capacity, elsewhere, keys};
 
 /// The id of the type that volumes get when none is named. It is there from the start, and stored only once an
 /// administrator changes it.
@@ -75,15 +75,19 @@ pub fn find(tx: &mut Tx, caller: &Caller, id_or_name: &str) -> ApiResult<VolumeT
         .ok_or_else(|| ApiError::not_found("Volume type", id_or_name))
 }
 
-/// The backend for volumes of a type; 409 if there is none.
-pub fn backend(t: &VolumeType) -> ApiResult<&'static str> {
+/// The backend for volumes of a type; 409 inside if there is none.
+pub fn backend(tx: &mut Tx, t: &VolumeType) -> Result<ApiResult<String>, Abort> {
+    Ok(backend_among(t, &elsewhere::names(tx)?))
+}
+
+fn backend_among(t: &VolumeType, elsewhere: &BTreeSet<String>) -> ApiResult<String> {
     if let Some(what) = t.encryption.as_ref().and_then(keys::unmet) {
         return Err(ApiError::conflict(format!(
             "No valid backend was found: the type {} asks for {what}, which no backend has.",
             t.name
         )));
     }
-    capacity::backend_for(&t.extra_specs).map_err(|spec| {
+    capacity::backend_for(&t.extra_specs, elsewhere).map_err(|spec| {
         ApiError::conflict(format!(
             "No valid backend was found: the type {} asks for {spec}, which no backend meets.",
             t.name

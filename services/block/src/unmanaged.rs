@@ -12,7 +12,7 @@ use cairn_state::{Abort, Tx};
 use crate::create::{self, NewSnapshot, NewVolume, Source};
 use crate::model::{BY_VOLUME, Metadata, Snapshot, Status, Unmanaged, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, lifecycle};
+use crate::{capacity, elsewhere, lifecycle};
 
 /// Lets go of a volume. What it is to others must have ended.
 pub fn release_volume(tx: &mut Tx, volume: &Volume) -> ApiResult<()> {
@@ -32,6 +32,7 @@ pub fn release_volume(tx: &mut Tx, volume: &Volume) -> ApiResult<()> {
             volume.id
         )));
     }
+    elsewhere::refuse(&volume.backend, "Unmanaging", &volume.id)?;
     lifecycle::require_no_copying(tx, &volume.id)?;
     quota::refund(tx, &volume.project_id, Delta::volume(volume.size_gb, &volume.type_id))?;
     tx.put(&Unmanaged {
@@ -59,6 +60,7 @@ pub fn release_snapshot(tx: &mut Tx, snapshot: &Snapshot) -> ApiResult<()> {
             "Invalid snapshot: Unmanaging encrypted snapshots is not supported.",
         ));
     }
+    elsewhere::refuse(&snapshot.backend, "Unmanaging a snapshot of", &snapshot.volume_id)?;
     lifecycle::require_no_copying(tx, &snapshot.id)?;
     quota::refund(tx, &snapshot.project_id, Delta::snapshot(snapshot.size_gb, &snapshot.type_id))?;
     let backend = tx.get::<Volume>(&snapshot.volume_id)?.map(|v| v.backend);
@@ -158,6 +160,6 @@ pub fn advance(tx: &mut Tx, id: &str) -> Result<bool, Abort> {
     if !volumes::purge_if_gone(tx, id)? {
         return Ok(false);
     }
-    capacity::release(tx, &found.node, found.size_gb)?;
+    elsewhere::release(tx, &found.backend, &found.node, found.size_gb)?;
     tx.delete::<Unmanaged>(id)
 }

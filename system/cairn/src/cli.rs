@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cairn_node::Paths;
 use cairn_shards::disks::{DiskAction, DiskOrder};
+use cairn_shards::external::model::Access;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use crate::roles::controller::{Add, Open, Order};
+use crate::roles::controller::{Add, Open, Order, Removal};
 use crate::{lifecycle, logging, operator, roles};
 
 /// Cairn: a cloud in a box.
@@ -84,6 +85,10 @@ enum Command {
     /// Shows the data disks of all nodes, has one emptied, gives one up.
     #[command(subcommand)]
     Disk(Disk),
+    /// Shows, adds and removes backends: Ceph clusters that volumes may be in, beside the nodes' own disks. A volume type
+    /// chooses one by the extra spec volume_backend_name.
+    #[command(subcommand)]
+    Backend(Backend),
     /// Takes in or lets go a witness: a third machine that votes and is no node, so that a cloud of two nodes bears the
     /// loss of either. `cairn-witness` is to run there.
     #[command(subcommand)]
@@ -128,6 +133,39 @@ enum Disk {
     Keep {
         /// Its id, as `cairn disk list` shows it.
         disk: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Backend {
+    /// Shows the backends, how much room they have and which nodes reach them.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a pool of a Ceph cluster known, once it was seen to be of use; or says where a known one is now, and by which
+    /// key. Its user needs `profile rbd` for the monitors and the pool.
+    Add {
+        /// What volume types shall call it.
+        name: String,
+        /// The addresses of its monitors, with commas between.
+        #[arg(long, value_delimiter = ' ', required = true)]
+        monitors: Vec<String>,
+        /// The pool for volumes.
+        #[arg(long)]
+        pool: String,
+        /// The user, without `client.` before it.
+        #[arg(long)]
+        user: String,
+        /// A file with the user's key: alone, or a keyring.
+        #[arg(long)]
+        key_file: PathBuf,
+    },
+    /// Forgets a backend that has no volumes. Its pool stays as it is.
+    Remove {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -177,6 +215,14 @@ pub fn run() -> Result<()> {
         Command::Disk(Disk::Keep { disk }) => {
             order(&paths, "/disks", &DiskOrder { disk, action: DiskAction::Keep, lose_volumes: false })
         }
+        Command::Backend(Backend::List { json }) => {
+            lifecycle::runtime(1)?.block_on(operator::backend_list(&paths, json))
+        }
+        Command::Backend(Backend::Add { name, monitors, pool, user, key_file }) => {
+            let access = Access { monitors, pool, user };
+            order(&paths, "/backends", &operator::backend(name, access, &key_file)?)
+        }
+        Command::Backend(Backend::Remove { name }) => order(&paths, "/backends/remove", &Removal { name }),
         Command::Witness(Witness::Add { address, code }) => order(&paths, "/witness", &Add { address, code }),
         Command::Witness(Witness::Remove) => order(&paths, "/witness/remove", &()),
         Command::Recover { cloud } => lifecycle::runtime(1)?.block_on(operator::recover(&paths, cloud)),

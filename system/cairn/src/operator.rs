@@ -1,7 +1,7 @@
 //! What an operator types: disks, status, and who belongs to the cloud.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,8 @@ use cairn_node::disks::{self, DiskError};
 use cairn_node::paths::make_dir;
 use cairn_node::{Paths, told};
 use cairn_shards::disks::{DiskState, DiskView};
+use cairn_shards::external::model::{Access, Secret};
+use cairn_shards::external::orders::{BackendView, NewBackend};
 use cairn_shards::health::{self, Health};
 use cairn_state::RoleStatus;
 use cairn_wire::local_http;
@@ -137,6 +139,43 @@ fn evening_out(disk: &DiskView) -> String {
     let told = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
     let both = [told(disk.coming, "coming"), told(disk.going, "going")];
     both.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// `cairn backend list`.
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+pub async fn backend_list(paths: &Paths, json: bool) -> Result<()> {
+    let backends: Vec<BackendView> = controller(paths).get_json("/backends").await.context(SILENT)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&backends)?);
+        return Ok(());
+    }
+    let mut rows = table(&["backend", "pool", "monitors", "GiB", "free", "volumes", "nodes"]);
+    for b in backends {
+        let node = |(node, trouble): (String, Option<String>)| match trouble {
+            Some(trouble) => format!("{node}: {trouble}"),
+            None => node,
+        };
+        rows.add_row(vec![
+            b.name,
+            format!("{}, as {}", b.access.pool, b.access.user),
+            b.access.monitors.join("\n"),
+            (b.size >> 30).to_string(),
+            (b.free >> 30).to_string(),
+            b.volumes.to_string(),
+            b.nodes.into_iter().map(node).collect::<Vec<_>>().join("\n"),
+        ]);
+    }
+    println!("{rows}");
+    Ok(())
+}
+
+/// What `cairn backend add` is given, with the key that is in the file.
+pub fn backend(name: String, access: Access, key_file: &Path) -> Result<NewBackend> {
+    let text =
+        std::fs::read_to_string(key_file).with_context(|| format!("cannot read {}", key_file.display()))?;
+    let secret = Secret::of_file(&text)
+        .with_context(|| format!("{} has no key, alone or as `key = ...`", key_file.display()))?;
+    Ok(NewBackend { name, access, secret })
 }
 
 /// What `cairn address` is given.

@@ -14,6 +14,7 @@ use crate::adoption;
 use crate::ailing;
 use crate::balance::{self, Balance};
 use crate::disks;
+use crate::external::orders;
 use crate::model::{DiskStatus, DiskWish, Phase, ReplicaMove, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::removal;
 use crate::replication::place;
@@ -147,6 +148,10 @@ fn one(
     absent: &Absent,
 ) -> Result<bool, Abort> {
     let Some(spec) = tx.get::<VolumeSpec>(id)? else { return Ok(true) };
+    if spec.backend.is_some() {
+        let away = |node: &str| absent.briefly.contains(node) || lost.removed.contains(node);
+        return Ok(!orders::give_keeper(tx, spec, &away)?);
+    }
     let kept = tx.get::<ReplicaSet>(id)?;
     if spec.deleted && kept.is_none() && is_on_lost(tx, &spec, lost)? {
         // Nobody is left to say so.

@@ -9,8 +9,8 @@
 //!   [`data::Client`] (images in and out).
 //! - The node's, in the storage process: [`agent`] (compares and acts), over [`pool`] (the disks and what lies
 //!   on them), [`disk`], [`ownership`] (whose a disk is), [`volume`] (I/O on one volume), [`scrub`] (the search for damage),
-//!   [`blk`] (guests), [`data`] (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps their content secret on
-//!   disks, [`backup`] copies volumes and back.
+//!   [`blk`] (guests), [`data`] (images). [`replication`] makes one volume of its replicas on several nodes, [`crypt`] keeps
+//!   their content secret on disks, [`backup`] copies volumes and back, [`external`] has those that another system keeps.
 //!   [`mod@format`] names every byte on a disk; `FORMAT.md` explains it.
 //!
 //! What it may touch: directories with a marker of this cloud, its sockets, its ledger, and the records of which
@@ -29,6 +29,7 @@ pub mod crypt;
 pub mod data;
 pub mod disk;
 pub mod disks;
+pub mod external;
 pub mod format;
 mod fsio;
 pub mod health;

@@ -48,6 +48,9 @@ pub struct VolumeSpec {
     /// What its source's content is under, if that is something else: it shares nothing with its source then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recoded: Option<Recoded>,
+    /// Who keeps its content, if that is not this engine: the name of a [`crate::external::model::Backend`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// A tombstone: the agent destroys the volume and reports [`Phase::Gone`].
     pub deleted: bool,
     /// Grows with each change of this record. The agent refuses an older one.
@@ -79,6 +82,7 @@ impl VolumeSpec {
             copies: None,
             key: None,
             recoded: None,
+            backend: None,
             deleted: false,
             generation: 1,
         }
@@ -153,7 +157,7 @@ pub struct VolumeStatus {
     pub size: u64,
     /// Bytes it takes on its disk, blocks shared with clones counted in each of them.
     pub allocated: u64,
-    /// The disk that holds it, once it is on stable media there. A volume that has a disk is never made anew.
+    /// The disk that holds it, or the backend, once it is on stable media there. A volume that has one is never made anew.
     #[serde(default)]
     pub disk: Option<String>,
     /// About how many bytes replicas still have to be compared or copied, in all: 0 when they are whole. Rounded up, so

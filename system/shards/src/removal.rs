@@ -6,6 +6,7 @@
 use cairn_state::{Abort, Record, Tx};
 
 use crate::backup::BackupSpec;
+use crate::external::orders;
 use crate::model::{DiskStatus, Phase, Prepared, ReplicaStatus, VolumeSpec, VolumeStatus};
 use crate::replication::place;
 use crate::replication::set::ReplicaSet;
@@ -27,6 +28,9 @@ pub fn only_on(tx: &mut Tx, node: &str) -> Result<Vec<String>, Abort> {
 }
 
 fn is_only_on(tx: &mut Tx, spec: &VolumeSpec, node: &str) -> Result<bool, Abort> {
+    if spec.backend.is_some() {
+        return Ok(false); // Its content is on no node.
+    }
     Ok(match tx.get::<ReplicaSet>(&spec.id)? {
         // A set that has nothing but leaving replicas is of a volume that ends.
         Some(set) => set.whole_on(node).is_some() && set.in_sync().all(|at| place::node_of(at) == node),
@@ -51,6 +55,7 @@ pub fn forget_node(tx: &mut Tx, node: &str) -> Result<(), Abort> {
     for ready in tx.list_unfenced::<Prepared>()?.into_iter().filter(|p| p.node == node) {
         tx.delete::<Prepared>(&ready.id())?;
     }
+    orders::forget_node(tx, node)?;
     for spec in tx.list_unfenced::<VolumeSpec>()? {
         if is_only_on(tx, &spec, node)? {
             tx.put(&lost(&spec))?;

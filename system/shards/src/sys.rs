@@ -58,31 +58,51 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The bounds of a program that handles what we do not trust.
+/// What a program that is run may do.
 #[derive(Debug, Clone, Copy)]
-pub struct Confinement {
-    /// Address space, in bytes.
-    pub memory: u64,
-    /// Processor time, in seconds.
-    pub cpu_seconds: u64,
-    /// The largest file it may write, in bytes.
-    pub file_bytes: u64,
+pub enum Confinement {
+    /// It handles what we do not trust: no network, at low priority, within these bounds.
+    Apart {
+        /// Address space, in bytes.
+        memory: u64,
+        /// Processor time, in seconds.
+        cpu_seconds: u64,
+        /// The largest file it may write, in bytes.
+        file_bytes: u64,
+    },
+    /// It speaks to a cluster for us, with our own rights at most.
+    Ours,
 }
 
-/// Makes a command run without a network, within bounds, at low priority, and no longer than this process. It
-/// does not start if that cannot be had.
-pub fn confine(command: &mut tokio::process::Command, limits: Confinement) {
+/// Makes a command run so confined, and no longer than the thread that starts it. It does not start if that cannot be had.
+pub fn confine(command: &mut std::process::Command, confinement: Confinement) {
+    use std::os::unix::process::CommandExt;
     // SAFETY: the closure runs between fork and exec; it makes system calls alone, and allocates nothing.
-    unsafe { command.pre_exec(move || confine_self(limits)) };
+    unsafe { command.pre_exec(move || confine_self(confinement)) };
 }
 
-fn confine_self(limits: Confinement) -> io::Result<()> {
+fn confine_self(confinement: Confinement) -> io::Result<()> {
+    if let Confinement::Apart { memory, cpu_seconds, file_bytes } = confinement {
+        set_apart(memory, cpu_seconds, file_bytes)?;
+    }
+    // SAFETY: plain system calls on this process.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        match confinement {
+            Confinement::Apart { .. } => check(libc::setpriority(libc::PRIO_PROCESS, 0, 10)),
+            Confinement::Ours => Ok(()),
+        }
+    }
+}
+
+fn set_apart(memory: u64, cpu_seconds: u64, file_bytes: u64) -> io::Result<()> {
     use nix::sched::{CloneFlags, unshare};
     use nix::sys::resource::{Resource, setrlimit};
     for (resource, limit) in [
-        (Resource::RLIMIT_AS, limits.memory),
-        (Resource::RLIMIT_CPU, limits.cpu_seconds),
-        (Resource::RLIMIT_FSIZE, limits.file_bytes),
+        (Resource::RLIMIT_AS, memory),
+        (Resource::RLIMIT_CPU, cpu_seconds),
+        (Resource::RLIMIT_FSIZE, file_bytes),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NOFILE, 64),
     ] {
@@ -91,12 +111,7 @@ fn confine_self(limits: Confinement) -> io::Result<()> {
     // Without the privilege for a network namespace, one comes with a user namespace.
     unshare(CloneFlags::CLONE_NEWNET)
         .or_else(|_| unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET))?;
-    // SAFETY: plain system calls on this process.
-    unsafe {
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-        check(libc::setpriority(libc::PRIO_PROCESS, 0, 10))
-    }
+    Ok(())
 }
 
 /// Memory that may be written: where a read puts its data.

@@ -37,6 +37,9 @@ pub fn create_under(tx: &mut Tx, mut spec: VolumeSpec, key: Option<SealedKey>) -
         spec.recoded = (from != key).then_some(Recoded { from });
     }
     spec.key = key;
+    if spec.backend.is_some() {
+        return tx.put(&spec);
+    }
     let spared = disks::spared(&tx.list_unfenced()?);
     let candidates = placement::candidates(&tx.list_unfenced::<DiskStatus>()?, &spared);
     let source = match &spec.source {
@@ -95,11 +98,7 @@ fn take_over(
     owner: &str,
     runs_on: bool,
 ) -> Result<u64, Abort> {
-    // Another node writes it from now on: its one replica must be named, so that it can be reached from there.
-    if spec.node != node && tx.get::<ReplicaSet>(&spec.id)?.is_none() {
-        let set = only_copy(tx, &spec)?;
-        tx.put(&set)?;
-    }
+    name_replicas(tx, &spec, node)?;
     // Generations of a spec never repeat, which is all that an epoch has to promise.
     let epoch = spec.generation + 1;
     if !runs_on {
@@ -119,6 +118,16 @@ fn only_copy(tx: &mut Tx, spec: &VolumeSpec) -> Result<ReplicaSet, Abort> {
     Ok(ReplicaSet { epoch, ..ReplicaSet::new(&spec.id, [spec.node.clone()]) })
 }
 
+/// Another node writes it from now on: its one replica must be named, so that it can be reached from there.
+fn name_replicas(tx: &mut Tx, spec: &VolumeSpec, node: &str) -> Result<(), Abort> {
+    let has_one = spec.backend.is_none() && spec.node != node;
+    if has_one && tx.get::<ReplicaSet>(&spec.id)?.is_none() {
+        let set = only_copy(tx, spec)?;
+        tx.put(&set)?;
+    }
+    Ok(())
+}
+
 /// Lets `node` prepare to serve the volume to the owner it has, who moves there: the volume is reported
 /// [`Prepared`](crate::model::Prepared).
 /// Asking again changes nothing.
@@ -127,10 +136,7 @@ pub fn begin_move(tx: &mut Tx, id: &str, node: &str) -> Result<(), Abort> {
     if spec.moving.as_deref() == Some(node) || spec.lead() == node {
         return Ok(());
     }
-    if spec.node != node && tx.get::<ReplicaSet>(id)?.is_none() {
-        let set = only_copy(tx, &spec)?;
-        tx.put(&set)?;
-    }
+    name_replicas(tx, &spec, node)?;
     put_next(tx, VolumeSpec { moving: Some(node.into()), ..spec })
 }
 

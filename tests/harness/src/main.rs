@@ -3,6 +3,7 @@
 //! It drives a cloud from outside, as a user would, and looks inside only to check what is left behind. It sends
 //! traffic to the namespaces it made and nowhere else, and ends only processes it started.
 
+mod ceph;
 mod client;
 mod cloud;
 mod conformance;
@@ -49,6 +50,8 @@ enum Command {
     IsoNodes(iso_nodes::Options),
     /// Bad input of every kind, which must be refused and change nothing.
     Refusals(refusals::Options),
+    /// Volumes in a real Ceph cluster, which it starts beside a development node.
+    Ceph(ceph::Options),
     /// PID 1 of a development node. (Run by `dev`.)
     #[command(hide = true)]
     NodeInit(dev::init::Options),
@@ -72,6 +75,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Nodes(options) => nodes::run(&paths, &options),
         Command::IsoNodes(options) => iso_nodes::run(&paths, &options),
         Command::Refusals(options) => refusals::run(&paths, &options),
+        Command::Ceph(options) => ceph::run(&paths, &options),
         Command::NodeInit(options) => dev::init::run(&options),
     }
 }

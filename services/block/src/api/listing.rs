@@ -107,7 +107,7 @@ impl Listed for Volume {
             "source_volid" => self.source_volid.clone().unwrap_or_default(),
             "image_id" => self.image_metadata.get("image_id").cloned().unwrap_or_default(),
             "volume_type_id" => self.type_id.clone(),
-            "host" => crate::capacity::host_name(&self.node, &self.backend),
+            "host" => crate::elsewhere::host_of(self),
             "multiattach" => self.multiattach.to_string(),
             "encrypted" => self.key.is_some().to_string(),
             "migration_status" if self.migrated => "success".into(),

@@ -56,8 +56,11 @@ fn list(
     Ok(kind.skip(offset).take(limit).map(|u| row(u, with_detail)).collect())
 }
 
-fn place(host: &str) -> ApiResult<(&str, &'static str)> {
-    capacity::parse_host(host).ok_or_else(|| ApiError::bad_request(format!("There is no host {host}.")))
+fn place(host: &str) -> ApiResult<(&str, &str)> {
+    let own = |(_, backend): &(&str, &str)| capacity::is_own(backend);
+    capacity::parse_host(host)
+        .filter(own)
+        .ok_or_else(|| ApiError::bad_request(format!("There is no host {host}.")))
 }
 
 /// `GET /manageable_volumes?host=...`

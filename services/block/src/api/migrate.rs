@@ -11,7 +11,7 @@ use super::context::Context;
 use super::input::{self, Fields};
 use crate::model::{BY_VOLUME, Snapshot, Status, Volume};
 use crate::quota::{self, Delta};
-use crate::{capacity, qos, retype, types};
+use crate::{capacity, elsewhere, qos, retype, types};
 
 /// `os-retype`
 pub fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -> ApiResult<()> {
@@ -33,13 +33,20 @@ pub fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -
     if wanted.id == volume.type_id {
         return Err(ApiError::bad_request("Invalid volume: the new type is the one it has."));
     }
-    let backend = types::backend(&wanted).map_err(|e| ApiError::bad_request(e.message))?;
+    let backend = types::backend(tx, &wanted)?.map_err(|e| ApiError::bad_request(e.message))?;
+    if backend != volume.backend {
+        elsewhere::refuse(&backend, "Moving to another backend of", &volume.id)?;
+        elsewhere::refuse(&volume.backend, "Moving to another backend of", &volume.id)?;
+    }
     if backend != volume.backend && !may_move {
         return Err(ApiError::bad_request(format!(
             "Invalid volume: Retype requires migration to the backend {backend}, but is not allowed."
         )));
     }
     let changes_key = retype::changes_key(&volume, &wanted);
+    if changes_key {
+        elsewhere::refuse(&volume.backend, "Encryption of", &volume.id)?;
+    }
     if changes_key && !may_move {
         return Err(ApiError::bad_request(
             "Invalid volume: Retype to a type with another encryption requires migration, but is not allowed.",
@@ -62,7 +69,7 @@ pub fn retype(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) -
     volume.type_id = wanted.id;
     volume.migrated = false;
     qos::impose(tx, &volume)?;
-    move_to(tx, &mut volume, backend)?;
+    move_to(tx, &mut volume, &backend)?;
     volume.migrated |= changes_key;
     volume.become_status(volume.status);
     Ok(tx.put(&volume)?)
@@ -103,7 +110,9 @@ pub fn migrate(tx: &mut Tx, ctx: &Context, mut volume: Volume, fields: &Fields) 
             volume.status.name()
         )));
     }
-    let there = capacity::parse_host(&host).filter(|(node, _)| *node == volume.node);
+    elsewhere::refuse(&volume.backend, "Moving to another backend of", &volume.id)?;
+    let there = capacity::parse_host(&host)
+        .filter(|(node, backend)| *node == volume.node && capacity::is_own(backend));
     let Some((_, backend)) = there.filter(|(_, backend)| *backend != volume.backend) else {
         return Err(ApiError::bad_request(format!(
             "Invalid host: {host} is no other backend of the node {} that has the volume.",

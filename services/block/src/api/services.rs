@@ -17,6 +17,7 @@ use super::info::now;
 use super::input::{self, Fields};
 use crate::ZONE;
 use crate::capacity::{self, BACKENDS};
+use crate::elsewhere;
 use crate::model::{BY_LISTED, Disabled, LISTED, Snapshot, Volume};
 
 /// What takes volumes.
@@ -30,6 +31,8 @@ const FROZEN: &str = "frozen";
 struct Part {
     binary: &'static str,
     host: String,
+    /// Whether it can be used now.
+    up: bool,
     disabled: Option<Disabled>,
 }
 
@@ -48,18 +51,23 @@ fn node_of(host: &str) -> &str {
     host.split('@').next().unwrap_or_default()
 }
 
-/// One that schedules, and one for each node with disks.
+/// One that schedules, one for each backend of a node with disks, and one for each that is elsewhere.
 fn parts(tx: &mut Tx) -> ApiResult<Vec<Part>> {
     let mut parts = Vec::new();
     for pool in capacity::pools(tx)? {
         for backend in BACKENDS {
             let host = capacity::service_host(&pool.node, backend);
             let disabled = tx.get::<Disabled>(&host)?;
-            parts.push(Part { binary: VOLUMES, host, disabled });
+            parts.push(Part { binary: VOLUMES, host, up: true, disabled });
         }
     }
+    for pool in elsewhere::pools(tx)? {
+        let host = capacity::service_host(elsewhere::HOST, &pool.backend);
+        parts.push(Part { binary: VOLUMES, host, up: pool.up, disabled: pool.disabled });
+    }
     if let Some(first) = parts.first() {
-        let scheduler = Part { binary: SCHEDULER, host: node_of(&first.host).to_owned(), disabled: None };
+        let scheduler =
+            Part { binary: SCHEDULER, host: node_of(&first.host).to_owned(), up: true, disabled: None };
         parts.insert(0, scheduler);
     }
     Ok(parts)
@@ -82,7 +90,7 @@ fn row(part: &Part) -> Value {
         "host": part.host,
         "zone": ZONE,
         "status": part.status(),
-        "state": "up",
+        "state": if part.up { "up" } else { "down" },
         "updated_at": now(),
         "disabled_reason": part.reason(),
     })
@@ -221,7 +229,8 @@ pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>
     caller.require_admin()?;
     let (node, backend) = capacity::parse_host(&host).ok_or_else(|| ApiError::not_found("Host", &host))?;
     let (volumes, snapshots) = svc.store.read(|tx| {
-        if !capacity::pools(tx)?.iter().any(|p| p.node == node) {
+        let own = capacity::is_own(backend) && capacity::pools(tx)?.iter().any(|p| p.node == node);
+        if !own && !elsewhere::exists(tx, node, backend)? {
             return Err(ApiError::not_found("Host", &host));
         }
         Ok((tx.by_index::<Volume>(BY_LISTED, LISTED)?, tx.by_index::<Snapshot>(BY_LISTED, LISTED)?))
@@ -235,7 +244,7 @@ pub async fn show_host(State(svc): Svc, caller: Caller, Path(host): Path<String>
     };
     let here: BTreeMap<&str, &Volume> = volumes
         .iter()
-        .filter(|v| v.node == node && v.backend == backend)
+        .filter(|v| elsewhere::shown_node(&v.backend, &v.node) == node && v.backend == backend)
         .map(|v| (v.id.as_str(), v))
         .collect();
     here.values().for_each(|v| add(&v.project_id, [1, v.size_gb, 0, 0]));

@@ -2,6 +2,7 @@
 
 mod attach;
 mod backups;
+mod elsewhere;
 mod encryption;
 mod groups;
 mod lists;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use crate::ZONE;
-use crate::capacity;
+use crate::elsewhere;
 use crate::model::{Attachment, Metadata, Snapshot, Volume};
 
 /// A time as Cinder writes it.
@@ -81,7 +81,7 @@ pub fn volume_detail(ctx: &Context, v: &Volume, type_name: &str) -> Value {
     }
     if ctx.caller.is_admin() {
         // One that no node can take is nowhere.
-        let host = (!v.node.is_empty()).then(|| capacity::host_name(&v.node, &v.backend));
+        let host = (!v.node.is_empty()).then(|| elsewhere::host_of(v));
         body["os-vol-host-attr:host"] = json!(host);
         body["os-vol-mig-status-attr:migstat"] = migration(v);
         body["os-vol-mig-status-attr:name_id"] = Value::Null;

@@ -333,6 +333,9 @@ pub struct Snapshot {
     pub group_snapshot_id: Option<String>,
     /// The node that holds it.
     pub node: String,
+    /// Its volume's backend when it was made.
+    #[serde(default = "usual_backend")]
+    pub backend: String,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

@@ -51,6 +51,7 @@ fn role(user: &str, node: &str) -> Option<Role> {
                     prefix::<cairn_shards::model::DiskStatus>(),
                     prefix::<cairn_shards::model::ReplicaStatus>(),
                     prefix::<cairn_shards::model::Prepared>(),
+                    prefix::<cairn_shards::external::model::BackendStatus>(),
                     prefix::<cairn_shards::backup::BackupStatus>(),
                     prefix::<cairn_shards::backup::RestoreStatus>(),
                 ],

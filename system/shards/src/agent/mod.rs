@@ -15,7 +15,7 @@ mod plan;
 mod reconcile;
 mod replicated;
 mod replicated_plan;
-mod report;
+pub(crate) mod report;
 mod survey;
 
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ use crate::backup::agent::Backups;
 use crate::blk::ServeOptions;
 use crate::crypt::keys::Keyring;
 use crate::data;
+use crate::external::agent::{External, Mirrors as ExternalMirrors};
+use crate::external::family::Family;
 use crate::model::DiskOwner;
 use crate::pool::Pool;
 use crate::replication::group::{Means, Renewed};
@@ -137,8 +139,20 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
         keys.changes(),
         news_seen,
     ];
+    let family = Arc::new(Family::new(serve.dir.clone()));
     let service = data::Service::new(pool.clone(), specs.clone(), options.convert)
-        .with_replicas(&args.node, sets.clone());
+        .with_replicas(&args.node, sets.clone())
+        .with_backends(family.clone(), serve.dir.clone());
+    let elsewhere = ExternalMirrors {
+        specs: specs.clone(),
+        statuses: statuses.clone(),
+        sets: sets.clone(),
+        backends: Mirror::start(args.store.clone(), Some(&args.state_dir)).await,
+        keys: keys.clone(),
+    };
+    let external =
+        External::new(&args, pool.clone(), serve.clone(), elsewhere, family, watch::Sender::new(0));
+    let external_wake = external.wake();
     let socket = args.run_dir.join("storage.sock");
     let boot = options.boot;
     let replicas = Arc::new(Replicas::new(pool.clone(), boot.clone()));
@@ -154,6 +168,7 @@ pub async fn run_with(args: AgentArgs, disks_dir: PathBuf, options: Options) {
     let disks_wake = disks.wake();
     tokio::join!(
         driver::run(volumes, wake, VOLUMES_RESYNC, args.reporter.clone()),
+        driver::run(external, external_wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(backups, backups_wake, VOLUMES_RESYNC, args.reporter.clone()),
         driver::run(disks, disks_wake, options.disks_interval, args.reporter.clone()),
         serve_data(service, socket, options.data_socket_mode),

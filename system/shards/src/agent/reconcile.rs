@@ -337,6 +337,13 @@ impl Volumes {
         Ok(())
     }
 
+    /// What volumes that are kept elsewhere are still to be made of.
+    fn taken_elsewhere(&self) -> Vec<String> {
+        let made = |id: &str| self.statuses.get(id).is_some_and(|s| s.phase == Phase::Ready);
+        let waits = |s: &&Arc<VolumeSpec>| s.backend.is_some() && !s.deleted && !made(&s.id);
+        self.specs.all().iter().filter(waits).filter_map(|s| s.source.clone()).collect()
+    }
+
     /// Lets go of what no spec names any more.
     async fn forget(&mut self, faults: &mut Vec<Fault>) {
         let (specs, sets, node) = (self.specs.clone(), self.sets.clone(), self.node.clone());
@@ -395,8 +402,11 @@ impl Reconciler for Volumes {
             self.forget(&mut faults).await;
         }
         self.note_orphans(&look);
-        let sources: BTreeSet<String> =
+        let mut sources: BTreeSet<String> =
             all.iter().filter(|s| !s.deleted && self.is_unmade(s)).filter_map(|s| s.source.clone()).collect();
+        if all.iter().any(|s| s.deleted) {
+            sources.extend(self.taken_elsewhere());
+        }
         for spec in &all {
             let (clone_waits, before) = (sources.contains(&spec.id), faults.len());
             match self.sets.get(&spec.id) {
@@ -414,7 +424,8 @@ impl Reconciler for Volumes {
                 self.attention.again(&spec.id);
             }
         }
-        report::clear_sockets(&self.serve.dir, &self.exports);
+        let ours = |id: &str| self.specs.get(id).is_none_or(|spec| spec.backend.is_none());
+        report::clear_sockets(&self.serve.dir, || self.exports.values().collect(), ours);
         let orphans = self.live().then(|| self.orphans.iter().collect());
         report::facts(
             &self.reporter,

@@ -31,10 +31,11 @@ pub fn rounded(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(1 << dropped).unwrap_or(u64::MAX)
 }
 
-/// Removes sockets that nobody serves.
-pub fn clear_sockets(dir: &Path, exports: &HashMap<String, Export>) {
-    for path in sockets(dir) {
-        if !exports.values().any(|e| e.sockets().contains(&path.as_path())) {
+/// Removes sockets that nobody serves, of volumes that are `ours`.
+pub fn clear_sockets<'a>(dir: &Path, exports: impl Fn() -> Vec<&'a Export>, ours: impl Fn(&str) -> bool) {
+    let is_ours = |path: &PathBuf| path.file_stem().and_then(|s| s.to_str()).is_some_and(&ours);
+    for path in sockets(dir).into_iter().filter(is_ours) {
+        if !exports().iter().any(|e| e.sockets().contains(&path.as_path())) {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -128,8 +128,11 @@ impl Volumes {
     }
 }
 
-/// Whether a node has to do with a volume.
+/// Whether a node has to do with a volume that this engine keeps.
 pub(super) fn concerns(spec: &VolumeSpec, sets: &Mirror<ReplicaSet>, node: &str) -> bool {
+    if spec.backend.is_some() {
+        return false;
+    }
     let used = spec.lead() == node || spec.moving.as_deref() == Some(node);
     used || spec.node == node || sets.get(&spec.id).is_some_and(|set| set.on_node(node).next().is_some())
 }

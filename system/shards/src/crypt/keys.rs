@@ -66,7 +66,7 @@ impl CloudKey {
         UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
     }
 
-    fn seal(&self, id: String, key: &[u8; KEY_BYTES]) -> Result<SealedKey, Abort> {
+    fn seal(&self, id: String, key: &[u8]) -> Result<SealedKey, Abort> {
         let nonce = random::<{ NONCE_LEN }>()?;
         let mut bytes = key.to_vec();
         let sealing = self.ready().and_then(|ready| {
@@ -78,13 +78,17 @@ impl CloudKey {
     }
 
     fn open(&self, sealed: &SealedKey) -> Option<Cipher> {
+        self.opened(sealed, |plain| <&[u8; KEY_BYTES]>::try_from(plain).ok().map(Cipher::new))
+    }
+
+    fn opened<T>(&self, sealed: &SealedKey, made: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         let mut bytes = hex::decode(&sealed.sealed).ok()?;
         let (nonce, rest) = bytes.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.ready()?.open_in_place(nonce, Aad::from(sealed.id.as_bytes()), rest).ok()?;
-        let cipher = <&[u8; KEY_BYTES]>::try_from(&*plain).ok().map(Cipher::new);
+        let made = made(plain);
         plain.fill(0);
-        cipher
+        made
     }
 }
 
@@ -100,15 +104,21 @@ fn unusable(why: &str) -> Abort {
 
 /// A new key for a volume; the cloud's is made if there is none yet.
 pub fn generate(tx: &mut Tx) -> Result<SealedKey, Abort> {
-    let cloud = match tx.get::<CloudKey>(ONLY)? {
-        Some(cloud) => cloud,
-        None => {
-            let cloud = CloudKey::generate()?;
-            tx.put(&cloud)?;
-            cloud
-        }
-    };
-    cloud.seal(uuid::Uuid::new_v4().to_string(), &random()?)
+    cloud_key(tx)?.seal(uuid::Uuid::new_v4().to_string(), &random::<KEY_BYTES>()?)
+}
+
+/// Seals a secret of another system; `name` says whose it is, and goes with it.
+pub fn seal_secret(tx: &mut Tx, name: &str, secret: &str) -> Result<SealedKey, Abort> {
+    cloud_key(tx)?.seal(name.to_owned(), secret.as_bytes())
+}
+
+fn cloud_key(tx: &mut Tx) -> Result<CloudKey, Abort> {
+    if let Some(cloud) = tx.get::<CloudKey>(ONLY)? {
+        return Ok(cloud);
+    }
+    let cloud = CloudKey::generate()?;
+    tx.put(&cloud)?;
+    Ok(cloud)
 }
 
 /// The keys as a storage process has them.
@@ -128,15 +138,24 @@ impl Keyring {
 
     /// The cipher of a volume. Held while the cloud's key is on its way here.
     pub fn open(&self, sealed: &SealedKey) -> io::Result<Arc<Cipher>> {
-        let Some(cloud) = self.0.get(ONLY) else {
-            return Err(media::held("the cloud's key is not known on this node yet"));
-        };
-        let cipher = cloud.open(sealed).map(Arc::new);
-        cipher.ok_or_else(|| {
-            let why = format!("the key {} cannot be opened with the cloud's", sealed.id);
-            io::Error::new(io::ErrorKind::InvalidData, why)
-        })
+        let cipher = self.cloud()?.open(sealed).map(Arc::new);
+        cipher.ok_or_else(|| unopened(sealed))
     }
+
+    /// A secret of another system. Held as a cipher is.
+    pub fn secret(&self, sealed: &SealedKey) -> io::Result<String> {
+        let text = |plain: &[u8]| String::from_utf8(plain.to_vec()).ok();
+        self.cloud()?.opened(sealed, text).ok_or_else(|| unopened(sealed))
+    }
+
+    fn cloud(&self) -> io::Result<Arc<CloudKey>> {
+        self.0.get(ONLY).ok_or_else(|| media::held("the cloud's key is not known on this node yet"))
+    }
+}
+
+fn unopened(sealed: &SealedKey) -> io::Error {
+    let why = format!("the key {} cannot be opened with the cloud's", sealed.id);
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]

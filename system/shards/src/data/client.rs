@@ -10,6 +10,8 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
 use super::ImageImported;
+use crate::external::check::Found;
+use crate::external::orders::NewBackend;
 
 /// The longest answer that is read whole, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
@@ -76,6 +78,15 @@ impl Client {
             request = request.header(header::RANGE, range);
         }
         self.send(request.body(Body::empty()).map_err(broken)?).await
+    }
+
+    /// Asks whether a cluster can be used as a backend. Refused with the reason if it cannot.
+    pub async fn check_backend(&self, new: &NewBackend) -> Result<Found, ImportError> {
+        let body = Body::from(serde_json::to_vec(new).map_err(broken)?);
+        let request = Request::post("/backends/check").header(header::CONTENT_TYPE, "application/json");
+        let response = self.send(request.body(body).map_err(broken)?).await?;
+        let answer = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(broken)?;
+        serde_json::from_slice(&answer.to_bytes()).map_err(broken)
     }
 
     async fn put(&self, path: String, body: Body) -> Result<ImageImported, ImportError> {

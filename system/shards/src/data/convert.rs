@@ -92,8 +92,8 @@ impl ConvertLimits {
         let mut command = Command::new(&self.program);
         command.args(arguments).args(files).env_clear().env("LC_ALL", "C").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let limits = Confinement { memory: self.memory, cpu_seconds: self.cpu_seconds, file_bytes };
-        sys::confine(&mut command, limits);
+        let (memory, cpu_seconds) = (self.memory, self.cpu_seconds);
+        sys::confine(command.as_std_mut(), Confinement::Apart { memory, cpu_seconds, file_bytes });
         let child =
             command.spawn().map_err(|e| failed(format!("qemu-img could not be confined and run: {e}")))?;
         match tokio::time::timeout(self.timeout, child.wait_with_output()).await {

@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use super::ingest::{self, Hashes, OneFile, Segments};
 use super::{DataError, ImageImported, Inner, qcow2};
 use crate::disk::Staging;
+use crate::external::driver::Driver;
 use crate::format::{self, ImageSource, Manifest};
 use crate::fsio;
 use crate::pool::Claim;
@@ -140,6 +141,22 @@ fn cut(staging: &Staging, size: u64) -> io::Result<()> {
         fsio::clone_range(&whole, offset, len, &to)?;
     }
     std::fs::remove_file(path)
+}
+
+/// Makes the image `id` of a volume that another system keeps, as it is at one moment.
+pub async fn from_backend(
+    inner: &Arc<Inner>,
+    id: &str,
+    volume: &str,
+    driver: Arc<dyn Driver>,
+) -> Result<ImageImported, DataError> {
+    let wanted = Wanted { format: "raw".into(), cap: u64::MAX, length: None };
+    let (claim, staging) = begin(inner, id, &wanted)?;
+    let content = driver.read(volume, id).await?;
+    let stored = upload_raw(claim, staging, wanted, Body::from_stream(content)).await;
+    // If the caller goes away instead, it is done when it asks again, or with the volume.
+    driver.read_ended(volume, id).await?;
+    stored
 }
 
 /// Makes the image `id` of a volume, as that goes by here, as it is at one moment.

@@ -15,13 +15,14 @@ mod qcow2;
 mod read;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use cairn_state::Mirror;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,10 @@ use tokio::sync::Semaphore;
 pub use client::{Client, ImportError};
 pub use convert::ConvertLimits;
 
+use crate::external::check::{self, Found};
+use crate::external::driver::Driver;
+use crate::external::family::Family;
+use crate::external::orders::NewBackend;
 use crate::fsio;
 use crate::model::VolumeSpec;
 use crate::pool::{self, Claim, Pool};
@@ -107,6 +112,8 @@ struct Inner {
     specs: Mirror<VolumeSpec>,
     /// This node, and which replicas of volumes are in sync.
     sets: Option<(String, Mirror<ReplicaSet>)>,
+    /// The volumes that other systems keep, and where sockets are.
+    backends: Option<(Arc<Family>, PathBuf)>,
     limits: ConvertLimits,
     /// Bounds how many images are checked and converted at once.
     converting: Semaphore,
@@ -116,16 +123,29 @@ impl Service {
     /// Serves the images of this pool. `specs` tells which ids are spoken for.
     pub fn new(pool: Arc<Pool>, specs: Mirror<VolumeSpec>, limits: ConvertLimits) -> Service {
         let converting = Semaphore::new(limits.concurrency.max(1));
-        Service { inner: Arc::new(Inner { pool, specs, sets: None, limits, converting }) }
+        Service { inner: Arc::new(Inner { pool, specs, sets: None, backends: None, limits, converting }) }
     }
 
     /// Gives nothing of replicas that `sets` does not say are in sync on `node`.
     pub fn with_replicas(self, node: &str, sets: Mirror<ReplicaSet>) -> Service {
+        self.with(Some((node.to_owned(), sets)), None)
+    }
+
+    /// Takes content from volumes that other systems keep, too. `sockets` is the directory of sockets.
+    pub(crate) fn with_backends(self, family: Arc<Family>, sockets: PathBuf) -> Service {
+        let sets = self.inner.sets.clone();
+        self.with(sets, Some((family, sockets)))
+    }
+
+    fn with(
+        self,
+        sets: Option<(String, Mirror<ReplicaSet>)>,
+        backends: Option<(Arc<Family>, PathBuf)>,
+    ) -> Service {
         let Inner { pool, specs, limits, .. } = &*self.inner;
         let converting = Semaphore::new(limits.concurrency.max(1));
-        let sets = Some((node.to_owned(), sets));
         let (pool, specs, limits) = (pool.clone(), specs.clone(), limits.clone());
-        Service { inner: Arc::new(Inner { pool, specs, sets, limits, converting }) }
+        Service { inner: Arc::new(Inner { pool, specs, sets, backends, limits, converting }) }
     }
 
     /// Its routes.
@@ -133,6 +153,7 @@ impl Service {
         Router::new()
             .route("/images/{id}", put(put_image).get(get_image))
             .route("/images/{id}/from-volume/{volume}", put(put_from_volume))
+            .route("/backends/check", post(check_backend))
             .route("/health", get(|| async { StatusCode::NO_CONTENT }))
             .with_state(self.clone())
     }
@@ -146,6 +167,17 @@ impl Inner {
             Some((node, set)) => set.whole_on(node).ok_or_else(|| DataError::not_found(id)),
             None => Ok(id.to_owned()),
         }
+    }
+
+    /// What keeps a volume, if that is not this engine.
+    fn driver_of(&self, id: &str) -> Result<Option<Arc<dyn Driver>>, DataError> {
+        let Some(backend) = self.specs.get(id).and_then(|spec| spec.backend.clone()) else { return Ok(None) };
+        let driver = self.backends.as_ref().and_then(|(family, _)| family.get(&backend));
+        let absent = || {
+            let why = format!("the backend {backend} is not known on this node yet");
+            DataError::new(StatusCode::SERVICE_UNAVAILABLE, why)
+        };
+        driver.map(Some).ok_or_else(absent)
     }
 
     fn claim(&self, id: &str) -> Result<Claim, DataError> {
@@ -180,6 +212,9 @@ async fn put_from_volume(
     Path((id, volume)): Path<(String, String)>,
 ) -> Result<axum::Json<ImageImported>, DataError> {
     pool::check_id(&volume)?;
+    if let Some(driver) = service.inner.driver_of(&volume)? {
+        return import::from_backend(&service.inner, &id, &volume, driver).await.map(axum::Json);
+    }
     let volume = service.inner.whole(&volume)?;
     import::from_volume(&service.inner, &id, &volume).await.map(axum::Json)
 }
@@ -191,4 +226,14 @@ async fn get_image(
 ) -> Result<Response, DataError> {
     let name = service.inner.whole(&id)?;
     read::image(&service.inner.pool, &name, headers.get(http::header::RANGE)).await
+}
+
+async fn check_backend(
+    State(service): State<Service>,
+    axum::Json(new): axum::Json<NewBackend>,
+) -> Result<axum::Json<Found>, DataError> {
+    let Some((_, sockets)) = &service.inner.backends else {
+        return Err(DataError::refused("this process serves no volumes that others keep"));
+    };
+    check::check(sockets, &new).await.map(axum::Json).map_err(|e| DataError::refused(e.to_string()))
 }

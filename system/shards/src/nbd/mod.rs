@@ -6,11 +6,14 @@
 //! vhost-user-blk serves.
 //!
 //! [`protocol`] is what goes over the wire, [`server`] the socket and its one connection. A killed process is
-//! harmless: QEMU connects again and sends anew whatever was not answered.
+//! harmless: QEMU connects again and sends anew whatever was not answered. [`client`] is the other end of the wire, for
+//! volumes that another program serves to us.
 
+mod client;
 mod protocol;
 mod server;
 
+pub use client::NbdVolume;
 pub use server::NbdExport;
 
 #[cfg(test)]

@@ -170,6 +170,83 @@ pub fn answer(stream: &mut impl Write, cookie: u64, error: u32, data: &[u8]) -> 
     stream.write_all(data)
 }
 
+/// What a server says of its export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Shakes hands as the client, for the export without a name.
+pub fn greet(stream: &mut (impl Read + Write)) -> io::Result<Greeting> {
+    if (u64::from_be_bytes(take(stream)?), u64::from_be_bytes(take(stream)?)) != (MAGIC, OPTION_MAGIC) {
+        return Err(invalid("no server where one must be"));
+    }
+    let offered = u16::from_be_bytes(take(stream)?);
+    if offered & FIXED_NEWSTYLE == 0 {
+        return Err(invalid("a server of before the fixed handshake"));
+    }
+    let mut hello = u32::from(offered & (FIXED_NEWSTYLE | NO_ZEROES)).to_be_bytes().to_vec();
+    hello.extend(OPTION_MAGIC.to_be_bytes());
+    hello.extend(OPT_GO.to_be_bytes());
+    // A name of no bytes, and no wishes for information.
+    hello.extend(6u32.to_be_bytes());
+    hello.extend([0; 6]);
+    stream.write_all(&hello)?;
+    let mut greeting = None;
+    loop {
+        if u64::from_be_bytes(take(stream)?) != OPTION_REPLY_MAGIC
+            || u32::from_be_bytes(take(stream)?) != OPT_GO
+        {
+            return Err(invalid("no reply where one must be"));
+        }
+        let (kind, len) = (u32::from_be_bytes(take(stream)?), u32::from_be_bytes(take(stream)?));
+        if len > OPTION_MAX {
+            return Err(invalid("a reply that is too long"));
+        }
+        let mut data = vec![0; len as usize];
+        stream.read_exact(&mut data)?;
+        match (kind, data.as_slice()) {
+            (REP_ACK, _) => return greeting.ok_or_else(|| invalid("no size where one must be")),
+            (REP_INFO, [0, 0, size @ .., _, _]) if size.len() == 8 => {
+                let size = u64::from_be_bytes(size.try_into().unwrap_or_default());
+                greeting = Some(Greeting { size });
+            }
+            (REP_INFO, _) => {}
+            _ => return Err(invalid("the export was refused")),
+        }
+    }
+}
+
+/// Asks for something, as the client.
+pub fn ask(stream: &mut impl Write, request: &Request, payload: &[u8]) -> io::Result<()> {
+    let (kind, flags): (u16, u16) = match request.command {
+        Command::Read => (0, 0),
+        Command::Write => (1, 0),
+        Command::Disconnect => (2, 0),
+        Command::Flush => (3, 0),
+        Command::Trim => (4, 0),
+        Command::WriteZeroes(unmap) => (6, if unmap { 0 } else { 2 }),
+    };
+    let mut bytes = Vec::with_capacity(28 + payload.len());
+    bytes.extend(REQUEST_MAGIC.to_be_bytes());
+    bytes.extend((flags | u16::from(request.fua)).to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(request.cookie.to_be_bytes());
+    bytes.extend(request.offset.to_be_bytes());
+    bytes.extend(request.len.to_be_bytes());
+    bytes.extend(payload);
+    stream.write_all(&bytes)
+}
+
+/// The beginning of an answer: an errno, 0 for none, and what it answers.
+pub fn reply_head(stream: &mut impl Read) -> io::Result<(u32, u64)> {
+    if u32::from_be_bytes(take(stream)?) != REPLY_MAGIC {
+        return Err(invalid("no answer where one must be"));
+    }
+    Ok((u32::from_be_bytes(take(stream)?), u64::from_be_bytes(take(stream)?)))
+}
+
 fn take<const N: usize>(stream: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes)?;

@@ -8,7 +8,6 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -16,9 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use image_builder::Paths;
-use image_builder::apt::AptRoot;
-use image_builder::exec;
 use image_builder::stage::Step;
+use image_builder::{exec, foreign};
 
 use super::side::{Server, Way};
 
@@ -33,39 +31,7 @@ const OSD_MORE: u64 = 2 << 30;
 
 /// Gets Ceph from the machine's mirror, unless it is here.
 pub fn root(paths: &Paths) -> Result<PathBuf> {
-    let home = paths.workspace().join("target/bench/ceph");
-    let root = home.join("root");
-    if root.exists() {
-        return Ok(root);
-    }
-    let step = Step::begin("Ceph from Debian's packages", home.join("logs"));
-    let made = make_root(paths, &step, &home.join("root.new"));
-    step.end(&made);
-    made.context("Ceph is not there: its packages are got from the machine's Debian mirror")?;
-    fs::rename(home.join("root.new"), &root)?;
-    Ok(root)
-}
-
-fn make_root(paths: &Paths, step: &Step, root: &Path) -> Result<()> {
-    if root.exists() {
-        fs::remove_dir_all(root)?;
-    }
-    for part in ["usr", "etc", "dev", "proc", "tmp", "run", "cluster"] {
-        fs::create_dir_all(root.join(part))?;
-    }
-    for part in ["bin", "sbin", "lib", "lib64"] {
-        symlink(Path::new("usr").join(part), root.join(part))?;
-    }
-    AptRoot::open(paths, step)?.unpack_whole(step, &PACKAGES, root)?;
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
-    fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    for part in ["doc", "man", "locale"] {
-        let unread = root.join("usr/share").join(part);
-        if unread.exists() {
-            fs::remove_dir_all(unread)?;
-        }
-    }
-    Ok(())
+    foreign::root(paths, &paths.workspace().join("target/bench/ceph"), "Ceph", &PACKAGES, &["cluster"])
 }
 
 /// A cluster at work. Dropping it ends its processes.

@@ -12,6 +12,7 @@ pub mod address;
 mod alive;
 mod announce;
 mod ask;
+mod backends;
 mod certificate;
 mod cluster;
 mod disk_orders;
@@ -52,6 +53,7 @@ use cairn_state::Reporter;
 use cairn_wire::{local_socket, store_server};
 use tokio::task::JoinSet;
 
+pub use self::backends::Removal;
 pub use self::cluster::Cluster;
 use self::leading::while_leading;
 pub use self::operator::{Address, Open, Order};

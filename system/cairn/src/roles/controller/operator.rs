@@ -22,6 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::address;
+use super::backends;
 use super::cluster::Cluster;
 use super::disk_orders;
 use super::overview::{self, Overview};
@@ -81,6 +82,8 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .route("/open", post(open))
         .route("/address", post(set_address))
         .route("/disks", get(disk_orders::list).post(disk_orders::order))
+        .route("/backends", get(backends::list).post(backends::add))
+        .route("/backends/remove", post(backends::remove))
         .route("/witness", post(add_witness))
         .route("/witness/remove", post(remove_witness))
         .with_state(cluster)
