@@ -39,6 +39,29 @@ async fn it_follows_the_store() {
     assert_eq!(mirror.all().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_transaction_changed_is_seen_together() {
+    let store = LocalStore::in_memory().unwrap();
+    let mirror = Mirror::<Named>::start(Arc::new(store.clone()), None).await;
+    within(mirror.wait_synced()).await;
+    let writer = tokio::spawn(async move {
+        for round in 0..500 {
+            let both = ["a", "z"].map(|id| Named::new(id, id, &round.to_string()));
+            let put = |tx: &mut cairn_state::Tx| both.iter().try_for_each(|named| tx.put(named));
+            store.transact(put).await.map_err(|e: cairn_state::Abort| e).unwrap();
+        }
+    });
+    let colours = || mirror.all().iter().map(|named| named.colour.clone()).collect::<Vec<_>>();
+    loop {
+        let seen = colours();
+        assert!(seen.is_empty() || (seen.len() == 2 && seen[0] == seen[1]), "{seen:?}");
+        if writer.is_finished() && seen == ["499", "499"] {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_skipped() {
     let store = LocalStore::in_memory().unwrap();

@@ -11,19 +11,21 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::ledger::Ledger;
-use crate::kv::{Entry, Event, Revision, SharedStore, StoreError};
+use crate::kv::{Entry, Event, Revision, SharedStore, StoreError, WatchStream};
 use crate::record::{self, Record};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How long changes gather before the ledger is written.
 const LEDGER_DELAY: Duration = Duration::from_millis(500);
+/// How many changes are taken at once.
+const TOGETHER_MAX: usize = 1024;
 
 /// The records by id, each with the revision it was put at.
 type Records<R> = BTreeMap<String, (Revision, Arc<R>)>;
@@ -150,7 +152,7 @@ impl<R: Record> Follow<R> {
             let due = self.ledger_due;
             tokio::select! {
                 event = events.next() => match event {
-                    Some(event) => self.take(&prefix, event?),
+                    Some(event) => self.take(&prefix, &mut events, event?)?,
                     None => return Err(StoreError::Unavailable("the watch ended".into())),
                 },
                 () = sleep_until(due) => self.keep_ledger().await,
@@ -188,20 +190,25 @@ impl<R: Record> Follow<R> {
         self.changed(changed);
     }
 
-    fn take(&mut self, prefix: &str, event: Event) {
-        let id = event.key()[prefix.len()..].to_owned();
-        let changed = self.content.write(|records| match event {
-            Event::Delete { .. } => records.remove(&id).is_some(),
-            Event::Put(entry) => {
-                let known = records.remove(&id);
-                let before = known.as_ref().map(|(at, _)| *at);
-                let now = refresh::<R>(&entry, known);
-                let after = now.as_ref().map(|(at, _)| *at);
-                now.map(|now| records.insert(id, now));
-                before != after
+    /// Takes an event and all that are there with it, at once: what one transaction changed is seen together.
+    fn take(&mut self, prefix: &str, events: &mut WatchStream, first: Event) -> Result<(), StoreError> {
+        let (mut all, mut end) = (vec![first], Ok(()));
+        while all.len() < TOGETHER_MAX
+            && let Some(Some(next)) = events.next().now_or_never()
+        {
+            match next {
+                Ok(event) => all.push(event),
+                Err(e) => {
+                    end = Err(e);
+                    break;
+                }
             }
+        }
+        let changed = self.content.write(|records| {
+            all.into_iter().fold(false, |changed, event| apply::<R>(records, prefix, event) || changed)
         });
         self.changed(changed);
+        end
     }
 
     fn changed(&mut self, changed: bool) {
@@ -216,6 +223,18 @@ impl<R: Record> Follow<R> {
             ledger.store(self.content.read(Records::clone)).await;
         }
     }
+}
+
+/// Does to the records what an event says; whether that changed them.
+fn apply<R: Record>(records: &mut Records<R>, prefix: &str, event: Event) -> bool {
+    let id = event.key()[prefix.len()..].to_owned();
+    let Event::Put(entry) = event else { return records.remove(&id).is_some() };
+    let known = records.remove(&id);
+    let before = known.as_ref().map(|(at, _)| *at);
+    let now = refresh::<R>(&entry, known);
+    let after = now.as_ref().map(|(at, _)| *at);
+    now.map(|now| records.insert(id, now));
+    before != after
 }
 
 /// The record of an entry; if it cannot be read, the last that could. (The next release's agent will.)
