@@ -205,7 +205,11 @@ impl<R: Record> Follow<R> {
             }
         }
         let changed = self.content.write(|records| {
-            all.into_iter().fold(false, |changed, event| apply::<R>(records, prefix, event) || changed)
+            let mut changed = false;
+            for event in all {
+                changed |= apply::<R>(records, prefix, event);
+            }
+            changed
         });
         self.changed(changed);
         end

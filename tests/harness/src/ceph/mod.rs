@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use image_builder::Paths;
+use image_builder::{Paths, Stages, iso};
 
 use crate::client::Client;
 use crate::cloud::Access;
@@ -33,8 +33,12 @@ pub struct Options {
 
 /// Starts both and shows all.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
-    let binary = options.binary.clone().unwrap_or_else(|| paths.cairn());
-    let binary = binary.canonicalize().with_context(|| format!("no binary {}", binary.display()))?;
+    let mut stages = Stages::start(paths)?;
+    dev::prepare(&mut stages)?;
+    let binary = match &options.binary {
+        Some(given) => given.canonicalize().with_context(|| format!("no binary {}", given.display()))?,
+        None => iso::compile(&mut stages)?,
+    };
     let root = cluster::root(paths)?;
     let nodes = Nodes::new(paths, dev::INSTANCE, 1);
     step("a node", || nodes.start(&binary))?;
