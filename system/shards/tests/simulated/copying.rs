@@ -62,11 +62,13 @@ impl World {
 
     /// What the target of a copy lacks; all that differs if one end is of a release that does not tell blocks.
     fn lacking(&mut self, copy: &Copy, wanted: &[Block]) -> Vec<Piece> {
-        let (source, target) = (&self.disks[&copy.from.0], &self.disks[&copy.to.0]);
+        let target = &self.disks[&copy.to.0];
         let found = target.blocks(copy.region);
         let pieces = lacking(wanted, &found);
         self.guest.told.copied += u64::from(!pieces.is_empty());
-        if !(source.is_coarse || target.is_coarse) {
+        // The source may be in another node by now: nothing is read from it then.
+        let is_coarse = self.disks.get(&copy.from.0).is_some_and(|source| source.is_coarse);
+        if !(is_coarse || target.is_coarse) {
             let differ: u64 = pieces.iter().map(|p| p.blocks.end - p.blocks.start).sum();
             self.guest.told.spared += u64::from(differ > 0 && differ < wanted.len() as u64);
             return pieces;
