@@ -267,7 +267,9 @@ impl Bench<'_> {
             let status = self.client.field(&["volume", "show", OTHERS[3]], "status")?;
             ensure!(status == "creating", "it is {status} without a cluster");
             let list = self.cairn(&["backend", "list"])?;
-            ensure!(list.contains("does not answer"), "nobody says that the cluster is silent: {list}");
+            // In our words, or in those of Ceph's programs.
+            let is_told = ["does not answer", "failed to fetch mon config"].iter().any(|w| list.contains(w));
+            ensure!(is_told, "nobody says that the cluster is silent: {list}");
             Ok(write)
         })();
         self.ceph.freeze(false)?;
